@@ -1,0 +1,196 @@
+"""ZeroMQ, and nothing else: the only module that imports ``zmq``.
+
+A ``Socket`` belongs to one thread, sends and receives whole multipart messages, and never copies a large part: what is
+received can be looked at, or sent on, in place. Closing is explicit; ``LINGER`` is 0 unless a farewell must get out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import zmq
+
+from common.channels import CHANNELS, Channel
+
+Received = list[memoryview]
+
+_COPY_BELOW = 64 * 1024  # smaller parts are cheaper to copy than to hand over
+
+
+class TransportError(OSError):
+    """A socket that cannot be opened; the text names the channel, the endpoint and what to do."""
+
+
+class Socket:
+    """One end of a channel.
+
+    Args:
+        channel: row of ``CHANNELS``.
+        endpoint: ``ipc://path`` or ``tcp://host:port``.
+        role: ``push``, ``pull``, ``pub``, ``sub``, ``xpub`` or ``xsub``.
+        bind: bind instead of connect.
+        linger_ms: how long closing waits for what is still queued.
+
+    Raises:
+        TransportError: the endpoint is malformed, taken, or not on this machine.
+    """
+
+    def __init__(self, channel: Channel, endpoint: str, role: str, *, bind: bool, linger_ms: int = 0) -> None:
+        self.channel = channel
+        self.endpoint = endpoint
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(getattr(zmq, role.upper()))
+        options = {
+            zmq.LINGER: linger_ms,
+            zmq.SNDHWM: channel.send_queue,
+            zmq.RCVHWM: channel.receive_queue,
+            zmq.MAXMSGSIZE: channel.max_bytes,
+            zmq.RECONNECT_IVL: 50,
+            zmq.RECONNECT_IVL_MAX: 1000,
+            zmq.IPV6: 0,
+        }
+        if endpoint.startswith("tcp://"):
+            options |= {
+                zmq.TCP_KEEPALIVE: 1,
+                # A peer that vanished without a word (cable, power) is noticed, so that its subscription ends.
+                zmq.HEARTBEAT_IVL: 1000,
+                zmq.HEARTBEAT_TIMEOUT: 3000,
+                zmq.HEARTBEAT_TTL: 3000,
+            }
+        if role == "push":
+            options[zmq.IMMEDIATE] = 1  # nothing is queued for a peer that is not there
+        if role == "xpub":
+            options[zmq.XPUB_VERBOSER] = 1  # every subscriber's coming and going, not only the first and last
+        try:
+            for option, value in options.items():
+                self._socket.setsockopt(option, value)
+            if bind:
+                self._socket.bind(endpoint)
+            else:
+                self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            raise TransportError(_explain(error, channel, endpoint, bind)) from error
+
+    def send(self, parts: Sequence[Any], *, timeout_ms: int = 0) -> bool:
+        """Send one message; return False if it could not be queued in time (the message is then not sent at all).
+
+        Large parts are handed over, not copied: do not write to an array after sending it.
+        """
+        flags = zmq.NOBLOCK
+        if timeout_ms and not self._socket.poll(timeout_ms, zmq.POLLOUT):
+            return False
+        last = len(parts) - 1
+        try:
+            for index, part in enumerate(parts):
+                if index == 1:
+                    flags = 0  # the first part was taken: the rest of the message follows without waiting
+                more = zmq.SNDMORE if index < last else 0
+                if isinstance(part, bytes) and len(part) < _COPY_BELOW:
+                    self._socket.send(part, flags | more)
+                else:
+                    self._socket.send(part, flags | more, copy=_size(part) < _COPY_BELOW)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self, *, timeout_ms: int = 0) -> Received | None:
+        """Return the parts of the next message as views, or None if none came in time."""
+        if timeout_ms and not self._socket.poll(timeout_ms, zmq.POLLIN):
+            return None
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        return [frame.buffer for frame in frames]
+
+    def subscribe(self, topic: bytes) -> None:
+        """Receive messages whose first part starts with ``topic`` (sockets of role ``sub``)."""
+        self._socket.setsockopt(zmq.SUBSCRIBE, topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Take back a ``subscribe``."""
+        self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
+
+    def close(self) -> None:
+        """Close at once, but for ``linger_ms``. Closing twice is allowed."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Poller:
+    """Waits for any of several sockets to have a message."""
+
+    def __init__(self, sockets: Iterable[Socket] = ()) -> None:
+        self._poller = zmq.Poller()
+        self._sockets: dict[Any, Socket] = {}
+        for socket in sockets:
+            self.add(socket)
+
+    def add(self, socket: Socket) -> None:
+        """Watch one more socket."""
+        self._poller.register(socket._socket, zmq.POLLIN)
+        self._sockets[socket._socket] = socket
+
+    def remove(self, socket: Socket) -> None:
+        """Watch one socket less; unknown ones are no error."""
+        if self._sockets.pop(socket._socket, None) is not None:
+            self._poller.unregister(socket._socket)
+
+    def wait(self, timeout_ms: float) -> set[Socket]:
+        """Return the sockets that have a message; empty after ``timeout_ms``."""
+        return {self._sockets[ready] for ready, _ in self._poller.poll(max(0, int(timeout_ms)))}
+
+
+def opened(channel: str, endpoint: str, role: str, *, bind: bool = False, linger_ms: int = 0) -> Socket:
+    """Return a socket of the named channel. Arguments and errors as ``Socket``."""
+    return Socket(CHANNELS[channel], endpoint, role, bind=bind, linger_ms=linger_ms)
+
+
+def forward(front: Socket, back: Socket, *, timeout_ms: int) -> int:
+    """Move what is waiting from ``back`` to ``front`` and subscriptions the other way; return how many messages moved.
+
+    The heart of the bus: ``back`` is the XSUB that publishers connect to, ``front`` the XPUB of the subscribers.
+    """
+    poller = Poller((front, back))
+    poller.wait(timeout_ms)
+    moved = 0
+    deadline = time.monotonic() + 0.1  # a flood must not keep the stage from its heartbeat
+    for source, target in ((front, back), (back, front)):
+        while time.monotonic() < deadline:
+            try:
+                frames = source._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            target._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            moved += source is back
+    return moved
+
+
+def terminate() -> None:
+    """End ZeroMQ in this process, after all its sockets were closed; those still open are closed without lingering."""
+    zmq.Context.instance().destroy(linger=0)
+
+
+def _size(part: Any) -> int:
+    return memoryview(part).nbytes
+
+
+def _explain(error: zmq.ZMQError, channel: Channel, endpoint: str, bind: bool) -> str:
+    verb = "listen on" if bind else "connect to"
+    advice = {
+        zmq.EADDRINUSE: "another program, perhaps another Mien, listens there already: end it, or set another endpoint",
+        zmq.EADDRNOTAVAIL: "no network interface of this machine has that address",
+        zmq.EINVAL: "that is not an endpoint: write ipc://path or tcp://host:port",
+        zmq.EPROTONOSUPPORT: "this system has no such transport: write tcp://host:port",
+    }.get(error.errno, error.strerror or str(error))
+    return f"cannot {verb} {endpoint} for the channel {channel.name!r}: {advice} (endpoints.{channel.name})"

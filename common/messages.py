@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-VERSION = 1
+VERSION: Literal[1] = 1
 MAX_MAP_BYTES = 64 * 1024
 MAX_SIDE = 16384  # pixels; twice the width of an 8K picture
 MAX_FACES = 64  # a result of 64 faces still fits the 64 KiB map
@@ -205,7 +205,9 @@ class Identity(_Checked):
     status: Literal["known", "unknown", "pending"] = "pending"
     person: Count | None = Field(default=None, description="the person's number in the store")
     name: Text | None = None
-    distance: Annotated[float, Field(ge=0)] | None = Field(default=None, description="to the nearest person; 0.6 = apart")
+    distance: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="to the nearest person; 0.6 = apart"
+    )
     confidence: Unit | None = None
 
 
@@ -238,7 +240,9 @@ class Result(_OfFrame):
 
     width: Side
     height: Side
-    analysed: bool = Field(description="the detector ran on this very frame; false: a picture shown without an analysis")
+    analysed: bool = Field(
+        description="the detector ran on this very frame; false: a picture shown without an analysis"
+    )
     latency_ms: Milliseconds = Field(description="from capture to publication; never mixes two machines' clocks")
     timings_ms: dict[Annotated[str, Field(max_length=32)], Milliseconds] = Field(description="by stage, milliseconds")
     media_time_s: float = Field(ge=0, description="seconds since the source began, by its own clock")
@@ -330,9 +334,9 @@ class Control(Message):
 
     request: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     do: Name
-    args: dict[Annotated[str, Field(max_length=64)], str | int | float | bool | None | tuple[str | int | float, ...]] = (
-        Field(default_factory=dict)
-    )
+    args: dict[
+        Annotated[str, Field(max_length=64)], str | int | float | bool | tuple[str | int | float, ...] | None
+    ] = Field(default_factory=dict)
 
 
 class Reply(Message):

@@ -49,20 +49,12 @@ class Socket:
             zmq.MAXMSGSIZE: channel.max_bytes,
             zmq.RECONNECT_IVL: 50,
             zmq.RECONNECT_IVL_MAX: 1000,
-            zmq.IPV6: 0,
+            # A peer that vanished without a word (cable, power, a stopped process) is noticed: its subscription ends.
+            zmq.HEARTBEAT_IVL: 1000,
+            zmq.HEARTBEAT_TIMEOUT: 3000,
         }
-        if endpoint.startswith("tcp://"):
-            options |= {
-                zmq.TCP_KEEPALIVE: 1,
-                # A peer that vanished without a word (cable, power) is noticed, so that its subscription ends.
-                zmq.HEARTBEAT_IVL: 1000,
-                zmq.HEARTBEAT_TIMEOUT: 3000,
-                zmq.HEARTBEAT_TTL: 3000,
-            }
         if role == "push":
             options[zmq.IMMEDIATE] = 1  # nothing is queued for a peer that is not there
-        if role == "xpub":
-            options[zmq.XPUB_VERBOSER] = 1  # every subscriber's coming and going, not only the first and last
         try:
             for option, value in options.items():
                 self._socket.setsockopt(option, value)
@@ -79,7 +71,7 @@ class Socket:
 
         Large parts are handed over, not copied: do not write to an array after sending it.
         """
-        flags = zmq.NOBLOCK
+        flags = int(zmq.NOBLOCK)
         if timeout_ms and not self._socket.poll(timeout_ms, zmq.POLLOUT):
             return False
         last = len(parts) - 1
@@ -87,7 +79,7 @@ class Socket:
             for index, part in enumerate(parts):
                 if index == 1:
                     flags = 0  # the first part was taken: the rest of the message follows without waiting
-                more = zmq.SNDMORE if index < last else 0
+                more = int(zmq.SNDMORE) if index < last else 0
                 if isinstance(part, bytes) and len(part) < _COPY_BELOW:
                     self._socket.send(part, flags | more)
                 else:
@@ -105,6 +97,10 @@ class Socket:
         except zmq.Again:
             return None
         return [frame.buffer for frame in frames]
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Return True as soon as a message can be received, False after ``timeout_ms``."""
+        return bool(self._socket.poll(timeout_ms, zmq.POLLIN))
 
     def subscribe(self, topic: bytes) -> None:
         """Receive messages whose first part starts with ``topic`` (sockets of role ``sub``)."""
@@ -187,10 +183,11 @@ def _size(part: Any) -> int:
 
 def _explain(error: zmq.ZMQError, channel: Channel, endpoint: str, bind: bool) -> str:
     verb = "listen on" if bind else "connect to"
-    advice = {
+    advice: dict[int, str] = {
         zmq.EADDRINUSE: "another program, perhaps another Mien, listens there already: end it, or set another endpoint",
         zmq.EADDRNOTAVAIL: "no network interface of this machine has that address",
         zmq.EINVAL: "that is not an endpoint: write ipc://path or tcp://host:port",
         zmq.EPROTONOSUPPORT: "this system has no such transport: write tcp://host:port",
-    }.get(error.errno, error.strerror or str(error))
-    return f"cannot {verb} {endpoint} for the channel {channel.name!r}: {advice} (endpoints.{channel.name})"
+    }
+    reason = advice.get(error.errno or 0) or error.strerror or str(error)
+    return f"cannot {verb} {endpoint} for the channel {channel.name!r}: {reason} (endpoints.{channel.name})"

@@ -1,0 +1,96 @@
+"""The table of stages: one row a process. Read this first; it is the whole system on one screen.
+
+A new stage is one module, one row, one test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """One line of the table.
+
+    Attributes:
+        runs: ``once``; ``camera``: one process a camera; ``pool``: as many as the configuration says; ``screen``: once,
+            where there is a screen.
+        does: for people.
+    """
+
+    name: str
+    runs: Literal["once", "camera", "pool", "screen"]
+    takes: str
+    gives: str
+    does: str
+
+    @property
+    def module(self) -> str:
+        return f"stages.{self.name}"
+
+
+STAGES: dict[str, StageRow] = {
+    row.name: row
+    for row in (
+        StageRow(
+            name="bus", runs="once", takes="news", gives="news", does="forwards small messages to whoever subscribes"
+        ),
+        StageRow(
+            name="conductor",
+            runs="once",
+            takes="frames, findings, control",
+            gives="jobs, results, picture+result",
+            does="remembers and decides: newest frames, who gets which job, tracks, names, smoothing",
+        ),
+        StageRow(
+            name="detection",
+            runs="pool",
+            takes="frame jobs",
+            gives="findings",
+            does="boxes, landmarks, quality, and the crops the other two need",
+        ),
+        StageRow(
+            name="identity",
+            runs="pool",
+            takes="patch jobs",
+            gives="findings",
+            does="face to 128-d embedding; knows no names",
+        ),
+        StageRow(
+            name="expression",
+            runs="pool",
+            takes="crop jobs",
+            gives="findings",
+            does="crops to seven probabilities, batched",
+        ),
+        StageRow(
+            name="preview",
+            runs="once",
+            takes="picture+result",
+            gives="previews",
+            does="encodes one JPEG for everybody, only while somebody watches",
+        ),
+        StageRow(
+            name="snapshot",
+            runs="once",
+            takes="previews, control",
+            gives="files",
+            does="the picture plain and annotated, its result as JSON",
+        ),
+        StageRow(
+            name="capture",
+            runs="camera",
+            takes="a source",
+            gives="frames",
+            does="webcam, screen, file, folder, stream; reconnects; stamps time",
+        ),
+        StageRow(
+            name="display",
+            runs="screen",
+            takes="previews, news",
+            gives="a window",
+            does="live picture, boxes, names, expressions, keys",
+        ),
+    )
+}

@@ -1,0 +1,282 @@
+"""The configuration: one TOML file, checked as a whole before anything starts.
+
+The order of authority: defaults, the file, environment variables (``MIEN_DETECTION__INPUT_LONG_SIDE=480``), the
+command line. An error names the key, the value that came, and what would be right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from common.channels import CHANNELS
+from common.messages import Name
+
+POOLS = ("detection", "identity", "expression")
+_IPC_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text lists every wrong key with its value and what would be right."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CameraConfig(_Section):
+    """One camera: anything that gives pictures."""
+
+    source: str = Field(
+        default="demo",
+        min_length=1,
+        description="demo, demo:crowd, webcam[:N], screen[:X,Y,W,H], a file, a folder, an rtsp:// or http:// address",
+    )
+    max_rate: float | None = Field(default=None, gt=0, le=240, description="frames per second at most; null: all")
+    encoding: Literal["raw", "jpeg"] = Field(default="raw", description="on the wire; jpeg between machines")
+    jpeg_quality: int = Field(default=90, ge=10, le=100)
+    frozen_after_s: float = Field(default=5, gt=0, description="a stream that repeats one picture this long is lost")
+
+
+class EndpointsConfig(_Section):
+    """Where each channel is. ``ipc://{run_dir}/…`` unless set; the public ones are on loopback TCP."""
+
+    frames: str | None = None
+    jobs: str | None = None
+    findings: str | None = None
+    pictures: str | None = None
+    archive: str | None = Field(default=None, description="set by commands that keep everything (analyse, --record)")
+    news_in: str = "tcp://127.0.0.1:5560"
+    news_out: str = "tcp://127.0.0.1:5561"
+    previews: str = "tcp://127.0.0.1:5562"
+
+    @field_validator("*")
+    @classmethod
+    def _known_transport(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("ipc://", "tcp://")):
+            raise ValueError("an endpoint looks like ipc://path or tcp://host:port")
+        return value
+
+
+class WorkersConfig(_Section):
+    """How many processes each pool has on this machine."""
+
+    detection: int = Field(default=2, ge=0, le=64)
+    identity: int = Field(default=1, ge=0, le=64)
+    expression: int = Field(default=1, ge=0, le=64)
+    threads: int = Field(default=1, ge=1, le=64, description="threads a worker computes on")
+
+
+class DetectionConfig(_Section):
+    model: Path | None = Field(default=None, description="a YuNet ONNX file of your own; null: CenterFace")
+    input_long_side: int | Literal["auto"] = Field(
+        default="auto", description="pixels of the longer side that the network sees; auto: by the picture's size"
+    )
+    score_threshold: float = Field(default=0.5, gt=0, lt=1)
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    min_face_px: int = Field(default=24, ge=8, description="smaller faces cannot be assessed")
+
+    @field_validator("input_long_side")
+    @classmethod
+    def _sensible(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 64 <= value <= 4096:
+            raise ValueError("64 to 4096 pixels, or 'auto'")
+        return value
+
+
+class IdentityConfig(_Section):
+    engine: Literal["openvino", "face_recognition"] = "openvino"
+    first_interval_s: float = Field(
+        default=0.5, gt=0, description="asked again this long after a track's birth, then doubling"
+    )
+    longest_interval_s: float = Field(default=10, gt=0, le=10)
+
+
+class ExpressionConfig(_Section):
+    model: Path | None = Field(default=None, description="an ONNX file with the contract of docs/models.md")
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    batch: int = Field(default=8, ge=1, le=64, description="faces a job at most")
+    settle_ms: float = Field(default=250, ge=0, le=2000, description="time constant of the smoothing")
+    margin: float = Field(default=0.08, ge=0, le=0.5, description="a new label leads by this much before it is shown")
+
+
+class PipelineConfig(_Section):
+    deadline_ms: float = Field(default=150, gt=0, description="what is missing this long after detection stays pending")
+    stall_ms: float = Field(default=500, gt=0, description="analysis stalled this long: pictures go out without it")
+    job_timeout_ms: float = Field(
+        default=2000, gt=0, description="a job unanswered this long is given to another worker"
+    )
+    window: int = Field(default=8, ge=1, le=64, description="frames in flight, a camera, in every-frame mode")
+
+
+class PreviewConfig(_Section):
+    jpeg_quality: int = Field(default=80, ge=10, le=100)
+
+
+class StorageConfig(_Section):
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("mien", appauthor=False)))
+    snapshot_dir: Path | None = Field(default=None, description="null: 'snapshots' in the data directory")
+
+
+class SupervisionConfig(_Section):
+    heartbeat_timeout_s: float = Field(default=5, gt=0.5, description="a process silent this long is replaced")
+    start_timeout_s: float = Field(default=60, gt=1, description="… while it loads its model")
+    restarts: int = Field(
+        default=8, ge=0, description="restarts a process may need within the window, then it has FAILED"
+    )
+    window_s: float = Field(default=120, gt=1)
+    longest_delay_s: float = Field(default=10, gt=0)
+
+
+def _default_run_dir() -> Path:
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    if session and os.access(session, os.W_OK):
+        return Path(session) / "mien"
+    # Systems without a session directory: one of this user's own (launch.py makes it, readable by nobody else).
+    return Path(tempfile.gettempdir()) / f"mien-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    cameras: dict[Name, CameraConfig] = Field(default_factory=lambda: {"cam0": CameraConfig()}, min_length=1)
+    every_frame: bool = Field(default=False, description="analyse every frame, however long it takes")
+    loop: bool = Field(default=True, description="the demo begins again when it ends")
+    run_dir: Path = Field(default_factory=_default_run_dir, description="sockets of this run")
+    endpoints: EndpointsConfig = EndpointsConfig()
+    workers: WorkersConfig = WorkersConfig()
+    detection: DetectionConfig = DetectionConfig()
+    identity: IdentityConfig = IdentityConfig()
+    expression: ExpressionConfig = ExpressionConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    preview: PreviewConfig = PreviewConfig()
+    storage: StorageConfig = StorageConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+
+    @model_validator(mode="after")
+    def _paths_fit(self) -> Self:
+        if sys.platform != "win32" and len(os.fsencode(self.run_dir)) > _IPC_LIMIT - len("/findings"):
+            raise ValueError(f"run_dir: the path {str(self.run_dir)!r} is too long for a socket: choose a shorter one")
+        if self.pipeline.stall_ms <= self.pipeline.deadline_ms:
+            raise ValueError("pipeline.stall_ms must be longer than pipeline.deadline_ms")
+        return self
+
+    def endpoint(self, channel: str) -> str:
+        """Return the address of a channel (a name of ``CHANNELS``)."""
+        value: str | None = getattr(self.endpoints, channel)
+        if value is not None:
+            return value
+        if sys.platform == "win32":  # no ipc there: fixed loopback ports below the public ones
+            return f"tcp://127.0.0.1:{5550 + list(CHANNELS).index(channel)}"
+        return f"ipc://{self.run_dir}/{channel}"
+
+
+def load(
+    path: Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Return the checked configuration.
+
+    Args:
+        path: a TOML file (or the JSON that ``save`` wrote); None for defaults.
+        overrides: nested settings that win over everything, as the command line gives them.
+        environment: variables to read instead of the process's own.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is wrong.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        settings = _read(path)
+    _merge(settings, _from_environment(os.environ if environment is None else environment))
+    _merge(settings, dict(overrides or {}))
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        where = f" in {path}" if path else ""
+        lines = [f"the configuration{where} cannot be used:"]
+        for problem in error.errors(include_url=False):
+            key = ".".join(str(step) for step in problem["loc"]) or "(whole)"
+            lines.append(f"  {key} = {_shown(problem['input'])}: {_advice(problem, Config)}")
+        raise ConfigError("\n".join(lines)) from error
+
+
+def save(config: Config, path: Path) -> None:
+    """Write a configuration that ``load`` reads back unchanged (JSON, in one step)."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(config.model_dump_json(indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no configuration file {path}: create it, or leave --config out") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error}") from error
+    try:
+        settings: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the configuration file {path} is not valid: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"the configuration file {path} holds no settings")
+    return settings
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for variable, text in environment.items():
+        # MIEN_DATA_DIR is the short way to say storage.data_dir; it moves everything Mien keeps.
+        if variable == "MIEN_DATA_DIR":
+            settings.setdefault("storage", {})["data_dir"] = text
+            continue
+        steps = variable.removeprefix("MIEN_").lower().split("__")
+        if not variable.startswith("MIEN_") or steps[0] not in Config.model_fields:
+            continue
+        section = settings
+        for step in steps[:-1]:
+            section = section.setdefault(step, {})
+        try:
+            section[steps[-1]] = json.loads(text)
+        except ValueError:
+            section[steps[-1]] = text  # plain words need no quotes
+    return settings
+
+
+def _merge(base: dict[str, Any], extra: dict[str, Any]) -> None:
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _advice(problem: Any, model: type[BaseModel]) -> str:
+    message: str = problem["msg"]
+    if problem["type"] != "extra_forbidden":
+        return message.removeprefix("Value error, ")
+    for step in problem["loc"][:-1]:
+        field = model.model_fields.get(str(step))
+        annotation = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+        elif step == "cameras" or model is CameraConfig:
+            model = CameraConfig
+    return f"there is no such key; known here: {', '.join(sorted(model.model_fields))}"

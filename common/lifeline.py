@@ -1,0 +1,69 @@
+"""How a child process and its supervisor hold on to each other: two inherited pipes, no bus.
+
+The child's standard input is the lifeline: the line ``stop`` asks it to end, end-of-file means that the supervisor is
+gone. Its standard output carries the heartbeat, one word a line. Pipes work alike on every system, and close by
+themselves when either side is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from typing import BinaryIO
+
+SUPERVISED = "MIEN_SUPERVISED"  # environment variable that a supervisor sets for its children
+BEAT_EVERY_S = 0.25
+_GRACE_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Lifeline:
+    """The child's end. Without a supervisor (a stage started by hand) it does nothing but hold the stop event."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self._beat: BinaryIO | None = None
+        self._last_beat = 0.0
+        if os.environ.pop(SUPERVISED, None) != "1":
+            return
+        # Keep the heartbeat pipe for ourselves: what libraries print goes to standard error from now on.
+        self._beat = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(2, 1)
+        lifeline = os.fdopen(os.dup(0), "rb", buffering=0)
+        with open(os.devnull, "rb") as null:
+            os.dup2(null.fileno(), 0)
+        sys.stdout = sys.stderr
+        threading.Thread(target=self._watch, args=(lifeline,), name="lifeline", daemon=True).start()
+
+    def say(self, word: str) -> None:
+        """Tell the supervisor a state: ``loading``, ``ready``."""
+        self._write(word)
+
+    def beat(self) -> None:
+        """Show that the main loop turns; call it as often as you like."""
+        now = time.monotonic()
+        if now - self._last_beat >= BEAT_EVERY_S:
+            self._last_beat = now
+            self._write("beat")
+
+    def _write(self, word: str) -> None:
+        if self._beat is None:
+            return
+        try:
+            self._beat.write(word.encode() + b"\n")
+        except OSError:
+            self._beat = None  # the supervisor is gone
+            self.stopping.set()
+
+    def _watch(self, lifeline: BinaryIO) -> None:
+        for line in lifeline:
+            if line.strip() == b"stop":
+                break
+        self.stopping.set()
+        # The main loop ends by itself now. Should it be stuck in a read that never returns, end all the same.
+        time.sleep(_GRACE_S)
+        os._exit(1)

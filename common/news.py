@@ -1,0 +1,84 @@
+"""The bus as its users see it: publish a message under a topic, read messages under topics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from common.config import Config
+from common.messages import Message, MessageError, kind_of, pack, unpack
+from common.transport import Socket, opened
+
+log = logging.getLogger(__name__)
+
+
+class NewsWriter:
+    """Publishes on the bus. Nothing blocks: without a bus the news is lost, which subscribers see as a gap in ``n``."""
+
+    def __init__(self, config: Config, sender: str) -> None:
+        self.sender = sender
+        self._socket = opened("news_in", config.endpoint("news_in"), "pub", linger_ms=200)
+        self._n = 0
+
+    def publish(self, message: Message, about: str) -> None:
+        """Send a message as ``<kind>.<about>``: ``results.cam0``, ``stats.detection``, ``reply.<request>``."""
+        self._n += 1
+        packed = pack(message.model_copy(update={"n": self._n}))
+        self._socket.send([f"{message.kind}.{about}".encode(), packed])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class NewsReader:
+    """Reads the bus under some topics.
+
+    Attributes:
+        socket: to be watched by a ``Poller``.
+        bad: messages that could not be trusted; each is counted, logged at most once a second, and left out.
+        missed: messages lost on the way, by the gaps in their senders' sequences.
+    """
+
+    def __init__(self, config: Config, topics: Iterable[str]) -> None:
+        self.socket: Socket = opened("news_out", config.endpoint("news_out"), "sub")
+        self.bad = 0
+        self.missed = 0
+        self._complaint = Complaint()
+        for topic in topics:
+            self.socket.subscribe(topic.encode())
+
+    def read(self, *, timeout_ms: int = 0, limit: int = 256) -> list[tuple[str, Message]]:
+        """Return what is waiting as (topic, message); waits for the first one up to ``timeout_ms``."""
+        found: list[tuple[str, Message]] = []
+        while len(found) < limit:
+            parts = self.socket.receive(timeout_ms=0 if found else timeout_ms)
+            if parts is None:
+                break
+            try:
+                if len(parts) < 2:
+                    raise MessageError(f"{len(parts)} parts came, a topic and a map were expected")
+                topic = bytes(parts[0][:256])
+                found.append((topic.decode("ascii"), unpack(kind_of(topic), parts[1])))
+            except (MessageError, UnicodeDecodeError) as error:
+                self.bad += 1
+                self._complaint(log, "news", error)
+        return found
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Complaint:
+    """Logs that bad messages came, at most once a second however many there are."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._held = 0
+
+    def __call__(self, logger: logging.Logger, where: str, error: Exception) -> None:
+        self._held += 1
+        if time.monotonic() < self._next:
+            return
+        logger.warning("%s: left out %d bad message%s: %s", where, self._held, "s" * (self._held > 1), error)
+        self._next, self._held = time.monotonic() + 1.0, 0

@@ -1,0 +1,211 @@
+"""The loop that every stage runs in: wait for sockets, handle, beat, publish figures, end when asked.
+
+A stage is a subclass that opens its sockets, handles those that are ready and closes them; what it thinks lives in
+pure code elsewhere. ``python -m stages.NAME --config FILE`` runs one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket as network
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from pathlib import Path
+from types import FrameType
+from typing import ClassVar
+
+from common import transport
+from common.config import Config, ConfigError, load
+from common.lifeline import Lifeline
+from common.messages import Control, Message, Reply, Stats
+from common.meter import Meter
+from common.news import NewsReader, NewsWriter
+from common.transport import Poller, Socket, TransportError
+
+Answer = dict[str, str | int | float | bool | None]
+
+_REMEMBERED = 256  # answered requests, so that a repeated one is answered again and not done again
+
+
+class StageError(RuntimeError):
+    """A stage cannot do its work; the text is for the person who can change that."""
+
+
+class ControlError(ValueError):
+    """A request that cannot be done; the text is sent back as the answer."""
+
+
+class Stage(ABC):
+    """One process of Mien.
+
+    Attributes:
+        name: row of the stage table.
+        config, instance: the checked configuration; this process's own id, ``stage.host.pid``.
+        camera: the camera's name, for stages that run once a camera.
+        poller: watches the stage's sockets; ``handle`` gets those that are ready.
+        meter: what the stage counts; published once a second.
+    """
+
+    name: ClassVar[str]
+    news_topics: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Config, *, camera: str | None = None) -> None:
+        self.config = config
+        self.camera = camera
+        host = "".join(c if c.isalnum() or c == "-" else "-" for c in network.gethostname())[:32] or "host"
+        self.instance = f"{self.name}.{host}.{os.getpid()}"
+        self.log = logging.getLogger(f"mien.{self.name}" + (f".{camera}" if camera else ""))
+        self.meter = Meter()
+        self.poller = Poller()
+        self.finished = False  # a stage that has done all there was to do sets it
+        self.state = "loading"
+        self._answered: OrderedDict[str, Reply] = OrderedDict()
+        self.news = NewsWriter(config, self.instance)
+        self._reader = NewsReader(config, (f"control.{self.name}", *self.news_topics))
+        self.poller.add(self._reader.socket)
+
+    # --- what a stage is made of ---
+
+    @abstractmethod
+    def open(self) -> None:
+        """Load models, open sockets, add them to ``poller``."""
+
+    @abstractmethod
+    def handle(self, ready: set[Socket]) -> None:
+        """Handle what waits on these sockets (none, after a time-out), without blocking for long."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what ``open`` opened. Called once, also when ``open`` failed half-way."""
+
+    def wait_ms(self) -> float:
+        """Return how long the loop may wait for sockets before ``handle`` is called anyway."""
+        return 100.0
+
+    def control(self, request: Control) -> Answer:
+        """Do what a control message asks and return the answer.
+
+        Raises:
+            ControlError: it cannot be done; the text says why.
+        """
+        raise ControlError(f"{self.name} does not know how to {request.do!r}")
+
+    def concerns(self, request: Control) -> bool:
+        """Whether a request is for this process: stages that run once a camera answer only for theirs."""
+        return self.camera is None or request.args.get("camera") in (None, self.camera)
+
+    def on_news(self, topic: str, message: Message) -> None:
+        """Take a message of one of ``news_topics``; a stage that names none gets none."""
+        raise NotImplementedError(f"{self.name} subscribes to {topic} and does not read it")
+
+    def detail(self) -> dict[str, float | str]:
+        """Return figures of the stage's own for its ``Stats``."""
+        return {}
+
+    # --- the loop ---
+
+    def run(self, lifeline: Lifeline) -> None:
+        """Turn until asked to stop. Closes everything, whatever happens."""
+        try:
+            lifeline.say("loading")
+            self.open()
+            self.state = "running"
+            lifeline.say("ready")
+            while not lifeline.stopping.is_set() and not self.finished:
+                ready = self.poller.wait(min(100.0, self.wait_ms()))
+                if self._reader.socket in ready:
+                    ready.discard(self._reader.socket)
+                    self._read_news()
+                self.handle(ready)
+                lifeline.beat()
+                if self.meter.due():
+                    self.publish_stats()
+            if self.finished:
+                lifeline.say("finished")
+        finally:
+            self.close()
+            self._reader.close()
+            self.news.close()
+
+    def publish_stats(self) -> None:
+        """Publish ``stats.<stage>`` now."""
+        self.meter.bad_messages += self._reader.bad
+        self._reader.bad = 0
+        figures = self.meter.figures()
+        self.news.publish(
+            Stats.model_validate(
+                {"from": self.instance, "stage": self.name, "state": self.state, "detail": self.detail(), **figures}
+            ),
+            self.name,
+        )
+
+    def _read_news(self) -> None:
+        for topic, message in self._reader.read():
+            if isinstance(message, Control) and topic == f"control.{self.name}":
+                self._do(message)
+            else:
+                self.on_news(topic, message)
+
+    def _do(self, request: Control) -> None:
+        if not self.concerns(request):
+            return
+        reply = self._answered.get(request.request)
+        if reply is None:
+            try:
+                result = self.control(request)
+                reply = Reply(sender=self.instance, request=request.request, ok=True, result=result)
+            except ControlError as error:
+                text = str(error)[:1000]
+                reply = Reply(sender=self.instance, request=request.request, ok=False, error=text)
+            self._answered[request.request] = reply
+            while len(self._answered) > _REMEMBERED:
+                self._answered.popitem(last=False)
+        self.news.publish(reply, request.request)
+
+
+def main(stage: type[Stage], argv: list[str] | None = None) -> int:
+    """Run one stage as a process; the ``main`` of every module of ``stages``. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{stage.name}", description=(stage.__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--config", type=Path, help="TOML file; the same that the other stages use")
+    parser.add_argument("--camera", help="for stages that run once a camera: its name")
+    parser.add_argument("--verbose", action="store_true", help="say more")
+    arguments = parser.parse_args(argv)
+    set_up_logging(arguments.verbose)
+    log = logging.getLogger(f"mien.{stage.name}")
+    lifeline = Lifeline()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        lifeline.stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        config = load(arguments.config)
+        if arguments.camera is not None and arguments.camera not in config.cameras:
+            raise ConfigError(f"there is no camera {arguments.camera!r}; configured: {', '.join(config.cameras)}")
+        stage(config, camera=arguments.camera).run(lifeline)
+    except (ConfigError, StageError, TransportError) as error:
+        log.error("%s", error)
+        return 2
+    finally:
+        transport.terminate()
+    return 0
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Log to standard error, each line with the time and the stage's name."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(name)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.Formatter.converter = time.localtime

@@ -1,0 +1,100 @@
+"""Independent images: a folder of them, or a single file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from common.sources.base import Picture, Pixels, SourceError, to_bgr
+from common.sources.spec import IMAGE_ENDINGS
+
+
+class Folder:
+    """The images of a folder in the order of their names, or one image; nothing carries over from one to the next.
+
+    A damaged image is reported to ``notify`` and skipped. The media time is the image's running number.
+    """
+
+    live = False
+    still = True
+    may_stand_still = True
+    frame_rate: float | None = None
+
+    def __init__(
+        self, place: str | Path, *, loop: bool = False, notify: Callable[[str], None] = lambda notice: None
+    ) -> None:
+        self.place = Path(place)
+        self.loop = loop
+        self.notify = notify
+        self.description = str(place)
+        self.frame_count: int | None = None
+        self._files: list[Path] | None = None
+        self._next = 0
+        self._given = 0
+
+    def open(self) -> None:
+        """List the images. Raises SourceError: no such folder, not readable, or no image in it."""
+        try:
+            files = [self.place] if self.place.is_file() else sorted(self.place.iterdir(), key=lambda path: path.name)
+        except OSError as error:
+            raise SourceError(f"{self.description} cannot be read: {error.strerror or error}") from error
+        files = [
+            path
+            for path in files
+            if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
+        ]
+        if not files:
+            endings = ", ".join(sorted(IMAGE_ENDINGS))
+            raise SourceError(f"{self.description} holds no image: files must end in one of {endings}")
+        self._files = files
+        self.frame_count = None if self.loop else len(files)
+        self._next = self._given = 0
+
+    def read(self) -> Picture | None:
+        """The next image; None at the end. Raises SourceError when not one of them can be read."""
+        if self._files is None:
+            raise SourceError(f"{self.description} is not open")
+        while True:
+            if self._next == len(self._files):
+                if not self._given:
+                    raise SourceError(f"{self.description}: none of {len(self._files)} image files can be read")
+                if not self.loop:
+                    return None
+                self._next = 0
+            path = self._files[self._next]
+            self._next += 1
+            try:
+                pixels = read_image(path)
+            except SourceError as error:
+                self.notify(f"skipped: {error}")
+                continue
+            self._given += 1
+            return Picture(pixels, float(self._given - 1), path.name)
+
+    def close(self) -> None:
+        """Forget the list."""
+        self._files = None
+
+
+def read_image(path: Path) -> Pixels:
+    """An image file as (H, W, 3) uint8 BGR, turned upright by its EXIF orientation; grey, alpha, 16 bit converted.
+
+    Raises SourceError: not readable, empty, damaged, too large, or not an image.
+    """
+    try:
+        # Not cv2.imread, which cannot open every path on Windows.
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not content.size:
+        raise SourceError(f"{path} is empty (0 bytes)")
+    try:
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise SourceError(f"{path} cannot be decoded: {error.err}") from error
+    if pixels is None:
+        raise SourceError(f"{path} is damaged, cut off, or not an image")
+    return to_bgr(pixels)

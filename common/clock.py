@@ -1,0 +1,45 @@
+"""Clocks: one monotonic clock a machine, and a name for the machine, so that no two machines' clocks are ever mixed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+
+from common.messages import Clock
+
+
+@functools.cache
+def host() -> str:
+    """Return an id of this machine and its start: readings of the monotonic clock compare only within one."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    try:
+        return boot.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        started = f"{uuid.getnode()}-{round(psutil.boot_time() / 60)}"
+        return hashlib.sha256(started.encode()).hexdigest()[:32]
+
+
+def reading(monotonic_ns: int | None = None) -> Clock:
+    """Return this machine's clock as a message carries it."""
+    return Clock(host=host(), monotonic_ns=time.monotonic_ns() if monotonic_ns is None else monotonic_ns)
+
+
+def latency_ms(captured: Clock, age_ms: float, received: float, now: float) -> float:
+    """Return the time since capture.
+
+    Args:
+        captured: the capturing machine's clock at capture.
+        age_ms: how old the picture was when it was sent, on that machine's clock.
+        received, now: this machine's ``time.monotonic()``.
+
+    On one machine it is a plain difference. Between two it is the age at sending plus the time spent here: their
+    clocks are never compared, so the time on the wire is left out rather than guessed.
+    """
+    if captured.host == host():
+        return max(0.0, now * 1e3 - captured.monotonic_ns / 1e6)
+    return age_ms + max(0.0, now - received) * 1e3

@@ -1,0 +1,174 @@
+"""Who gets which job. Pure: no sockets, no clock of its own.
+
+Work is pulled: a job leaves only for a worker that has asked for one. Among cameras the one that was served longest ago
+comes first; of one camera's waiting frames only the newest is kept, unless nothing may be dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+P = TypeVar("P")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job(Generic[P]):
+    """A piece of work for one pool.
+
+    Attributes:
+        id: never used twice.
+        keep: must be done: given again when its worker is lost. Otherwise a lost job is only reported.
+        newest_only: replaces the camera's older waiting job of this pool.
+        deadline: monotonic seconds after which a job still waiting is of no use.
+        payload: what the owner needs to send it and to make use of the answer.
+        tries: how often it was given to a worker.
+    """
+
+    id: int
+    pool: str
+    camera: str
+    payload: P
+    keep: bool = False
+    newest_only: bool = False
+    deadline: float = math.inf
+    tries: int = 0
+    given_at: float = -math.inf
+
+
+@dataclass(slots=True)
+class _Worker(Generic[P]):
+    pool: str | None = None
+    subscribed: bool = False
+    asking: bool = False
+    jobs: dict[int, Job[P]] = field(default_factory=dict)
+
+
+class Dispatcher(Generic[P]):
+    """Matches waiting jobs with asking workers.
+
+    Args:
+        timeout_s: a job unanswered this long counts as lost, and its worker gets nothing more until it speaks again.
+        most_tries: a kept job that lost this many workers is given up: it may be what kills them.
+    """
+
+    def __init__(self, *, timeout_s: float, most_tries: int = 3) -> None:
+        self._timeout_s = timeout_s
+        self._most_tries = most_tries
+        self._workers: dict[str, _Worker[P]] = {}
+        self._waiting: dict[str, dict[str, deque[Job[P]]]] = {}  # pool → camera → jobs
+        self._served: dict[tuple[str, str], float] = {}  # (pool, camera) → when it last got a worker
+
+    # --- workers ---
+
+    def subscribed(self, worker: str) -> None:
+        """A worker's subscription arrived: jobs published under its id will reach it."""
+        self._workers.setdefault(worker, _Worker()).subscribed = True
+
+    def gone(self, worker: str) -> list[Job[P]]:
+        """A worker's subscription ended. Returns the jobs lost with it; kept ones wait again, before all others."""
+        state = self._workers.pop(worker, None)
+        return self._lose(list(state.jobs.values())) if state else []
+
+    def ready(self, worker: str, pool: str, last_job: int, now: float) -> list[Job[P]]:
+        """A worker says that it waits, and which job it received last. Returns jobs that never reached it."""
+        state = self._workers.setdefault(worker, _Worker())
+        state.pool = pool
+        # A job younger than this may simply have crossed the worker's word on its way.
+        lost = [job for job in state.jobs.values() if job.id > last_job and now - job.given_at > 0.5]
+        for job in lost:
+            del state.jobs[job.id]
+        if not state.jobs:
+            state.asking = True
+        return self._lose(lost)
+
+    def workers(self, pool: str) -> int:
+        """Return how many workers of a pool are connected."""
+        return sum(state.pool == pool and state.subscribed for state in self._workers.values())
+
+    # --- jobs ---
+
+    def put(self, job: Job[P]) -> list[Job[P]]:
+        """Let a job wait for a worker. Returns the waiting jobs that it displaces."""
+        queue = self._queue(job)
+        displaced: list[Job[P]] = []
+        if job.newest_only:
+            displaced = [waiting for waiting in queue if not waiting.keep]
+            for waiting in displaced:
+                queue.remove(waiting)
+        queue.append(job)
+        return displaced
+
+    def assign(self, now: float) -> list[tuple[str, Job[P]]]:
+        """Give waiting jobs to asking workers; returns (worker, job) pairs that are to be sent now."""
+        given: list[tuple[str, Job[P]]] = []
+        for name, state in self._workers.items():
+            if not (state.asking and state.subscribed and state.pool):
+                continue
+            job = self._next(state.pool, now)
+            if job is None:
+                continue
+            state.asking = False
+            state.jobs[job.id] = job
+            job.given_at = now
+            job.tries += 1
+            given.append((name, job))
+        return given
+
+    def done(self, worker: str, job_id: int) -> Job[P] | None:
+        """A worker answered, and so asks for the next. Returns the job, or None if it is no longer wanted from it."""
+        state = self._workers.get(worker)
+        if state is None:
+            return None
+        state.asking = True
+        return state.jobs.pop(job_id, None)
+
+    def forget(self, camera: str) -> None:
+        """A camera has begun anew: what waits for it is of no use, and answers still to come are ignored."""
+        for cameras in self._waiting.values():
+            cameras.pop(camera, None)
+        for state in self._workers.values():
+            for job_id in [job.id for job in state.jobs.values() if job.camera == camera]:
+                del state.jobs[job_id]
+
+    def sweep(self, now: float) -> list[Job[P]]:
+        """Return jobs that are lost: past their deadline while waiting, or unanswered for too long."""
+        lost: list[Job[P]] = []
+        for cameras in self._waiting.values():
+            for queue in cameras.values():
+                while queue and queue[0].deadline < now:
+                    lost.append(queue.popleft())
+        for state in self._workers.values():
+            late = [job for job in state.jobs.values() if now - job.given_at > self._timeout_s]
+            for job in late:
+                del state.jobs[job.id]
+            lost += self._lose(late)
+        return lost
+
+    def waiting(self, pool: str) -> int:
+        """Return how many jobs wait for a worker of this pool."""
+        return sum(len(queue) for queue in self._waiting.get(pool, {}).values())
+
+    # --- inside ---
+
+    def _queue(self, job: Job[P]) -> deque[Job[P]]:
+        return self._waiting.setdefault(job.pool, {}).setdefault(job.camera, deque())
+
+    def _next(self, pool: str, now: float) -> Job[P] | None:
+        cameras = [camera for camera, queue in self._waiting.get(pool, {}).items() if queue]
+        if not cameras:
+            return None
+        camera = min(cameras, key=lambda name: self._served.get((pool, name), -math.inf))
+        self._served[pool, camera] = now
+        return self._waiting[pool][camera].popleft()
+
+    def _lose(self, jobs: list[Job[P]]) -> list[Job[P]]:
+        lost = []
+        for job in sorted(jobs, key=lambda job: job.id, reverse=True):
+            if job.keep and job.tries < self._most_tries:
+                self._queue(job).appendleft(job)
+            else:
+                lost.append(job)
+        return lost

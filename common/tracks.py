@@ -1,0 +1,191 @@
+"""Which face of this frame is which face of the last one. Pure; time is media time.
+
+Position leads, appearance decides: a track is continued by the detection nearest to where it was going, if that looks
+like the same person. Where two tracks could claim one detection and looks do not tell them apart, neither gets it: a
+new id is a small loss, an id that moves to another person is a wrong name.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingLimits:
+    """What the tracker goes by; lengths are in face sizes (square root of the box's area).
+
+    Attributes:
+        birth_score: a detection needs this score to begin a track; weaker ones only continue one.
+        lost_s: a track unseen this long has ended.
+        reach: how far from where it was expected a track may be found again …
+        reach_per_s: … and how much farther for each second unseen.
+        growth: largest change of size between two sightings, as a ratio.
+        alike: appearance similarity (cosine) below which a nearby detection is somebody else.
+        alike_again: the same after a gap, when position says less.
+        clearly: lead in appearance that settles between two tracks.
+    """
+
+    birth_score: float = 0.6
+    lost_s: float = 3.0
+    reach: float = 0.75
+    reach_per_s: float = 1.0
+    growth: float = 1.6
+    alike: float = 0.5
+    alike_again: float = 0.75
+    clearly: float = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One face followed over time.
+
+    Attributes:
+        id: lasting; never used twice.
+        box: x, y, width, height when last seen, pixels.
+        born_s, seen_s: media time of the first and the last sighting.
+        sightings: frames in which it was seen.
+        crossed: it has been so near another track that the two could have been mistaken; whoever keeps proof of who
+            this is should ask again and then set it back.
+    """
+
+    id: int
+    box: Floats  # (4,)
+    born_s: float
+    seen_s: float
+    appearance: Floats  # (D,), unit length
+    sightings: int = 1
+    crossed: bool = False
+    velocity: Floats = field(default_factory=lambda: np.zeros(2, np.float32))  # pixels per second, of the centre
+
+    def expected(self, at_s: float) -> Floats:
+        """Return the box where the face should be at a time; the motion is trusted for half a second."""
+        box = self.box.copy()
+        box[:2] += self.velocity * min(max(at_s - self.seen_s, 0.0), 0.5)
+        return box
+
+
+class Tracker:
+    """The tracks of one camera.
+
+    Args:
+        new_id: gives the next id.
+    """
+
+    def __init__(self, new_id: Callable[[], int] | None = None, limits: TrackingLimits | None = None) -> None:
+        self._new_id = new_id or itertools.count(1).__next__
+        self._limits = limits or TrackingLimits()
+        self.tracks: list[Track] = []  # alive, also those not seen at the moment
+
+    def update(
+        self, at_s: float, boxes: Floats, scores: Floats, appearances: Floats
+    ) -> tuple[list[Track | None], list[Track]]:
+        """Take one frame's detections.
+
+        Args:
+            at_s: media time, seconds.
+            boxes: (N, 4) float32, x, y, width, height in pixels.
+            scores: (N,) float32.
+            appearances: (N, D) float32, unit length.
+
+        Returns:
+            For each detection its track (None: too weak to begin one), and the tracks that have ended.
+        """
+        limits = self._limits
+        ended = [track for track in self.tracks if at_s - track.seen_s > limits.lost_s]
+        self.tracks = [track for track in self.tracks if at_s - track.seen_s <= limits.lost_s]
+        found: list[Track | None] = [None] * len(boxes)
+        for index, track in self._match(at_s, boxes, appearances):
+            found[index] = track
+            self._continue(track, at_s, boxes[index], appearances[index])
+        for index in range(len(boxes)):
+            if found[index] is None and scores[index] >= limits.birth_score:
+                track = Track(self._new_id(), boxes[index].copy(), at_s, at_s, appearances[index].copy())
+                self.tracks.append(track)
+                found[index] = track
+        self._note_crossings(at_s)
+        return found, ended
+
+    def _match(self, at_s: float, boxes: Floats, appearances: Floats) -> list[tuple[int, Track]]:
+        tracks = self.tracks
+        if not tracks or not len(boxes):
+            return []
+        limits = self._limits
+        expected = np.stack([track.expected(at_s) for track in tracks])
+        unseen = np.array([at_s - track.seen_s for track in tracks], np.float32)[:, None]
+        size = np.sqrt(expected[:, 2] * expected[:, 3])[:, None]
+        sizes = np.sqrt(boxes[:, 2] * boxes[:, 3])[None, :]
+        apart = _centres(expected)[:, None, :] - _centres(boxes)[None, :, :]
+        distance = np.hypot(apart[..., 0], apart[..., 1]) / np.maximum(np.sqrt(size * sizes), 1.0)
+        reach = limits.reach + limits.reach_per_s * np.maximum(unseen - 0.1, 0.0)
+        ratio = np.maximum(size / sizes, sizes / size)
+        alike = np.stack([track.appearance for track in tracks]) @ appearances.T
+        wanted = np.where(unseen > 0.5, limits.alike_again, limits.alike)
+        possible = (distance <= reach) & (ratio <= limits.growth + 0.3 * unseen) & (alike >= wanted)
+        # A face that stands where its track left it a moment ago is that face, even behind a hand that changes its look.
+        overlap = iou(expected, boxes)
+        possible |= (overlap >= 0.5) & (unseen <= 0.5) & (alike >= limits.alike - 0.3)
+        score = np.where(possible, overlap + (1.0 - distance / reach) + alike, -np.inf)
+        pairs: list[tuple[int, int]] = []
+        left = score.copy()
+        while left.size and np.isfinite(best := left.max()):
+            row, column = (int(i) for i in np.argwhere(left == best)[0])
+            pairs.append((row, column))
+            left[row, :] = -np.inf
+            left[:, column] = -np.inf
+        taken = {row for row, _ in pairs}
+        settled: list[tuple[int, Track]] = []
+        for row, column in pairs:
+            rivals = [
+                other
+                for other in np.flatnonzero(np.isfinite(score[:, column]))
+                if other not in taken and score[row, column] - score[other, column] < 0.5
+            ]
+            if all(alike[row, column] - alike[other, column] >= limits.clearly for other in rivals):
+                settled.append((column, tracks[row]))
+        return settled
+
+    def _continue(self, track: Track, at_s: float, box: Floats, appearance: Floats) -> None:
+        seconds = at_s - track.seen_s
+        if seconds > 0:
+            moved = (_centres(box[None])[0] - _centres(track.box[None])[0]) / max(seconds, 1e-3)
+            trust = 0.5 if seconds < 0.5 else 1.0
+            track.velocity = track.velocity + trust * (moved - track.velocity)
+        track.box = box.copy()
+        track.seen_s = at_s
+        track.sightings += 1
+        blended = 0.9 * track.appearance + 0.1 * appearance
+        track.appearance = blended / max(float(np.linalg.norm(blended)), 1e-6)
+
+    def _note_crossings(self, at_s: float) -> None:
+        if len(self.tracks) < 2:
+            return
+        expected = np.stack([track.expected(at_s) for track in self.tracks])
+        overlap = iou(expected, expected)
+        np.fill_diagonal(overlap, 0.0)
+        for track, near in zip(self.tracks, overlap.max(axis=1) > 0.2, strict=True):
+            track.crossed = track.crossed or bool(near)
+
+    def end(self, track: Track) -> None:
+        """End a track at once: it turned out to be somebody else."""
+        self.tracks.remove(track)
+
+
+def iou(first: Floats, second: Floats) -> Floats:
+    """Return the overlap of every box with every other: (N, 4) and (M, 4), x, y, w, h → (N, M), intersection over union."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum((first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None])
+    inside = np.clip(high - low, 0, None).prod(axis=2)
+    areas = first[:, 2:].prod(axis=1)[:, None] + second[:, 2:].prod(axis=1)[None]
+    return np.asarray(inside / np.maximum(areas - inside, 1e-6), dtype=np.float32)
+
+
+def _centres(boxes: Floats | Sequence[Floats]) -> Floats:
+    array = np.asarray(boxes, dtype=np.float32)
+    return array[:, :2] + array[:, 2:] / 2

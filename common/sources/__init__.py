@@ -7,6 +7,8 @@ package imports no OpenCV until a source is made, so that the command line can c
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import assert_never
 
 from common.sources.base import Picture, Source, SourceError
@@ -26,14 +28,15 @@ def open_source(
         notify: told what was skipped and why, one sentence each (a damaged image in a folder, a video cut short).
 
     Raises:
-        SourceError: not a source, with what would be right; or the demo's media cannot be had.
+        SourceError: not a source, with what would be right.
     """
     what = parse_source(spec) if isinstance(spec, str) else spec
     match what.kind:
         case "demo" | "crowd":
             from common.sources.video import Video
 
-            return Video(_demo_clip(what.kind), loop=loop is not False, notify=notify, description=what.description)
+            clip = partial(_demo_clip, what.kind, notify)
+            return Video(clip, loop=loop is not False, notify=notify, description=what.description)
         case "video":
             from common.sources.video import Video
 
@@ -58,14 +61,14 @@ def open_source(
             assert_never(what.kind)
 
 
-def _demo_clip(kind: str) -> str:
+def _demo_clip(kind: str, notify: Callable[[str], None]) -> Path:
     from common.media import MediaError, sample
 
     try:
         if kind == "demo":
-            return str(sample("woman.mp4"))
+            return sample("woman.mp4")
         from common.crowd import crowd_video
 
-        return str(crowd_video())
+        return crowd_video(notify)
     except MediaError as error:
         raise SourceError(str(error)) from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from common.sources.base import Picture, Pixels, SourceError, to_bgr
+from common.sources.opencv import cv2
 from common.sources.spec import IMAGE_ENDINGS
 
 

@@ -18,27 +18,8 @@ Kind = Literal["demo", "crowd", "webcam", "screen", "video", "image", "folder", 
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels of the monitor
 
 DEFAULT_REGION: Region = (0, 40, 1000, 600)
-IMAGE_ENDINGS = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".sr",
-        ".ras",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+_IMAGES = "avif bmp dib jp2 jpe jpeg jpg pbm pgm png pnm ppm sr ras tif tiff webp"
+IMAGE_ENDINGS = frozenset(f".{ending}" for ending in re.findall(r"\w+", _IMAGES))
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 CHOICES = "demo, demo:crowd, webcam[:N], screen[:X,Y,W,H][@MONITOR], a file, a folder, or an rtsp:// or http(s):// URL"
 

@@ -6,9 +6,8 @@ import os
 import threading
 import time
 
-import cv2
-
 from common.sources.base import Picture, SourceError, to_bgr
+from common.sources.opencv import cv2
 from common.sources.spec import parse_source
 
 OPEN_TIMEOUT_MS = 5000

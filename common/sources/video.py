@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-
 from common.sources.base import Picture, SourceError, to_bgr
+from common.sources.opencv import cv2
 
 
 class Video:
     """A video file, read in order, turned upright, with each picture's own presentation time.
 
     Args:
-        place: the file.
+        place: the file, or what finds it when the source is opened (the demo scenes are fetched or rendered first).
         loop: begin again at the end; media time keeps growing.
         notify: told when the file ends long before its announced end (damaged or cut off).
     """
@@ -25,13 +24,14 @@ class Video:
 
     def __init__(
         self,
-        place: str | Path,
+        place: str | Path | Callable[[], Path],
         *,
         loop: bool = False,
         notify: Callable[[str], None] = lambda notice: None,
         description: str | None = None,
     ) -> None:
-        self.place = str(place)
+        self._find = place if callable(place) else None
+        self.place = "" if callable(place) else str(place)
         self.loop = loop
         self.notify = notify
         self.description = description or self.place
@@ -47,6 +47,8 @@ class Video:
     def open(self) -> None:
         """Open the file. Raises SourceError: missing, empty, unreadable, damaged or not a video."""
         self.close()
+        if self._find:
+            self.place = str(self._find())
         path = Path(self.place)
         try:
             with path.open("rb") as file:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-import cv2
-
 from common.sources.base import Picture, SourceError, to_bgr
+from common.sources.opencv import cv2
 
 
 class Webcam:

@@ -1,0 +1,139 @@
+"""What tests share: a configuration of their own, a running bus, and waiting that has a deadline."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from common import config as configuration
+from common import transport
+from common.config import Config
+from common.messages import Control
+from common.news import NewsReader, NewsWriter
+
+ROOT = Path(__file__).resolve().parents[1]
+T = TypeVar("T")
+
+
+def wait_until(predicate: Callable[[], T], timeout_s: float = 10.0, what: str = "") -> T:
+    """Return the first true value of ``predicate``; fail with ``what`` when there is none within ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            pytest.fail(f"not within {timeout_s:g} s: {what or predicate}")
+        time.sleep(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports of the loopback that nobody listens on."""
+    holders = [socket.socket() for _ in range(count)]
+    try:
+        for holder in holders:
+            holder.bind(("127.0.0.1", 0))
+        return [holder.getsockname()[1] for holder in holders]
+    finally:
+        for holder in holders:
+            holder.close()
+
+
+def stage_environment(**extra: str) -> dict[str, str]:
+    """Return the environment of a stage started by hand: this project's code first, nobody's MIEN_ variables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MIEN_")}
+    path = os.pathsep.join(
+        part for part in (str(ROOT), extra.pop("PYTHONPATH", ""), environment.get("PYTHONPATH")) if part
+    )
+    return environment | {"PYTHONPATH": path} | extra
+
+
+def start_stage(name: str, config: Config, *arguments: str, **popen: object) -> subprocess.Popen[bytes]:
+    """Start ``python -m stages.<name>`` with this configuration, which must have been saved (fixture ``config``)."""
+    command = [sys.executable, "-m", f"stages.{name}", "--config", str(config.run_dir / "config.json"), *arguments]
+    options: dict[str, object] = {"env": stage_environment(), "stdin": subprocess.DEVNULL} | popen
+    return subprocess.Popen(command, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def end(process: subprocess.Popen[bytes], timeout_s: float = 5.0) -> int:
+    """Ask a process to end, kill it when it does not; return its exit code."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        pytest.fail(f"a process did not end within {timeout_s:g} s when asked: {process.args!r}")
+
+
+def await_bus(config: Config, timeout_s: float = 20.0) -> None:
+    """Return when a message sent to the bus comes back."""
+    writer, reader = NewsWriter(config, "test.await"), NewsReader(config, ("control.test-await",))
+    message = Control.model_validate({"from": "test.await", "request": "0" * 32, "do": "nothing"})
+
+    def came_back() -> bool:
+        writer.publish(message, "test-await")
+        return bool(reader.read(timeout_ms=50))
+
+    try:
+        wait_until(came_back, timeout_s, "the bus forwards")
+    finally:
+        reader.close()
+        writer.close()
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    """A private directory with a path short enough for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="mien"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def config(run_dir: Path, tmp_path: Path) -> Config:
+    """A configuration that meets nobody else's: own run directory and data directory, free ports. Saved for stages."""
+    news_in, news_out, previews = free_ports(3)
+    made = configuration.load(
+        overrides={
+            "run_dir": run_dir,
+            "endpoints": {
+                "news_in": f"tcp://127.0.0.1:{news_in}",
+                "news_out": f"tcp://127.0.0.1:{news_out}",
+                "previews": f"tcp://127.0.0.1:{previews}",
+            },
+            "storage": {"data_dir": tmp_path / "data"},
+        },
+        environment={},
+    )
+    configuration.save(made, run_dir / "config.json")
+    return made
+
+
+@pytest.fixture
+def bus(config: Config) -> Iterator[subprocess.Popen[bytes]]:
+    """A running bus of ``config``."""
+    process = start_stage("bus", config)
+    try:
+        await_bus(config)
+        yield process
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_zmq() -> Iterator[None]:
+    """Close what tests left open, so that the interpreter can end."""
+    yield
+    transport.terminate()

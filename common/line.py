@@ -1,0 +1,286 @@
+"""One camera's line of frames: in the air, in order, with the faces that are followed across them. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common import clock
+from common.config import Config
+from common.expressions import EXPRESSIONS
+from common.messages import Box, DetectionFinding, Expression, Face, Frame, Probabilities, Result
+from common.smoothing import Look, Smoother
+from common.tracks import Track, Tracker, iou
+from common.votes import Matcher, TrackIdentity
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(slots=True, kw_only=True)
+class Detected:
+    """A detection finding with its arrays checked; N faces, A of them assessable."""
+
+    finding: DetectionFinding
+    boxes: Floats  # (N, 4) x, y, w, h, pixels
+    scores: Floats  # (N,)
+    landmarks: Floats  # (N, 5, 2) pixels
+    qualities: Floats  # (N, 7), the first is the score 0..1 that counts in votes
+    appearances: Floats  # (N, 48)
+    crops: NDArray[np.uint8]  # (A, S, S)
+    patches: dict[int, Any]  # face → bytes of its identity patch
+
+    @property
+    def assessable(self) -> list[int]:
+        """The faces that have a crop, in the order of ``crops``."""
+        return [face for face, reason in enumerate(self.finding.reasons) if reason is None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """A frame between its arrival and its result."""
+
+    frame: Frame
+    pixels: Any
+    received: float  # monotonic seconds
+    asked: float | None = None
+    detected: Detected | None = None
+    detected_at: float = 0.0
+    failed: bool = False  # no detection will come; in every-frame mode the frame is published unanalysed
+    tracks: list[Track | None] | None = None
+    probabilities: dict[int, Floats] = field(default_factory=dict)  # face → (7,)
+    open_expression: set[int] = field(default_factory=set)  # jobs
+    open_identity: set[int] = field(default_factory=set)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Followed:
+    """What is remembered of a track beside where it is."""
+
+    smoother: Smoother
+    identity: TrackIdentity
+
+
+class Line:
+    """The frames in flight, tracks, names and expressions of one camera.
+
+    Args:
+        new_track: gives the next track id.
+        match: finds the enrolled person nearest to an embedding.
+    """
+
+    def __init__(self, config: Config, camera: str, *, new_track: Callable[[], int], match: Matcher) -> None:
+        self.camera = camera
+        self.flights: OrderedDict[int, Flight] = OrderedDict()
+        self.run: int | None = None
+        self.last_seq = -1
+        self.published_at: float | None = None  # monotonic seconds
+        self.frames_announced: int | None = None  # the source has ended after so many
+        self._config = config
+        self._new_track = new_track
+        self._match = match
+        self._scene: int | None = None
+        self._tracker = Tracker(new_track)
+        self._followed: dict[int, Followed] = {}
+        self._offset_s = 0.0
+        self._last_media_s = 0.0
+        self._last_received = 0.0
+
+    # --- arrival ---
+
+    def begin(self, frame: Frame, now: float) -> None:
+        """A new run of the capture: its numbers start again, the people in view stay who they are."""
+        if self.run is not None:
+            elapsed = max(now - self._last_received, 0.001)
+            self._offset_s = self._last_media_s + elapsed - frame.media_time_s
+        self.run = frame.run
+        self.last_seq = -1
+        self.flights.clear()
+        self.frames_announced = None
+        if frame.scene != self._scene:
+            self._forget_people()
+        self._scene = frame.scene
+
+    def arrive(self, frame: Frame, pixels: Any, now: float) -> Flight:
+        """A frame of the present run has come."""
+        self.last_seq = frame.seq
+        self._last_received = now
+        flight = Flight(frame=frame, pixels=pixels, received=now)
+        flight.timings["capture"] = frame.age_ms
+        self.flights[frame.seq] = flight
+        return flight
+
+    def named_boxes(self, frame: Frame) -> tuple[Box, ...] | None:
+        """Return where faces are expected that need no identity patch now; None where every face gets one."""
+        if frame.still or frame.every_frame:  # decided when the frame is tracked, not by what is known at the moment
+            return None
+        at_s = self._media_s(frame)
+        return tuple(
+            (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+            for track in self._tracker.tracks
+            if not self._followed[track.id].identity.due(at_s, crossed=track.crossed)
+            for box in (track.expected(at_s),)
+        )[:64]
+
+    # --- in order ---
+
+    def next_to_track(self) -> Flight | None:
+        """Return the oldest flight whose turn it is to be tracked, if its detection is there."""
+        for flight in self.flights.values():
+            if flight.tracks is not None:
+                # Where order must not depend on speed, a frame is tracked when the one before has been decided.
+                if flight.frame.every_frame or flight.frame.still:
+                    return None
+                continue
+            return flight if flight.detected is not None else None
+        return None
+
+    def track(self, flight: Flight) -> list[tuple[int, Track]]:
+        """Continue the tracks with a flight's faces; return the (face, track) pairs that identity shall look at."""
+        detected, frame = flight.detected, flight.frame
+        assert detected is not None
+        if frame.still:
+            self._forget_people()
+        at_s = self._media_s(frame)
+        self._last_media_s = at_s
+        flight.tracks, ended = self._tracker.update(at_s, detected.boxes, detected.scores, detected.appearances)
+        for track in ended:
+            self._followed.pop(track.id, None)
+        wanted: list[tuple[int, Track]] = []
+        for face, found in enumerate(flight.tracks):
+            if found is None:
+                continue
+            followed = self._followed.get(found.id)
+            if followed is None:
+                expression = self._config.expression
+                followed = self._followed[found.id] = Followed(
+                    Smoother(settle_ms=expression.settle_ms, margin=expression.margin),
+                    TrackIdentity(self._config.identity.intervals_s, self._match),
+                )
+            quality = float(detected.qualities[face, 0])
+            if face in detected.patches and followed.identity.due(at_s, quality=quality, crossed=found.crossed):
+                followed.identity.asked(at_s, quality)
+                wanted.append((face, found))
+        return wanted
+
+    def next_to_publish(self, now: float) -> Flight | None:
+        """Return the oldest flight if it is complete, or has waited long enough."""
+        if not self.flights:
+            return None
+        flight = next(iter(self.flights.values()))
+        if flight.failed:
+            return flight
+        if flight.tracks is None:
+            return None
+        if flight.frame.every_frame or flight.frame.still:
+            return None if flight.open_expression or flight.open_identity else flight
+        if flight.open_expression and (now - flight.detected_at) * 1e3 < self._config.pipeline.deadline_ms:
+            return None
+        return flight
+
+    def publish(self, flight: Flight, now: float, sender: str) -> Result:
+        """Take the oldest flight out of the line and return its result."""
+        del self.flights[flight.frame.seq]
+        self.published_at = now
+        faces: list[Face] = []
+        at_s = self._media_s(flight.frame)
+        if flight.detected is not None and flight.tracks is not None:
+            for face, track in enumerate(flight.tracks):
+                followed = self._followed.get(track.id) if track else None
+                if track is not None and followed is not None:  # None: it turned out to be somebody else meanwhile
+                    faces.append(self._face(flight, face, track, followed, at_s))
+        return self._result(flight, now, sender, analysed=not flight.failed, faces=tuple(faces))
+
+    def unanalysed(self, flight: Flight, now: float, sender: str) -> Result:
+        """Return a result that shows a picture whose analysis has not come."""
+        return self._result(flight, now, sender, analysed=False, faces=())
+
+    # --- identity ---
+
+    def identified(self, track: Track, embedding: Floats, quality: float) -> None:
+        """An embedding of a track has come. A track that turns out to be two people's ends."""
+        followed = self._followed.get(track.id)
+        if followed is None:
+            return
+        if followed.identity.answered(embedding, quality):
+            track.crossed = False
+        else:
+            self._tracker.end(track)
+            del self._followed[track.id]
+
+    def identity_lost(self, track: Track) -> None:
+        """An answer will not come."""
+        followed = self._followed.get(track.id)
+        if followed is not None:
+            followed.identity.lost()
+
+    # --- inside ---
+
+    def _media_s(self, frame: Frame) -> float:
+        return frame.media_time_s + self._offset_s
+
+    def _forget_people(self) -> None:
+        self._tracker = Tracker(self._new_track)
+        self._followed.clear()
+
+    def _face(self, flight: Flight, face: int, track: Track, followed: Followed, at_s: float) -> Face:
+        detected = flight.detected
+        assert detected is not None
+        own = flight.probabilities.get(face)
+        look = followed.smoother.update(at_s, own, detected.finding.reasons[face])
+        landmarks = tuple((float(x), float(y)) for x, y in detected.landmarks[face])
+        return Face(
+            track=track.id,
+            box=_box(detected.boxes[face]),
+            score=min(1.0, float(detected.scores[face])),
+            landmarks=landmarks,  # type: ignore[arg-type]  # five by the shape of the array
+            identity=followed.identity.identity,
+            expression=_expression(look, own),
+        )
+
+    def _result(self, flight: Flight, now: float, sender: str, *, analysed: bool, faces: tuple[Face, ...]) -> Result:
+        frame = flight.frame
+        return Result(
+            sender=sender,
+            camera=frame.camera,
+            run=frame.run,
+            seq=frame.seq,
+            captured_at=frame.captured_at,
+            width=frame.width,
+            height=frame.height,
+            analysed=analysed,
+            latency_ms=clock.latency_ms(frame.clock, frame.age_ms, flight.received, now),
+            timings_ms=flight.timings,
+            media_time_s=frame.media_time_s,
+            name=frame.name,
+            faces=faces,
+        )
+
+
+def near_known(box: Floats, known: Floats) -> bool:
+    """Whether a face, x, y, w, h, stands where one of the known ones (K, 4) was expected."""
+    return bool(len(known)) and bool(iou(box[None], known).max() > 0.3)
+
+
+def _box(row: Floats) -> Box:
+    return float(row[0]), float(row[1]), float(row[2]), float(row[3])
+
+
+def _probabilities(values: NDArray[Any]) -> Probabilities:
+    return Probabilities(**{name: min(1.0, max(0.0, float(p))) for name, p in zip(EXPRESSIONS, values, strict=True)})
+
+
+def _expression(look: Look, own: Floats | None) -> Expression:
+    return Expression(
+        status=look.status,
+        reason=look.reason,
+        label=look.label,
+        confidence=None if look.confidence is None else min(1.0, look.confidence),
+        probabilities=None if own is None else _probabilities(own),
+        smoothed=None if look.smoothed is None else _probabilities(look.smoothed),
+    )

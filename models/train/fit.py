@@ -1,0 +1,281 @@
+"""The training loop: one run, resumable, in a directory of its own.
+
+The directory holds ``config.toml`` (a copy), ``log.csv`` (a row an epoch) and ``checkpoint.pt`` (all needed to go on).
+"""
+
+import csv
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.train import config as run_config
+from models.train import data as fer
+from models.train.config import RunConfig
+from models.train.metrics import Scores, score, softmax
+from models.train.network import ExpressionNet
+from models.train.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "epoch", "progress", "size", "learning_rate", "seconds", "images_s", "loss",
+    "accuracy", "macro_recall", "calibration_error", "sad_recall", "disgusted_recall", "fearful_recall",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """The training split as tensors."""
+
+    images: Tensor  # (N, 1, H, W) uint8
+    targets: Tensor  # (N, 7) float32
+    fer2013_label: Tensor  # (N,) int64, -1 unknown
+    weights: NDArray[np.float64]  # (N,)
+
+
+def training_set(directory: Path, balance: float) -> TrainingSet:
+    """Load ``fer_train.npz`` of that directory for fitting."""
+    split = fer.for_training(fer.load(directory / "fer_train.npz"))
+    targets = split.targets()
+    return TrainingSet(
+        images=torch.from_numpy(split.images)[:, None],
+        targets=torch.from_numpy(targets),
+        fer2013_label=torch.from_numpy(split.fer2013_label),
+        weights=fer.sampling_weights(targets, balance),
+    )
+
+
+def device_and_precision() -> tuple[torch.device, torch.dtype]:
+    """A GPU when there is one; bf16 where the hardware computes it natively, else float32."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    cpu = torch.backends.cpu.get_cpu_capability()
+    native = "AMX" in cpu or torch.cpu._is_avx512_bf16_supported()
+    return torch.device("cpu"), torch.bfloat16 if native else torch.float32
+
+
+class Run:
+    """One training run: networks, optimizer, schedule and random states."""
+
+    def __init__(self, config: RunConfig, train: TrainingSet, deadline: float | None = None) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.train = train
+        self.device, self.precision = device_and_precision()
+        self.network = self._new_network()
+        self.average = self._new_network()
+        self.average.load_state_dict(self.network.state_dict())
+        decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
+        plain = [weight for weight in self.network.parameters() if weight.ndim <= 1]
+        self.optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=True,
+        )
+        self.schedule = Schedule(config, len(train.weights), deadline)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.order = np.random.default_rng(config.seed)
+        self.epoch = 0
+        self.steps = 0
+
+    def _new_network(self) -> ExpressionNet:
+        network = ExpressionNet(self.config.widths, self.config.depths, self.config.dropout)
+        return network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on as if nothing had happened."""
+        return {
+            "config": self.config.model_dump(),
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": self.schedule.progress,
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "torch_random": torch.get_rng_state(),
+            "augmentation_random": self.generator.get_state(),
+            "order_random": self.order.bit_generator.state,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state; ValueError when it belongs to a run with another network."""
+        if (tuple(state["config"]["widths"]), tuple(state["config"]["depths"])) != (
+            self.config.widths,
+            self.config.depths,
+        ):
+            raise ValueError(
+                "the checkpoint holds another network than the configuration; choose another run directory"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.progress = state["progress"]
+        self.epoch, self.steps = state["epoch"], state["steps"]
+        torch.set_rng_state(state["torch_random"])
+        self.generator.set_state(state["augmentation_random"])
+        self.order.bit_generator.state = state["order_random"]
+
+    def one_epoch(self, progress: Progress | None = None) -> tuple[float, float]:
+        """Fit one epoch (less at the end of the run); gives the mean loss and the images a second."""
+        rows = torch.from_numpy(fer.draw_epoch(self.train.weights, self.order))
+        began, loss_sum, seen = time.monotonic(), 0.0, 0
+        task = progress.add_task(f"epoch {self.epoch + 1}", total=len(rows)) if progress else None
+        self.network.train()
+        for start in range(0, len(rows) - self.config.batch + 1, self.config.batch):
+            step_began = time.monotonic()
+            loss_sum += self._step(rows[start : start + self.config.batch]) * self.config.batch
+            seen += self.config.batch
+            self.schedule.step(self.config.batch, time.monotonic() - step_began)
+            if progress and task is not None:
+                progress.update(task, advance=self.config.batch, loss=loss_sum / seen, size=self.schedule.size)
+            if self.schedule.done:
+                break
+        if progress and task is not None:
+            progress.remove_task(task)
+        self.epoch += 1
+        return loss_sum / seen, seen / (time.monotonic() - began)
+
+    def _step(self, rows: Tensor) -> float:
+        faces = self.train.images[rows].float() / 255
+        targets, labels = self.train.targets[rows], self.train.fer2013_label[rows]
+        faces = self.config.augmentation(faces, self.schedule.size, self.generator)
+        if float(torch.rand((), generator=self.generator)) < self.config.mixing:
+            share = 0.5 + 0.5 * float(torch.rand((), generator=self.generator))
+            faces = share * faces + (1 - share) * faces.flip(0)
+            targets = share * targets + (1 - share) * targets.flip(0)
+        faces = faces.to(self.device, memory_format=torch.channels_last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            logits, fer2013_logits = self.network.both(faces)
+        loss = functional.cross_entropy(logits.float(), targets.to(self.device))
+        if self.config.fer2013_weight and bool((labels >= 0).any()):
+            auxiliary = functional.cross_entropy(fer2013_logits.float(), labels.to(self.device), ignore_index=-1)
+            total = loss + self.config.fer2013_weight * auxiliary
+        else:
+            total = loss
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.steps += 1
+        self._update_average()
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise FloatingPointError(f"the loss became {value} in step {self.steps}; lower learning_rate and resume")
+        return value
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Young averages follow quickly, or the random start would stay in them for epochs.
+        decay = min(self.config.average, (1 + self.steps) / (10 + self.steps))
+        for mean, now in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, 1 - decay)
+            else:
+                mean.copy_(now)
+
+
+@torch.no_grad()
+def logits_of(network: ExpressionNet, images: NDArray[np.uint8], size: int, batch: int = 128) -> NDArray[np.float32]:
+    """Logits (N, 7) of grey images (N, H, W), resized to the network's input."""
+    network.eval()
+    device = next(network.parameters()).device
+    parts: list[NDArray[np.float32]] = []
+    for start in range(0, len(images), batch):
+        faces = torch.from_numpy(images[start : start + batch])[:, None].float() / 255
+        faces = functional.interpolate(faces, size=size, mode="bilinear", antialias=True).to(device)
+        parts.append(network(faces.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that an interruption leaves the old one whole."""
+    unfinished = path.with_suffix(".unfinished")
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
+
+
+def fit(
+    data: Path,
+    config_file: Path,
+    out: Path,
+    *,
+    deadline: float | None = None,
+    threads: int = 2,
+    start: Path | None = None,
+) -> Scores:
+    """Run, or go on with, the run in ``out``; gives the scores of the averaged weights on the validation split."""
+    torch.set_num_threads(threads)
+    config = run_config.read(config_file)
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(config, training_set(data, config.balance), deadline)
+    validation = fer.load(data / "fer_val.npz")
+    validation = validation.select(validation.judgeable())
+    checkpoint, table = out / "checkpoint.pt", out / "log.csv"
+    if checkpoint.exists():
+        run.restore(torch.load(checkpoint, map_location="cpu", weights_only=False))
+        log.info("going on after epoch %d, %.1f %% of the run", run.epoch, 100 * run.schedule.progress)
+    else:
+        shutil.copyfile(config_file, out / "config.toml")
+        if start is not None:
+            weights = torch.load(start, map_location="cpu", weights_only=True)
+            run.network.load_state_dict(weights)
+            run.average.load_state_dict(weights)
+    if not table.exists():
+        with table.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(COLUMNS)
+
+    def evaluate() -> Scores:
+        logits = logits_of(run.average, validation.images, config.size)
+        return score(softmax(logits), validation.truth())
+
+    bar = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields}"), transient=True)
+    next_evaluation = run.schedule.progress + config.evaluate_every
+    scores: Scores | None = None
+    with bar:
+        while not run.schedule.done:
+            size, rate, began = run.schedule.size, run.schedule.learning_rate, time.monotonic()
+            loss, speed = run.one_epoch(bar if bar.console.is_terminal else None)
+            scores = None
+            if run.schedule.progress >= next_evaluation or run.schedule.done:
+                scores = evaluate()
+                next_evaluation = run.schedule.progress + config.evaluate_every
+            _append(table, run, size, rate, time.monotonic() - began, speed, loss, scores)
+            save_atomically(run.state(), checkpoint)
+    return scores if scores is not None else evaluate()
+
+
+def _append(
+    table: Path, run: Run, size: int, rate: float, seconds: float, speed: float, loss: float, scores: Scores | None
+) -> None:
+    row = [
+        run.epoch,
+        f"{run.schedule.progress:.4f}",
+        size,
+        f"{rate:.5f}",
+        f"{seconds:.1f}",
+        f"{speed:.0f}",
+        f"{loss:.4f}",
+    ]
+    if scores is not None:
+        recalls = scores.recalls[[4, 1, 2]]
+        row += [f"{x:.4f}" for x in (scores.accuracy, scores.macro_recall, scores.calibration_error, *recalls)]
+    with table.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(row)
+    log.info(
+        "epoch %d  %.1f %%  %d px  rate %.4f  %.0f s  %.0f images/s  loss %.4f  %s",
+        run.epoch, 100 * run.schedule.progress, size, rate, seconds, speed, loss, scores or "",
+    )  # fmt: skip

@@ -327,7 +327,7 @@ class Stats(Message):
     cpu: Annotated[float, Field(ge=0)] = Field(description="cores used: 1.0 is one core fully")
     state: Annotated[str, Field(max_length=64)]
     bad_messages: Count = 0
-    detail: dict[Annotated[str, Field(max_length=64)], float | str] = Field(default_factory=dict)
+    detail: dict[Annotated[str, Field(max_length=128)], float | str] = Field(default_factory=dict)
 
 
 class Control(Message):

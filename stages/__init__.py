@@ -17,6 +17,8 @@ class StageRow:
         runs: ``once``; ``camera``: one process a camera; ``pool``: as many as the configuration says; ``screen``: once,
             where there is a screen.
         does: for people.
+        ends_run: the run is over when all its processes say that they have finished (the window was closed, a file has
+            no more pictures).
     """
 
     name: str
@@ -24,6 +26,7 @@ class StageRow:
     takes: str
     gives: str
     does: str
+    ends_run: bool = False
 
     @property
     def module(self) -> str:
@@ -84,6 +87,7 @@ STAGES: dict[str, StageRow] = {
             takes="a source",
             gives="frames",
             does="webcam, screen, file, folder, stream; reconnects; stamps time",
+            ends_run=True,
         ),
         StageRow(
             name="display",
@@ -91,6 +95,7 @@ STAGES: dict[str, StageRow] = {
             takes="previews, news",
             gives="a window",
             does="live picture, boxes, names, expressions, keys",
+            ends_run=True,
         ),
     )
 }

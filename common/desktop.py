@@ -1,0 +1,94 @@
+"""Whether a window can be opened here, found out without opening one.
+
+OpenCV's window library ends the whole process when it cannot reach the display, so the question comes first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_ADVICE = "run with --headless: the terminal and the dashboard show the same"
+_TIMEOUT_S = 2.0
+
+
+def why_no_window(environment: Mapping[str, str] | None = None) -> str | None:
+    """Return why no window can be opened here and what to do instead, or None if one can.
+
+    Args:
+        environment: variables to look at instead of the process's own (Linux: ``DISPLAY``, ``WAYLAND_DISPLAY``).
+    """
+    if sys.platform in ("win32", "darwin"):
+        return None
+    values = os.environ if environment is None else environment
+    display = values.get("DISPLAY", "")
+    if not display:
+        if values.get("WAYLAND_DISPLAY"):
+            return f"a Wayland session without Xwayland: OpenCV's windows need DISPLAY. Install xwayland, or {_ADVICE}"
+        return f"no screen here (DISPLAY is not set): {_ADVICE}"
+    problem = _cannot_reach(display)
+    if problem is None and not _opens(display):
+        problem = "it refuses this user (xauth)"
+    return None if problem is None else f"the display {display} cannot be used: {problem}. {_ADVICE.capitalize()}"
+
+
+def _cannot_reach(display: str) -> str | None:
+    """Return why no connection to an X display can be made, or None."""
+    host, colon, rest = display.rpartition(":")
+    number = rest.split(".")[0]
+    if not colon or not number.isdigit():
+        return "that is not the name of a display, such as :0"
+    try:
+        if host in ("", "unix"):
+            _connect_locally(number)
+        else:
+            socket.create_connection((host.strip("[]"), 6000 + int(number)), _TIMEOUT_S).close()
+    except OSError as error:
+        return f"nothing answers there ({error.strerror or error})"
+    return None
+
+
+def _connect_locally(number: str) -> None:
+    path = f"/tmp/.X11-unix/X{number}"
+    names = ([f"\0{path}"] if sys.platform == "linux" else []) + [path]
+    for last, name in enumerate(names, 1):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_TIMEOUT_S)
+            try:
+                connection.connect(name)
+                return
+            except OSError:
+                if last == len(names):
+                    raise
+
+
+def _opens(display: str) -> bool:
+    """Whether Xlib, which asks for permission too, opens the display; True where there is no Xlib to ask."""
+    try:
+        xlib = ctypes.CDLL("libX11.so.6")
+    except OSError:
+        return True
+    xlib.XOpenDisplay.restype = ctypes.c_void_p
+    xlib.XOpenDisplay.argtypes = [ctypes.c_char_p]
+    xlib.XCloseDisplay.argtypes = [ctypes.c_void_p]
+    handle = xlib.XOpenDisplay(display.encode())
+    if not handle:
+        return False
+    xlib.XCloseDisplay(handle)
+    return True
+
+
+def font_dir() -> Path | None:
+    """Return a folder of fonts for OpenCV's window library, which otherwise warns that its own is missing."""
+    for folder in (
+        Path("/usr/share/fonts/truetype/dejavu"),
+        Path("/usr/share/fonts/truetype"),
+        Path("/usr/share/fonts"),
+    ):
+        if folder.is_dir():
+            return folder
+    return None

@@ -1,0 +1,110 @@
+"""From the words of the command line to the configuration of a run."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.child import environment
+from common.config import POOLS, CameraConfig, Config, ConfigError, load
+from common.sources import SourceError, parse_source, webcam_present
+
+_PROBE_S = 10.0
+
+
+def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that the command line gives, nested as in the configuration file.
+
+    Raises:
+        ConfigError: ``--workers`` is malformed.
+    """
+    settings: dict[str, Any] = {}
+    if getattr(arguments, "every_frame", False):
+        settings["every_frame"] = True
+    if getattr(arguments, "run_dir", None) is not None:
+        settings["run_dir"] = str(arguments.run_dir.absolute())
+    if getattr(arguments, "data_dir", None) is not None:
+        settings["storage"] = {"data_dir": str(arguments.data_dir.absolute())}
+    if getattr(arguments, "workers", None):
+        settings["workers"] = _workers(arguments.workers)
+    return settings
+
+
+def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lambda line: None) -> Config:
+    """Return the checked configuration of a run: file, environment, command line, and the cameras that it watches.
+
+    Without any camera named anywhere, that is the webcam if there is one, else the demo clip; ``tell`` hears which.
+
+    Raises:
+        ConfigError: a setting, a camera's name or a source is wrong.
+    """
+    config = load(getattr(arguments, "config", None), overrides=overrides_of(arguments))
+    source, camera = getattr(arguments, "source", None), getattr(arguments, "camera", None)
+    cameras = dict(config.cameras)
+    if source is None and "cameras" not in config.model_fields_set:
+        index = find_webcam()
+        source = "demo" if index is None else f"webcam:{index}"
+        tell("no webcam found: showing the demo clip" if index is None else f"watching webcam {index}")
+    if source is not None:
+        if camera is None and len(cameras) > 1:
+            raise ConfigError(f"--source: which camera is meant? Add --camera NAME: {', '.join(cameras)}")
+        camera = camera or next(iter(cameras))
+        cameras = {camera: cameras.get(camera, CameraConfig()).model_copy(update={"source": source})}
+    elif camera is not None:
+        if camera not in cameras:
+            raise ConfigError(
+                f"--camera {camera}: no such camera is configured; there are {', '.join(cameras)} "
+                "(--source makes a new one)"
+            )
+        cameras = {camera: cameras[camera]}
+    for name, settings in cameras.items():
+        try:
+            parse_source(settings.source)
+        except SourceError as error:
+            raise ConfigError(f"camera {name}: {error}") from error
+    try:
+        return Config.model_validate(
+            {**config.model_dump(), "cameras": {name: chosen.model_dump() for name, chosen in cameras.items()}}
+        )
+    except ValidationError as error:
+        raise ConfigError(f"--camera {camera!r}: a name is made of letters, digits, - and _, at most 64") from error
+
+
+def find_webcam() -> int | None:
+    """Return the number of the first webcam, None if there is none."""
+    present = webcam_present()
+    if present is False:
+        return None
+    if present:
+        numbers = [path.name.removeprefix("video") for path in Path("/dev").glob("video[0-9]*")]
+        return min(int(number) for number in numbers if number.isdigit())
+    # Only opening one tells. This process stays free of OpenCV, and a driver may hang: a short-lived child asks.
+    command = [sys.executable, "-m", "common.probe", "webcam", "0"]
+    try:
+        done = subprocess.run(
+            command, env=environment(None), stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return 0 if done.returncode == 0 else None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the parts of a list separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _workers(text: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for part in _names(text):
+        pool, mark, count = part.partition("=")
+        if not mark or pool.strip() not in POOLS or not count.strip().isdigit():
+            raise ConfigError(f"--workers {text}: write it like detection=2,expression=3; pools are {', '.join(POOLS)}")
+        counts[pool.strip()] = int(count)
+    return counts

@@ -1,0 +1,123 @@
+"""The default command: everything at once, watched, until somebody ends it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+
+from common import media, options
+from common.child import environment
+from common.config import Config
+from common.desktop import screen_problem
+from common.plan import plan
+from common.rundir import RunDir
+from common.sources import parse_source
+from common.supervisor import Supervisor
+
+
+class RunError(RuntimeError):
+    """A run that cannot begin; the text says why and what to do."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start all that the configuration and the command line ask for; return the exit code when it has ended.
+
+    Raises:
+        ConfigError, RunDirError, RunError: it cannot begin.
+    """
+    config = options.settled(arguments, tell=say)
+    headless = arguments.headless
+    if not headless and (problem := screen_problem()) is not None and "display" not in arguments.only:
+        say(f"no window: {problem}")
+        headless = True
+    specs = plan(config, only=arguments.only, without=arguments.without, screen=not headless)
+    if arguments.check_config:
+        print(f"the configuration is right; it starts: {', '.join(spec.name for spec in specs)}")
+        return 0
+    if any(spec.stage == "capture" for spec in specs):
+        have_sample_media(config)
+    stop = threading.Event()
+    end_on_signals(stop)
+    with RunDir(config) as place:
+        supervisor = Supervisor(
+            config, specs, config_file=place.config_file, say=say, arguments=("--verbose",) if arguments.verbose else ()
+        )
+        say(f"another worker can join at any time: python -m stages.expression --config {place.config_file}")
+        with _Table(config, wanted=not arguments.verbose):
+            code = supervisor.run(stop, duration_s=arguments.duration)
+    if supervisor.failure is not None:
+        say(supervisor.failure)
+    return code
+
+
+def say(line: str) -> None:
+    """Print a line for people."""
+    # When the terminal is gone, so is whoever could have read this; the run goes on until it is ended.
+    with contextlib.suppress(OSError):
+        # Looked up each time: the live table puts itself in the place of standard error while it is shown.
+        print(line, file=sys.stderr, flush=True)
+
+
+def end_on_signals(stop: threading.Event) -> None:
+    """Set ``stop`` on Ctrl-C, on a request to end, and when the terminal closes (unless told to outlive it)."""
+
+    def asked(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+            signal.signal(number, asked)
+
+
+def have_sample_media(config: Config) -> None:
+    """Fetch the sample media when a demo is to be shown and they are missing.
+
+    Raises:
+        RunError: they cannot be had; other sources work without them.
+    """
+    kinds = {parse_source(camera.source).kind for camera in config.cameras.values()}
+    os.environ["MIEN_DATA_DIR"] = str(config.storage.data_dir)
+    folder = media.data_dir() / "samples"
+    if not kinds & {"demo", "crowd"} or all((folder / name).is_file() for name in media.SAMPLES):
+        return
+    say("fetching the sample clips of the demo, once …")
+    command = [sys.executable, "-m", "common.media"]
+    done = subprocess.run(
+        command, env=environment(config.storage.data_dir), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, errors="replace",
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RunError(done.stderr.strip() or "the sample media could not be fetched")
+
+
+class _Table:
+    """The live table on the terminal, in a thread of its own while the run goes on."""
+
+    def __init__(self, config: Config, *, wanted: bool) -> None:
+        self._config = config
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if wanted and importlib.util.find_spec("common.livetable") is not None:
+            self._thread = threading.Thread(target=self._show, name="table", daemon=True)
+
+    def _show(self) -> None:
+        from common import livetable
+
+        livetable.run(self._config, self._stop, sys.stdout)
+
+    def __enter__(self) -> None:
+        if self._thread is not None:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(2.0)

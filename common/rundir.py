@@ -1,0 +1,108 @@
+"""The directory of a run: its sockets, its resolved configuration, and the lock that keeps a second run out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from common.channels import CHANNELS
+from common.config import Config, ConfigError, load, save
+
+CONFIG_FILE = "config.json"
+
+
+class RunDirError(RuntimeError):
+    """A run directory that cannot be used; the text says why and what to do."""
+
+
+class RunDir:
+    """Holds ``config.run_dir`` for one run: made for this user alone, locked, and emptied when the run ends.
+
+    Args:
+        config: the configuration of the run; saved as ``config.json`` for the stages.
+
+    Attributes:
+        config_file: where it was saved.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.path = config.run_dir
+        self.config_file = self.path / CONFIG_FILE
+        self._lock = FileLock(self.path / "lock", timeout=0)
+
+    def __enter__(self) -> Self:
+        """Make the directory and take the lock. Raises RunDirError: somebody else's, or another run is in it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.path.mkdir(mode=0o700)
+            self._check_ownership()
+            self._take_lock()
+            self._clear()  # what a run that was killed has left
+            (self.path / "pid").write_text(str(os.getpid()), encoding="ascii")
+            save(self.config, self.config_file)
+        except OSError as error:
+            self._lock.release()
+            raise RunDirError(f"{self.path} cannot be used: {error}; choose another with --run-dir DIR") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clear()
+        if os.name == "posix":  # while it is held: whoever waits for it sees that its file is gone, and makes a new one
+            (self.path / "lock").unlink(missing_ok=True)
+        self._lock.release()
+
+    def _check_ownership(self) -> None:
+        if os.name != "posix":
+            return  # temporary directories are the user's own there
+        found = self.path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise RunDirError(f"{self.path} is not a directory: remove it, or choose another with --run-dir DIR")
+        if found.st_uid != os.geteuid():
+            raise RunDirError(
+                f"{self.path} belongs to another user (number {found.st_uid}), who could read and replace what Mien "
+                "keeps there: choose another with --run-dir DIR"
+            )
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise RunDirError(
+                f"other users can write to {self.path}: take that right away (chmod 700), or choose another with "
+                "--run-dir DIR"
+            )
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock.acquire()
+        except Timeout:
+            try:
+                who = f"process {int((self.path / 'pid').read_text(encoding='ascii'))}"
+            except (OSError, ValueError):
+                who = "starting or ending right now"
+            raise RunDirError(
+                f"another Mien is running ({who}) in {self.path}: stop it, or use --run-dir DIR (and other ports, "
+                "endpoints.* in the configuration) to run a second one"
+            ) from None
+
+    def _clear(self) -> None:
+        for name in (*CHANNELS, CONFIG_FILE, f"{CONFIG_FILE}.part", "pid"):
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / name).unlink()
+
+
+def attached(config: Config) -> Config:
+    """Return the configuration of the run that goes on in ``config.run_dir``, or ``config`` when there is none.
+
+    Commands that talk to a running Mien find its addresses so, however it was started.
+    """
+    path = config.run_dir / CONFIG_FILE
+    try:
+        return load(path) if path.is_file() else config
+    except ConfigError:
+        return config  # it has just ended

@@ -1,0 +1,233 @@
+"""Starts every stage as its own process, watches that each lives, starts it again when not, and ends them all.
+
+A process that ends unasked, or gives no heartbeat, is started again after a growing delay; when that happens too often
+it has failed, and everything else keeps running. What is known is published as ``stats.supervisor``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as network
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from common.child import Child, ChildSpec, Event, RestartPolicy, describe_exit
+from common.config import Config
+from common.messages import Stats
+from common.meter import Meter
+from common.news import NewsWriter
+
+ASKED_TO_STOP_S = 2.0  # for all together; what has not ended by then is killed
+_KILLED_S = 1.0  # a killed process is gone at once, unless the system itself holds it (a dead network drive)
+_CANNOT_WORK = 2  # a stage's exit code for what no restart repairs: configuration, port, missing file
+
+
+class Supervisor:
+    """Runs the stages of one machine. Belongs to one thread.
+
+    Args:
+        config: the checked configuration, saved in ``config_file`` for the children.
+        specs: what to start, in this order.
+        say: prints one line for people; also gets the lines that the children write to standard error.
+        arguments: given to every child.
+
+    Attributes:
+        children: all processes, in the order of their start.
+        failure: why the run cannot go on, in words for people; None while it can.
+        complete: a stage that ends the run has finished.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        specs: Sequence[ChildSpec],
+        *,
+        config_file: Path,
+        say: Callable[[str], None],
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.config = config
+        self.failure: str | None = None
+        self.complete = False
+        self._say = say
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        data_dir, limits = config.storage.data_dir, config.supervision
+        command_end = ("--config", str(config_file), *arguments)
+        self.children = [Child(spec, command_end, data_dir, RestartPolicy(limits), self._events) for spec in specs]
+        self._meter = Meter()
+        host = "".join(c if c.isalnum() or c == "-" else "-" for c in network.gethostname())[:32] or "host"
+        self._writer = NewsWriter(config, f"supervisor.{host}.{os.getpid()}")
+        self._turned_at = time.monotonic()
+
+    def run(self, stop: threading.Event, *, duration_s: float | None = None) -> int:
+        """Start all, keep them running until ``stop`` is set, the time is over or the work is done, and end all.
+
+        Returns the exit code: 0, or 1 when a needed stage could not start (``failure`` says why).
+        """
+        ends_at = time.monotonic() + duration_s if duration_s is not None else float("inf")
+        try:
+            self.start()
+            while not stop.is_set() and self.failure is None and not self.complete and time.monotonic() < ends_at:
+                self.turn()
+        finally:
+            self.stop()
+        return 0 if self.failure is None else 1
+
+    def start(self) -> None:
+        """Start every child."""
+        for child in self.children:
+            self._start(child)
+
+    def turn(self, wait_s: float = 0.1) -> None:
+        """Hear what the children say, for up to ``wait_s``; start again what has ended or hangs; publish the state."""
+        self._hear(wait_s)
+        now = time.monotonic()
+        if now - self._turned_at > 1.0:
+            # This process was suspended: the silence of the others was not theirs.
+            for child in self.children:
+                child.beat_at = now
+        self._turned_at = now
+        for child in self.children:
+            self._look_after(child, now)
+        if self._meter.due():
+            self._publish("running")
+
+    def stop(self) -> None:
+        """End every child: ask all, wait 2 s for all together, kill the rest. Nothing of them is left after this."""
+        self._publish("stopping")
+        alive = [child for child in self.children if child.pid is not None]
+        for child in alive:
+            child.ask_to_stop()
+        deadline = time.monotonic() + ASKED_TO_STOP_S
+        killed = False
+        while alive and time.monotonic() < deadline + _KILLED_S:
+            self._hear(0.02)
+            for child in list(alive):
+                code = child.exit_code()
+                if code is not None:
+                    child.forget_process()
+                    child.state = "finished" if child.said_finished else "stopped"
+                    alive.remove(child)
+            if not killed and time.monotonic() >= deadline:
+                killed = True
+                for child in alive:
+                    self._tell(f"{child.spec.name} did not end when asked: killed")
+                    child.kill()
+        for child in alive:
+            self._tell(f"{child.spec.name} (process {child.pid}) cannot be ended: the system holds it")
+        self._hear(0)
+        self._writer.close()
+
+    # --- one child ---
+
+    def _start(self, child: Child) -> None:
+        try:
+            child.start()
+        except OSError as error:  # no memory, no process left: the same as a process that dies at once
+            self._tell(f"{child.spec.name} cannot be started: {error}")
+            self._restart_later(child, f"could not be started ({error})", time.monotonic())
+            return
+        again = f", restart {child.restarts}" if child.restarts else ""
+        self._tell(f"started {child.spec.name} (process {child.pid}{again})")
+
+    def _look_after(self, child: Child, now: float) -> None:
+        if child.state == "waiting":
+            if now >= child.start_at:
+                self._start(child)
+            return
+        if child.pid is None:
+            return
+        code = child.exit_code()
+        if code is not None:
+            child.forget_process()
+            self._ended(child, code, now)
+        elif child.killed_for is None:
+            limits = self.config.supervision
+            allowed_s = limits.heartbeat_timeout_s if child.state == "running" else limits.start_timeout_s
+            silent_s = now - (child.beat_at if child.state == "running" else child.started_at)
+            if silent_s > allowed_s:
+                doing = "gave no sign of life" if child.state == "running" else "was not ready"
+                child.kill(f"{doing} for {silent_s:.1f} s and was killed")
+
+    def _ended(self, child: Child, code: int, now: float) -> None:
+        if child.said_finished:
+            child.state = "finished"
+            self._tell(f"{child.spec.name} has finished")
+            if child.spec.ends_run and all(other.state in ("finished", "failed") for other in self._siblings(child)):
+                self.complete = True
+        elif code == _CANNOT_WORK and not child.was_ready:
+            self._cannot_work(child)
+        else:
+            self._restart_later(child, child.killed_for or describe_exit(code), now)
+
+    def _cannot_work(self, child: Child) -> None:
+        """No restart repairs a wrong setting or a port in use; the stage has logged what is wrong."""
+        child.state = "failed"
+        reason = child.last_error() or "it gave no reason"
+        all_failed = all(other.state == "failed" for other in self._siblings(child))
+        if child.spec.needed == "yes" or (child.spec.needed == "one" and all_failed):
+            self.failure = f"{child.spec.name} cannot start: {reason}"
+        else:
+            self._tell(f"{child.spec.name} FAILED: {reason}. Everything else keeps running.")
+
+    def _restart_later(self, child: Child, what: str, now: float) -> None:
+        delay_s = child.policy.next_delay_s(now, now - child.started_at)
+        if delay_s is None:
+            child.state = "failed"
+            limits = self.config.supervision
+            reason = child.last_error()
+            self._tell(
+                f"{child.spec.name} {what} and has FAILED: {limits.restarts} restarts within {limits.window_s:g} s are "
+                f"all it gets. Everything else keeps running.{f' Its last words: {reason}' if reason else ''}"
+            )
+            return
+        child.state = "waiting"
+        child.start_at = now + delay_s
+        child.restarts += 1
+        self._tell(f"{child.spec.name} {what}: starting it again in {delay_s:.1f} s")
+
+    def _siblings(self, child: Child) -> list[Child]:
+        return [other for other in self.children if other.spec.stage == child.spec.stage]
+
+    def _tell(self, text: str) -> None:
+        self._say(f"{time.strftime('%H:%M:%S')} mien {text}")
+
+    # --- all of them ---
+
+    def _hear(self, wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline + 0.2:  # a flood of lines must not keep us from looking after the children
+            try:
+                event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                return
+            event.child.hear(event)
+            if event.kind == "line":
+                self._say(event.text)
+            elif event.kind == "closed":
+                return  # look at once what became of it
+
+    def _publish(self, state: str) -> None:
+        now = time.monotonic()
+        detail: dict[str, float | str] = {}
+        for child in self.children:
+            name = child.spec.name
+            detail[f"{name}.state"] = child.state
+            detail[f"{name}.pid"] = float(child.pid or 0)
+            detail[f"{name}.restarts"] = float(child.restarts)
+            detail[f"{name}.uptime_s"] = now - child.started_at if child.pid else 0.0
+        self._writer.publish(
+            Stats.model_validate(
+                {
+                    "from": self._writer.sender,
+                    "stage": "supervisor",
+                    "state": state,
+                    "detail": detail,
+                    **self._meter.figures(),
+                }
+            ),
+            "supervisor",
+        )

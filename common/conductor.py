@@ -279,8 +279,14 @@ class Conductor:
     def _send(self, worker: str, job: Job[Work]) -> None:
         work = job.payload
         frame, detected = work.flight.frame, work.flight.detected
-        head = {"sender": self._sender, "camera": frame.camera, "run": frame.run, "seq": frame.seq, "job": job.id}
-        head["captured_at"] = frame.captured_at
+        head: dict[str, Any] = {
+            "sender": self._sender,
+            "camera": frame.camera,
+            "run": frame.run,
+            "seq": frame.seq,
+            "captured_at": frame.captured_at,
+            "job": job.id,
+        }
         message: Message
         if job.pool == "detection":
             if job.tries == 1:

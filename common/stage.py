@@ -52,7 +52,6 @@ class Stage(ABC):
     """
 
     name: ClassVar[str]
-    news_topics: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Config, *, camera: str | None = None) -> None:
         self.config = config
@@ -64,10 +63,10 @@ class Stage(ABC):
         self.poller = Poller()
         self.finished = False  # a stage that has done all there was to do sets it
         self.state = "loading"
-        self._answered: OrderedDict[str, Reply] = OrderedDict()
+        self._answered: OrderedDict[str, Reply | None] = OrderedDict()
         self.news = NewsWriter(config, self.instance)
-        self._reader = NewsReader(config, (f"control.{self.name}", *self.news_topics))
-        self.poller.add(self._reader.socket)
+        self._inbox = NewsReader(config, (f"control.{self.name}", *self.topics()))
+        self.poller.add(self._inbox.socket)
 
     # --- what a stage is made of ---
 
@@ -87,20 +86,34 @@ class Stage(ABC):
         """Return how long the loop may wait for sockets before ``handle`` is called anyway."""
         return 100.0
 
-    def control(self, request: Control) -> Answer:
-        """Do what a control message asks and return the answer.
+    def control(self, request: Control) -> Answer | None:
+        """Do what a control message asks and return the answer; None: it comes later, by ``answer``.
 
         Raises:
             ControlError: it cannot be done; the text says why.
         """
         raise ControlError(f"{self.name} does not know how to {request.do!r}")
 
+    def answer(self, request: str, result: Answer | None = None, *, error: str | None = None) -> None:
+        """Answer a request that ``control`` left open: with a result, or with why it could not be done."""
+        reply = Reply(
+            sender=self.instance, request=request, ok=error is None, result=result or {}, error=error and error[:1000]
+        )
+        self._answered[request] = reply
+        while len(self._answered) > _REMEMBERED:
+            self._answered.popitem(last=False)
+        self.news.publish(reply, request)
+
     def concerns(self, request: Control) -> bool:
         """Whether a request is for this process: stages that run once a camera answer only for theirs."""
         return self.camera is None or request.args.get("camera") in (None, self.camera)
 
+    def topics(self) -> tuple[str, ...]:
+        """Return the topics of the news that ``on_news`` wants."""
+        return ()
+
     def on_news(self, topic: str, message: Message) -> None:
-        """Take a message of one of ``news_topics``; a stage that names none gets none."""
+        """Take a message of one of ``topics``; a stage that names none gets none."""
         raise NotImplementedError(f"{self.name} subscribes to {topic} and does not read it")
 
     def detail(self) -> dict[str, float | str]:
@@ -118,8 +131,8 @@ class Stage(ABC):
             lifeline.say("ready")
             while not lifeline.stopping.is_set() and not self.finished:
                 ready = self.poller.wait(min(100.0, self.wait_ms()))
-                if self._reader.socket in ready:
-                    ready.discard(self._reader.socket)
+                if self._inbox.socket in ready:
+                    ready.discard(self._inbox.socket)
                     self._read_news()
                 self.handle(ready)
                 lifeline.beat()
@@ -129,13 +142,13 @@ class Stage(ABC):
                 lifeline.say("finished")
         finally:
             self.close()
-            self._reader.close()
+            self._inbox.close()
             self.news.close()
 
     def publish_stats(self) -> None:
         """Publish ``stats.<stage>`` now."""
-        self.meter.bad_messages += self._reader.bad
-        self._reader.bad = 0
+        self.meter.bad_messages += self._inbox.bad
+        self._inbox.bad = 0
         figures = self.meter.figures()
         self.news.publish(
             Stats.model_validate(
@@ -145,7 +158,7 @@ class Stage(ABC):
         )
 
     def _read_news(self) -> None:
-        for topic, message in self._reader.read():
+        for topic, message in self._inbox.read():
             if isinstance(message, Control) and topic == f"control.{self.name}":
                 self._do(message)
             else:
@@ -154,18 +167,19 @@ class Stage(ABC):
     def _do(self, request: Control) -> None:
         if not self.concerns(request):
             return
-        reply = self._answered.get(request.request)
-        if reply is None:
-            try:
-                result = self.control(request)
-                reply = Reply(sender=self.instance, request=request.request, ok=True, result=result)
-            except ControlError as error:
-                text = str(error)[:1000]
-                reply = Reply(sender=self.instance, request=request.request, ok=False, error=text)
-            self._answered[request.request] = reply
-            while len(self._answered) > _REMEMBERED:
-                self._answered.popitem(last=False)
-        self.news.publish(reply, request.request)
+        if request.request in self._answered:
+            reply = self._answered[request.request]
+            if reply is not None:
+                self.news.publish(reply, request.request)
+            return
+        self._answered[request.request] = None  # under way: what is repeated meanwhile is not done again
+        try:
+            result = self.control(request)
+        except ControlError as error:
+            self.answer(request.request, error=str(error))
+            return
+        if result is not None:
+            self.answer(request.request, result)
 
 
 def main(stage: type[Stage], argv: list[str] | None = None) -> int:

@@ -183,9 +183,11 @@ def iou(first: Floats, second: Floats) -> Floats:
     high = np.minimum((first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None])
     inside = np.clip(high - low, 0, None).prod(axis=2, dtype=np.float32)
     areas = first[:, 2:].prod(axis=1)[:, None] + second[:, 2:].prod(axis=1)[None]
-    return np.divide(inside, np.maximum(areas - inside, 1e-6), dtype=np.float32)
+    overlap: Floats = (inside / np.maximum(areas - inside, np.float32(1e-6))).astype(np.float32)
+    return overlap
 
 
 def _centres(boxes: Floats | Sequence[Floats]) -> Floats:
     array = np.asarray(boxes, dtype=np.float32)
-    return array[:, :2] + array[:, 2:] / 2
+    centres: Floats = array[:, :2] + array[:, 2:] / np.float32(2)
+    return centres

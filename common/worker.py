@@ -1,0 +1,109 @@
+"""The loop of a worker: subscribe to your own id, say that you are ready, take a job, give a finding."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from common.messages import Message, MessageError, Ready, pack, unpack
+from common.news import Complaint
+from common.stage import Stage
+from common.transport import Socket, opened
+
+READY_EVERY_S = 0.5
+
+J = TypeVar("J", bound=Message)
+
+
+def job_topic(worker: str) -> bytes:
+    """Return the topic under which a worker's jobs are published; closed by a slash, for topics match as prefixes."""
+    return worker.encode() + b"/"
+
+
+class Worker(Stage, Generic[J]):
+    """A process of a pool: remembers nothing, takes arrays, runs a network, gives arrays back."""
+
+    pool: ClassVar[Literal["detection", "identity", "expression"]]
+    job_kind: ClassVar[type[Message]]
+
+    def open(self) -> None:
+        self._jobs: Socket | None = None
+        self._findings: Socket | None = None
+        self._last_job = -1
+        self._said_ready = 0.0
+        self._complain = Complaint()
+        self.load()
+        self._findings = opened("findings", self.config.endpoint("findings"), "push", linger_ms=200)
+        self._jobs = opened("jobs", self.config.endpoint("jobs"), "sub")
+        self._jobs.subscribe(job_topic(self.instance))
+        self.poller.add(self._jobs)
+
+    @abstractmethod
+    def load(self) -> None:
+        """Load the model. Raises StageError when that cannot be."""
+
+    @abstractmethod
+    def work(self, job: J, blobs: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Do a job; return the fields of the finding and its blobs.
+
+        Raises:
+            MessageError: the job's blobs are not what its map says.
+        """
+
+    @property
+    @abstractmethod
+    def finding_kind(self) -> type[Message]:
+        """The class of this pool's findings."""
+
+    def handle(self, ready: set[Socket]) -> None:
+        assert self._jobs is not None
+        while (parts := self._jobs.receive()) is not None:
+            self._take(parts)
+        if time.monotonic() - self._said_ready >= READY_EVERY_S:
+            self._say_ready()
+
+    def close(self) -> None:
+        for socket in (getattr(self, "_jobs", None), getattr(self, "_findings", None)):
+            if socket is not None:
+                socket.close()
+
+    def _take(self, parts: list[memoryview]) -> None:
+        self.meter.taken += 1
+        began = time.perf_counter()
+        try:
+            if len(parts) < 2:
+                raise MessageError(f"a job of {len(parts)} parts came")
+            job: Any = unpack(self.job_kind, parts[1])
+        except MessageError as error:
+            self.meter.bad_messages += 1
+            self._complain(self.log, "jobs", error)
+            return
+        self._last_job = job.job
+        try:
+            fields, blobs = self.work(job, parts[2:])
+        except Exception as error:
+            # Whatever a network or a library makes of one picture must not end the worker; the conductor is told.
+            self.log.exception("job %d (frame %d of %s) failed", job.job, job.seq, job.camera)
+            fields, blobs = {"error": f"{type(error).__name__}: {error}"[:1000]}, []
+        milliseconds = (time.perf_counter() - began) * 1e3
+        self.meter.worked(milliseconds)
+        self._give({"job": job.job, "work_ms": milliseconds, **fields}, blobs)
+
+    def _give(self, fields: dict[str, Any], blobs: list[Any]) -> None:
+        finding = self.finding_kind.model_validate({"from": self.instance, **fields})
+        if self._send(finding, blobs):
+            self.meter.given += 1
+        else:
+            self.meter.dropped += 1
+        self._said_ready = time.monotonic()  # a finding asks for the next job, too
+
+    def _say_ready(self) -> None:
+        self._said_ready = time.monotonic()
+        self._send(Ready(sender=self.instance, pool=self.pool, last_job=self._last_job), [])
+
+    def _send(self, message: Message, blobs: list[Any]) -> bool:
+        assert self._findings is not None
+        # Without a conductor there is nobody to tell; the next one learns of this worker by its next "ready".
+        return self._findings.send([message.kind.encode(), pack(message), *blobs], timeout_ms=500)

@@ -1,0 +1,247 @@
+"""The capture stage: one camera's source in, frames with their time out."""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from collections import OrderedDict
+from concurrent.futures import Future
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from common import clock, jpeg
+from common.config import Config
+from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, pack
+from common.reader import Reader, ReaderState, Taken
+from common.sources import SourceError
+from common.sources.spec import parse_source
+from common.stage import Answer, ControlError, Stage, StageError, main
+from common.transport import Socket, opened
+
+STATE_EVERY_S = 1.0  # the camera's state is said again, for those who subscribe late
+_ROUND_TRIPS = 256
+
+
+class Capture(Stage):
+    """Reads one camera, stamps time, and hands frames to the conductor. Never waits for anybody, unless told to."""
+
+    name: ClassVar[str] = "capture"
+
+    def __init__(self, config: Config, *, camera: str | None = None) -> None:
+        self._camera = camera or next(iter(config.cameras))
+        super().__init__(config, camera=self._camera)
+
+    def topics(self) -> tuple[str, ...]:
+        return (f"results.{self._camera}",)  # its own results come back: the true round trip
+
+    def open(self) -> None:
+        cv2.setNumThreads(1)
+        settings = self.config.cameras[self._camera]
+        self._frames: Socket | None = None
+        self._reader: Reader | None = None
+        self._unsent: tuple[Frame, list[Any]] | None = None
+        self._switching: tuple[str, str, Future[str]] | None = None
+        self._sent_at: OrderedDict[int, float] = OrderedDict()
+        self._said: tuple[str, str] | None = None
+        self._said_at = 0.0
+        self._end_sent = False
+        self._source = settings.source
+        self._next_due = 0.0
+        self._idle = False
+        try:
+            self._reader = Reader(
+                settings.source,
+                every_frame=self.config.every_frame,
+                loop=None if self.config.loop else False,
+                frozen_after_s=settings.frozen_after_s,
+                notify=self.log.warning,
+            )
+        except SourceError as error:
+            raise StageError(f"cameras.{self._camera}.source: {error}") from error
+        self._begin_run()
+        self._frames = opened("frames", self.config.endpoint("frames"), "push")
+        self._reader.start()
+
+    def handle(self, ready: set[Socket]) -> None:
+        assert self._reader is not None
+        if self._unsent is not None:
+            self._send()
+        if self._unsent is None or not self._lossless():
+            self._take()
+        state = self._reader.state()
+        self._settle_switch()
+        self._say_state(state)
+        if state.state == "ended" and self._unsent is None and not self._end_sent:
+            self._send_end()
+
+    def wait_ms(self) -> float:
+        # Waiting is done for the next picture, in handle; but once there is none to come, here.
+        return 50.0 if self._idle and self._end_sent else 0.0
+
+    def close(self) -> None:
+        if getattr(self, "_reader", None) is not None:
+            self._reader.close()  # type: ignore[union-attr]
+        if getattr(self, "_frames", None) is not None:
+            self._frames.close()  # type: ignore[union-attr]
+
+    def control(self, request: Control) -> Answer | None:
+        assert self._reader is not None
+        if request.do == "pause":
+            self._reader.pause()
+            return {"camera": self._camera, "paused": True}
+        if request.do == "resume":
+            self._reader.resume()
+            return {"camera": self._camera, "paused": False}
+        if request.do != "source":
+            return super().control(request)
+        wanted = request.args.get("source")
+        if not isinstance(wanted, str):
+            raise ControlError("say which source: args.source is a text such as webcam, screen, a path or an address")
+        try:
+            parse_source(wanted)
+            switch = self._reader.switch(wanted)
+        except SourceError as error:
+            raise ControlError(str(error)) from error
+        if self._switching is not None:
+            self.answer(self._switching[0], error="another change of source came before this one was done")
+        self._switching = (request.request, wanted, switch)
+        return None
+
+    def on_news(self, topic: str, message: Message) -> None:
+        if isinstance(message, Result) and message.run == self._run:
+            sent = self._sent_at.pop(message.seq, None)
+            if sent is not None:
+                self.meter.worked((time.monotonic() - sent) * 1e3)
+
+    def detail(self) -> dict[str, float | str]:
+        assert self._reader is not None
+        state = self._reader.state()
+        return {
+            "camera": self._camera,
+            "source": state.source,
+            "skipped": state.skipped,
+            "reconnects": state.reconnects,
+        }
+
+    # --- inside ---
+
+    def _begin_run(self) -> None:
+        """Numbers begin anew; the scene's number tells the conductor whether the same place is still to be seen."""
+        self._run = max(int(time.time() * 1000), getattr(self, "_run", 0) + 1)
+        self._seq = 0
+        self._end_sent = False
+        self._scene = zlib.crc32(self._source.encode())
+
+    def _lossless(self) -> bool:
+        assert self._reader is not None
+        return self.config.every_frame or self._reader.state().still
+
+    def _take(self) -> None:
+        assert self._reader is not None
+        before = self._switching
+        taken = self._reader.take(0.05)
+        self._idle = taken is None
+        if taken is None:
+            return
+        if before is not None and before[2].done() and before[2].exception() is None:
+            # The change happened while waiting: this picture may be of the old source or the new.
+            self._settle_switch()
+            return
+        rate = self.config.cameras[self._camera].max_rate
+        if rate is not None and not self._lossless():
+            now = taken[1] / 1e9
+            if now < self._next_due - 0.2 / rate:
+                self.meter.dropped += 1
+                return
+            self._next_due = max(self._next_due + 1 / rate, now)
+        self.meter.taken += 1
+        if self._unsent is not None:
+            self.meter.dropped += 1  # newest wins
+        self._unsent = self._framed(taken)
+        self._send()
+
+    def _framed(self, taken: Taken) -> tuple[Frame, list[Any]]:
+        picture, monotonic_ns, captured_at = taken
+        settings = self.config.cameras[self._camera]
+        height, width = picture.pixels.shape[:2]
+        pixels: Any = np.ascontiguousarray(picture.pixels)
+        if settings.encoding == "jpeg":
+            pixels = jpeg.encode(picture.pixels, settings.jpeg_quality)
+        assert self._reader is not None
+        frame = Frame(
+            sender=self.instance,
+            camera=self._camera,
+            run=self._run,
+            seq=self._seq,
+            captured_at=captured_at,
+            width=width,
+            height=height,
+            encoding=settings.encoding,
+            age_ms=max(0.0, (time.monotonic_ns() - monotonic_ns) / 1e6),
+            clock=clock.reading(monotonic_ns),
+            media_time_s=max(0.0, picture.media_time_s),
+            still=self._reader.state().still,
+            every_frame=self.config.every_frame,
+            name=picture.name,
+            scene=self._scene,
+        )
+        self._seq += 1
+        return frame, [pixels]
+
+    def _send(self) -> None:
+        assert self._frames is not None and self._unsent is not None
+        frame, blobs = self._unsent
+        if self._frames.send([frame.kind.encode(), pack(frame), *blobs], timeout_ms=100 if self._lossless() else 5):
+            self._unsent = None
+            self.meter.given += 1
+            self._sent_at[frame.seq] = time.monotonic() - frame.age_ms / 1e3
+            while len(self._sent_at) > _ROUND_TRIPS:
+                self._sent_at.popitem(last=False)
+
+    def _send_end(self) -> None:
+        assert self._frames is not None
+        end = EndOfSource(sender=self.instance, camera=self._camera, run=self._run, frames=self._seq)
+        self._end_sent = self._frames.send([end.kind.encode(), pack(end)], timeout_ms=100)
+
+    def _settle_switch(self) -> None:
+        if self._switching is None or not self._switching[2].done():
+            return
+        request, wanted, switch = self._switching
+        self._switching = None
+        error = switch.exception()
+        if error is not None:
+            self.answer(request, error=str(error))
+            return
+        self._source = wanted
+        self._unsent = None
+        self._begin_run()
+        self.log.info("source is now %s", switch.result())
+        result: Answer = {"camera": self._camera, "source": switch.result()}
+        self.answer(request, result)
+
+    def _say_state(self, state: ReaderState) -> None:
+        now = time.monotonic()
+        word = state.state
+        said = (word, state.source)
+        if said == self._said and now - self._said_at < STATE_EVERY_S:
+            return
+        if self._said is None or word != self._said[0]:
+            text = f"{state.source}: {word}" + (f" ({state.reason})" if state.reason else "")
+            (self.log.warning if word in ("offline", "stalled") else self.log.info)("%s", text)
+        self._said, self._said_at = said, now
+        message = CameraState(
+            sender=self.instance,
+            camera=self._camera,
+            state=word,
+            since=time.time() - max(0.0, now - state.since),
+            reason=state.reason,
+            source=state.source[:1000],
+        )
+        self.news.publish(message, self._camera)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Capture))

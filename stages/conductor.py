@@ -1,0 +1,213 @@
+"""The conductor: the one process that remembers. Frames and findings in; jobs, results and pictures out."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from common.conductor import Conductor as Thinking
+from common.line import Flight
+from common.messages import (
+    DetectionFinding,
+    EndOfSource,
+    ExpressionFinding,
+    Frame,
+    IdentityFinding,
+    Message,
+    MessageError,
+    Picture,
+    Ready,
+    Result,
+    kind_of,
+    pack,
+    unpack,
+)
+from common.news import Complaint
+from common.stage import Stage, main
+from common.trackids import TrackIds
+from common.transport import Socket, opened
+from common.worker import job_topic
+
+ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
+
+
+class Conductor(Stage):
+    """Remembers frames in flight, tracks, votes and the gallery, and makes every decision."""
+
+    name: ClassVar[str] = "conductor"
+
+    def open(self) -> None:
+        config = self.config
+        self._complain = Complaint()
+        first = config.pipeline.first_track
+        self._thinking = Thinking(
+            config,
+            self,
+            sender=self.instance,
+            new_track=itertools.count(first).__next__ if first else TrackIds(config.storage.data_dir / "tracks.next"),
+        )
+        self._sockets: list[Socket] = []
+        self._frames = self._opened("frames", "pull")
+        self._jobs = self._opened("jobs", "xpub")
+        self._findings = self._opened("findings", "pull")
+        self._pictures = self._opened("pictures", "xpub")
+        self._archive: Socket | None = None
+        if config.endpoints.archive is not None:
+            self._archive = opened("archive", config.endpoints.archive, "push", linger_ms=1000)
+            self._sockets.append(self._archive)
+        self._waiting: deque[list[Any]] = deque()  # for the archive
+        self._watched: set[bytes] = set()
+        self._taking = True
+        self._ended: set[str] = set()
+
+    def handle(self, ready: set[Socket]) -> None:
+        now = time.monotonic()
+        if self._jobs in ready:
+            self._read_subscriptions()
+        if self._pictures in ready:
+            self._read_watchers()
+        if self._findings in ready:
+            self._drain(self._findings, self._on_finding, 256)
+        if self._frames in ready and self._taking:
+            self._drain(self._frames, self._on_frame, 64)
+        self._thinking.tick(now)
+        self._archive_waiting()
+        self._take_or_leave()
+        if self.config.every_frame and not self._waiting and self._ended >= set(self.config.cameras):
+            self.finished = True
+
+    def wait_ms(self) -> float:
+        return 10.0
+
+    def close(self) -> None:
+        for socket in getattr(self, "_sockets", []):
+            socket.close()
+
+    def detail(self) -> dict[str, float | str]:
+        counts, dispatcher = self._thinking.counts, self._thinking.dispatcher
+        figures: dict[str, float | str] = {
+            "displaced": counts.displaced,
+            "lost": counts.lost,
+            "late_expressions": counts.late_expressions,
+        }
+        for pool in ("detection", "identity", "expression"):
+            figures[f"{pool}_workers"] = dispatcher.workers(pool)
+            figures[f"{pool}_waiting"] = dispatcher.waiting(pool)
+        self.meter.dropped = counts.displaced + counts.lost
+        return figures
+
+    # --- what the thinking decides (Outbox) ---
+
+    def job(self, worker: str, message: Message, blobs: Sequence[Any]) -> None:
+        self._jobs.send([job_topic(worker), pack(message), *blobs])
+
+    def result(self, result: Result, flight: Flight) -> None:
+        self.meter.given += 1
+        self.meter.worked(result.latency_ms)
+        if self._archive is not None:
+            self._waiting.append([b"picture", pack(self._picture(result, flight)), flight.pixels])
+            self._archive_waiting()
+        self.news.publish(result, result.camera)
+        self.picture(result, flight)
+
+    def picture(self, result: Result, flight: Flight) -> None:
+        topic = result.camera.encode()
+        if any(topic.startswith(watched) for watched in self._watched):
+            self._pictures.send([topic, pack(self._picture(result, flight)), flight.pixels])
+
+    def ended(self, camera: str, run: int) -> None:
+        self._ended.add(camera)
+        if self._archive is not None:
+            end = EndOfSource(sender=self.instance, camera=camera, run=run, frames=self._thinking.counts.results)
+            self._waiting.append([b"end", pack(end)])
+
+    # --- sockets ---
+
+    def _opened(self, channel: str, role: str) -> Socket:
+        socket = opened(channel, self.config.endpoint(channel), role, bind=True)
+        self._sockets.append(socket)
+        self.poller.add(socket)
+        return socket
+
+    def _picture(self, result: Result, flight: Flight) -> Picture:
+        return Picture(sender=self.instance, encoding=flight.frame.encoding, result=result)
+
+    def _read_subscriptions(self) -> None:
+        while (parts := self._jobs.receive()) is not None:
+            word = bytes(parts[0][:256])
+            worker = word[1:-1].decode("ascii", "replace")
+            if word.startswith(b"\x01"):
+                self.log.info("%s has come", worker)
+                self._thinking.subscribed(worker, time.monotonic())
+            elif word.startswith(b"\x00"):
+                self.log.info("%s has gone", worker)
+                self._thinking.gone(worker, time.monotonic())
+
+    def _read_watchers(self) -> None:
+        while (parts := self._pictures.receive()) is not None:
+            word = bytes(parts[0][:256])
+            (self._watched.add if word.startswith(b"\x01") else self._watched.discard)(word[1:])
+
+    def _drain(self, socket: Socket, take: Callable[[list[memoryview], float], None], most: int) -> None:
+        for _ in range(most):
+            parts = socket.receive()
+            if parts is None:
+                return
+            try:
+                if len(parts) < 2:
+                    raise MessageError(f"{len(parts)} parts came, a kind and a map were expected")
+                take(parts, time.monotonic())
+            except MessageError as error:
+                self.meter.bad_messages += 1
+                self._complain(self.log, socket.channel.name, error)
+            if socket is self._frames and self._thinking.full():
+                return
+
+    def _on_frame(self, parts: list[memoryview], now: float) -> None:
+        kind = kind_of(bytes(parts[0][:256]))
+        if kind is EndOfSource:
+            self._thinking.end_of_source(unpack(EndOfSource, parts[1]), now)
+            return
+        if kind is not Frame or len(parts) != 3:
+            raise MessageError(f"a frame has a map and its pixels; {kind.__name__} with {len(parts)} parts came")
+        frame = unpack(Frame, parts[1])
+        size = parts[2].nbytes
+        if (size != frame.width * frame.height * 3) if frame.encoding == "raw" else not size:
+            raise MessageError(f"frame {frame.seq} of {frame.camera} has {size} bytes: not its width and height")
+        self.meter.taken += 1
+        self._ended.discard(frame.camera)
+        self._thinking.frame(frame, parts[2], now)
+
+    def _on_finding(self, parts: list[memoryview], now: float) -> None:
+        kind, blobs = kind_of(bytes(parts[0][:256])), parts[2:]
+        if kind is Ready:
+            self._thinking.ready(unpack(Ready, parts[1]), now)
+        elif kind is DetectionFinding:
+            self._thinking.detection(unpack(DetectionFinding, parts[1]), blobs, now)
+        elif kind is ExpressionFinding:
+            self._thinking.expression(unpack(ExpressionFinding, parts[1]), blobs, now)
+        elif kind is IdentityFinding:
+            self._thinking.identity(unpack(IdentityFinding, parts[1]), blobs, now)
+        else:
+            raise MessageError(f"{kind.__name__} is no finding")
+
+    def _archive_waiting(self) -> None:
+        while self._waiting and self._archive is not None and self._archive.send(self._waiting[0]):
+            self._waiting.popleft()
+
+    def _take_or_leave(self) -> None:
+        """Take frames in, or leave them to their senders, who wait: so every-frame mode loses nothing."""
+        taking = not self._thinking.full() and len(self._waiting) < ARCHIVE_WAITING
+        if taking and not self._taking:
+            self.poller.add(self._frames)
+        elif self._taking and not taking:
+            self.poller.remove(self._frames)
+        self._taking = taking
+
+
+if __name__ == "__main__":
+    sys.exit(main(Conductor))

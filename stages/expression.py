@@ -1,0 +1,44 @@
+"""The expression worker: crops in, seven probabilities each out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from common.messages import ExpressionFinding, ExpressionJob, Message, MessageError, array_from
+from common.stage import StageError, main
+from common.worker import Worker
+from models.expression import ExpressionClassifier
+from models.runtime import ModelError
+
+
+class Expression(Worker[ExpressionJob]):
+    """Judges how faces look, several at once."""
+
+    name: ClassVar[str] = "expression"
+    pool: ClassVar[Literal["expression"]] = "expression"
+    job_kind: ClassVar[type[Message]] = ExpressionJob
+
+    @property
+    def finding_kind(self) -> type[Message]:
+        return ExpressionFinding
+
+    def load(self) -> None:
+        try:
+            self._classifier = ExpressionClassifier(self.config.expression.model, threads=self.config.workers.threads)
+        except ModelError as error:
+            raise StageError(str(error)) from error
+        self.log.info("ready")
+
+    def work(self, job: ExpressionJob, blobs: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
+        if len(blobs) != 1 or job.size != self._classifier.size:
+            raise MessageError(f"{len(blobs)} parts of {job.size} px came, one of {self._classifier.size} was expected")
+        crops = array_from(blobs[0], (job.count, job.size, job.size), np.uint8, "crops")
+        return {"count": job.count}, [np.ascontiguousarray(self._classifier.classify(crops), np.float32)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Expression))

@@ -12,12 +12,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-_ADVICE = "run with --headless: the terminal and the dashboard show the same"
 _TIMEOUT_S = 2.0
 
 
-def why_no_window(environment: Mapping[str, str] | None = None) -> str | None:
-    """Return why no window can be opened here and what to do instead, or None if one can.
+def screen_problem(environment: Mapping[str, str] | None = None) -> str | None:
+    """Return why no window can be opened here, or None if one can.
 
     Args:
         environment: variables to look at instead of the process's own (Linux: ``DISPLAY``, ``WAYLAND_DISPLAY``).
@@ -28,12 +27,12 @@ def why_no_window(environment: Mapping[str, str] | None = None) -> str | None:
     display = values.get("DISPLAY", "")
     if not display:
         if values.get("WAYLAND_DISPLAY"):
-            return f"a Wayland session without Xwayland: OpenCV's windows need DISPLAY. Install xwayland, or {_ADVICE}"
-        return f"no screen here (DISPLAY is not set): {_ADVICE}"
+            return "this Wayland session has no Xwayland, which OpenCV's windows need (Debian: xwayland)"
+        return "there is no screen here (DISPLAY is not set)"
     problem = _cannot_reach(display)
     if problem is None and not _opens(display):
         problem = "it refuses this user (xauth)"
-    return None if problem is None else f"the display {display} cannot be used: {problem}. {_ADVICE.capitalize()}"
+    return None if problem is None else f"the display {display} cannot be used: {problem}"
 
 
 def _cannot_reach(display: str) -> str | None:
@@ -84,11 +83,5 @@ def _opens(display: str) -> bool:
 
 def font_dir() -> Path | None:
     """Return a folder of fonts for OpenCV's window library, which otherwise warns that its own is missing."""
-    for folder in (
-        Path("/usr/share/fonts/truetype/dejavu"),
-        Path("/usr/share/fonts/truetype"),
-        Path("/usr/share/fonts"),
-    ):
-        if folder.is_dir():
-            return folder
-    return None
+    folders = (Path("/usr/share/fonts/truetype/dejavu"), Path("/usr/share/fonts/truetype"), Path("/usr/share/fonts"))
+    return next((folder for folder in folders if folder.is_dir()), None)

@@ -1,0 +1,122 @@
+"""Snapshots on disk: the plain picture, the annotated one, the result. Whole or not there.
+
+The files of a snapshot are written under temporary names, brought to disk, then renamed; the JSON comes last and is the
+sign that the snapshot is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common import control
+from common.config import Config
+from common.messages import Result
+
+PICTURE, ANNOTATED, RESULT = ".jpg", ".annotated.jpg", ".json"
+
+
+class SnapshotError(OSError):
+    """A snapshot that could not be kept or taken; the text says why and what to do."""
+
+
+def folder(config: Config) -> Path:
+    """Return the folder that snapshots are kept in."""
+    return config.storage.snapshot_dir or config.storage.data_dir / "snapshots"
+
+
+def stem(result: Result) -> str:
+    """Return what a snapshot's three files are called before their suffixes: camera, UTC time, number of the frame."""
+    taken = datetime.fromtimestamp(result.captured_at, UTC)
+    return f"{result.camera}-{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03d}Z-{result.seq}"
+
+
+def paths(stem_path: Path) -> list[Path]:
+    """Return the three files of a snapshot: picture, annotated picture, result."""
+    return [stem_path.with_name(stem_path.name + suffix) for suffix in (PICTURE, ANNOTATED, RESULT)]
+
+
+def write(target: Path, result: Result, picture: bytes | memoryview, annotated: bytes) -> Path:
+    """Write a snapshot into the folder ``target``, which is made if need be; return its path without suffix.
+
+    Args:
+        picture, annotated: JPEG.
+
+    Raises:
+        SnapshotError: the disk is full, the folder cannot be written to, …; nothing of the snapshot is left then.
+    """
+    files = paths(target / stem(result))
+    contents = (picture, annotated, result.model_dump_json(by_alias=True, indent=1).encode())
+    mark = f".{uuid.uuid4().hex[:8]}.part"
+    parts = [path.with_name(path.name + mark) for path in files]
+    kept: list[Path] = []
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for part, content in zip(parts, contents, strict=True):
+            with open(part, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for part, path in zip(parts, files, strict=True):
+            os.replace(part, path)
+            kept.append(path)
+        _sync_folder(target)
+    except OSError as error:
+        _remove((*parts, *kept))
+        raise SnapshotError(_explain(error, target)) from error
+    return target / stem(result)
+
+
+def take(config: Config, camera: str | None, timeout_s: float = 5.0) -> list[Path]:
+    """Ask the running snapshot stage for a snapshot; return the files: three a camera.
+
+    Args:
+        camera: its name; None for all cameras.
+
+    Raises:
+        SnapshotError: it could not be done; the text says why.
+        NoAnswer: nobody answered.
+    """
+    if camera is not None and camera not in config.cameras:
+        raise SnapshotError(f"there is no camera {camera!r}; configured: {', '.join(config.cameras)}")
+    args: dict[str, control.Argument] = {} if camera is None else {"camera": camera}
+    reply = control.ask(config, "snapshot", "snapshot", timeout_s=timeout_s, **args)
+    if not reply.ok:
+        raise SnapshotError(reply.error or "the snapshot stage gave no reason")
+    return [path for kept in reply.result.values() for path in paths(Path(str(kept)))]
+
+
+def _sync_folder(target: Path) -> None:
+    if os.name == "nt":
+        return  # folders cannot be opened there; a rename is on disk when it returns
+    handle = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        # Best effort: on a file system that just turned read-only even this fails, and the first error says it all.
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _explain(error: OSError, target: Path) -> str:
+    advice = {
+        errno.ENOSPC: "the disk is full: make room, or set storage.snapshot_dir to another disk",
+        errno.EDQUOT: "your quota on that disk is used up: make room, or set storage.snapshot_dir to another disk",
+        errno.EROFS: "the disk is read-only: set storage.snapshot_dir to a folder that can be written to",
+        errno.EACCES: "this user may not write there: change the permissions, or set storage.snapshot_dir",
+        errno.EPERM: "this user may not write there: change the permissions, or set storage.snapshot_dir",
+        errno.ENOTDIR: "a part of that path is a file, not a folder: set storage.snapshot_dir to another folder",
+        errno.EEXIST: "there is a file of that name where the folder should be: set storage.snapshot_dir",
+    }
+    reason = advice.get(error.errno or 0) or error.strerror or str(error)
+    return f"the snapshot could not be kept in {target}: {reason}"

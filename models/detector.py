@@ -12,8 +12,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from models import files, runtime
-from models.decoders import CENTERFACE_OUTPUTS, Candidates, centerface, is_yunet, yunet
+from models import centerface, files, runtime, yunet
 from models.runtime import ModelError, Network, Precision
 
 STRIDE = 32  # the networks halve their input five times
@@ -116,7 +115,7 @@ class FaceDetector:
             "cache_dir": cache_dir,
             "profiling": profiling,
         }
-        self._networks: OrderedDict[tuple[int, int], tuple[Network, NDArray[np.uint8]]] = OrderedDict()
+        self._networks: OrderedDict[tuple[int, int], tuple[Network, NDArray[np.float32]]] = OrderedDict()
 
     @property
     def precision(self) -> str:
@@ -149,27 +148,29 @@ class FaceDetector:
         network, buffer = self._network(placed.input_size)
         _lay(picture, buffer[0], placed.content_size)
         outputs = dict(zip(network.output_names, network(buffer), strict=True))
-        decode = centerface if outputs.keys() >= CENTERFACE_OUTPUTS else yunet
-        candidates = decode(outputs, placed.input_size, self.score_threshold)
-        return _to_picture(candidates, placed, width, height)
+        if centerface.CELLS in outputs:
+            candidates = centerface.decode(outputs[centerface.CELLS], self.score_threshold)
+        else:
+            candidates = yunet.decode(outputs, placed.input_size[0], self.score_threshold)
+        return _to_picture(*candidates, placed, width, height)
 
     def profile(self) -> list[tuple[str, str, str, float]]:
         """(layer, type, kernel, ms) of the last detection, when made with `profiling`."""
         network, _ = next(reversed(self._networks.values()))
         return network.profile()
 
-    def _network(self, size: tuple[int, int]) -> tuple[Network, NDArray[np.uint8]]:
+    def _network(self, size: tuple[int, int]) -> tuple[Network, NDArray[np.float32]]:
         """The network for inputs of `size` (width, height), and its input buffer (1, height, width, 3)."""
         entry = self._networks.get(size)
         if entry is None:
             width, height = size
             network = runtime.compile_network(
                 lambda: _build(self.model, width, height),
-                key=f"detector v1 {width}x{height}",
+                key=f"detector v2 {width}x{height}",
                 sources=[self.model],
                 **self._compile_options,
             )
-            entry = (network, np.zeros((1, height, width, 3), np.uint8))
+            entry = (network, np.zeros((1, height, width, 3), np.float32))
             while len(self._networks) >= MAX_SHAPES:
                 self._networks.popitem(last=False)
             self._networks[size] = entry
@@ -178,60 +179,49 @@ class FaceDetector:
 
 
 def _build(path: Path, width: int, height: int) -> openvino.Model:
-    """The detector's graph, which takes (1, height, width, 3) uint8 BGR: pictures are never converted outside it."""
+    """The detector's graph for (1, height, width, 3) float32 BGR, of whichever of the known formats the file is."""
     model = runtime.read(path)
     names = {name for port in model.outputs for name in port.get_names()}
-    if not names >= CENTERFACE_OUTPUTS and not is_yunet(names):
-        raise ModelError(
-            f"the model file {path} is neither CenterFace (outputs {', '.join(sorted(CENTERFACE_OUTPUTS))}) nor YuNet "
-            f"(outputs cls_8, obj_8, bbox_8, kps_8, …): its outputs are {', '.join(sorted(names))}"
-        )
-    try:
-        model.reshape([1, 3, height, width])
-        steps = openvino.preprocess.PrePostProcessor(model)
-        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-        steps.input().model().set_layout(openvino.Layout("NCHW"))
-        steps.input().preprocess().convert_element_type(openvino.Type.f32)
-        if names >= CENTERFACE_OUTPUTS:  # CenterFace wants RGB, YuNet BGR
-            steps.input().preprocess().reverse_channels()
-        return steps.build()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ModelError(f"the model file {path} cannot take a {width}×{height} input: {reason}") from error
-
-
-def _lay(picture: NDArray[np.uint8], canvas: NDArray[np.uint8], content_size: tuple[int, int]) -> None:
-    """Resize the picture into the canvas's upper left; the canvas's other pixels are black from the start."""
-    width, height = content_size
-    target = canvas[:height, :width]
-    # Bilinear looks at 2 × 2 pixels: beyond a shrinking of 2.5 it would skip most of the picture, and small faces with
-    # it.
-    shrinking = max(picture.shape[1] / width, picture.shape[0] / height)
-    method = cv2.INTER_AREA if shrinking > 2.5 else cv2.INTER_LINEAR
-    resized = cv2.resize(picture, content_size, dst=target, interpolation=method)
-    if resized is not target and not np.shares_memory(resized, target):
-        target[:] = resized
-
-
-def _to_picture(candidates: Candidates, placed: _Fit, width: int, height: int) -> Detections:
-    """Best candidates only, in pixels of the picture, boxes clipped to it."""
-    scale = np.array([width / placed.content_size[0], height / placed.content_size[1]], np.float32)
-    low = candidates.boxes[:, :2] * scale
-    high = (candidates.boxes[:, :2] + candidates.boxes[:, 2:]) * scale
-    limit = np.array([width, height], np.float32)
-    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
-    inside = np.all(high - low >= 1.0, axis=1)
-    order = np.flatnonzero(inside)
-    order = order[np.argsort(-candidates.scores[order], kind="stable")]
-    kept = order[suppress(low[order], high[order], NMS_IOU)]
-    return Detections(
-        boxes=np.concatenate([low[kept], high[kept] - low[kept]], axis=1).astype(np.float32, copy=False),
-        scores=candidates.scores[kept],
-        landmarks=(candidates.landmarks[kept] * scale).astype(np.float32, copy=False),
+    if names >= centerface.OUTPUTS:
+        return centerface.build(model, path, width, height)
+    if yunet.matches(names):
+        return yunet.build(model, path, width, height)
+    raise ModelError(
+        f"the model file {path} is neither CenterFace (outputs {', '.join(sorted(centerface.OUTPUTS))}) nor YuNet "
+        f"(outputs cls_8, obj_8, bbox_8, kps_8, …): its outputs are {', '.join(sorted(names))}"
     )
 
 
-def suppress(low: NDArray[np.float32], high: NDArray[np.float32], max_iou: float) -> NDArray[np.intp]:
+def _lay(picture: NDArray[np.uint8], canvas: NDArray[np.float32], content_size: tuple[int, int]) -> None:
+    """Resize the picture into the canvas's upper left; the canvas's other pixels are black from the start."""
+    width, height = content_size
+    # Bilinear looks at 2 × 2 pixels: beyond a shrinking of 2.5 it would skip most of the picture, small faces with it.
+    shrinking = max(picture.shape[1] / width, picture.shape[0] / height)
+    method = cv2.INTER_AREA if shrinking > 2.5 else cv2.INTER_LINEAR
+    if picture.shape[:2] != (height, width):
+        picture = np.asarray(cv2.resize(picture, content_size, interpolation=method), np.uint8)
+    canvas[:height, :width] = picture
+
+
+def _to_picture(
+    boxes: NDArray[Any], scores: NDArray[Any], landmarks: NDArray[Any], placed: _Fit, width: int, height: int
+) -> Detections:
+    """The best of the overlapping candidates, in pixels of the picture, boxes clipped to it."""
+    scale = np.array([width / placed.content_size[0], height / placed.content_size[1]])
+    limit = np.array([width, height])
+    low = np.clip(boxes[:, :2] * scale, 0, limit)
+    high = np.clip((boxes[:, :2] + boxes[:, 2:]) * scale, 0, limit)
+    order = np.flatnonzero(np.all(high - low >= 1.0, axis=1))
+    order = order[np.argsort(-scores[order], kind="stable")]
+    kept = order[suppress(low[order], high[order], NMS_IOU)]
+    return Detections(
+        boxes=np.concatenate([low[kept], high[kept] - low[kept]], axis=1).astype(np.float32),
+        scores=scores[kept].astype(np.float32),
+        landmarks=(landmarks[kept] * scale).astype(np.float32),
+    )
+
+
+def suppress(low: NDArray[Any], high: NDArray[Any], max_iou: float) -> NDArray[np.intp]:
     """Greedy non-maximum suppression: which of the boxes, given best first by their corners (N, 2), remain."""
     areas = np.prod(high - low, axis=1)
     left = np.arange(len(areas))

@@ -76,7 +76,7 @@ class Counts:
     frames: int = 0
     displaced: int = 0  # a newer one came before a worker was free
     lost: int = 0  # their worker died or was too slow
-    late_expressions: int = 0  # published without an answer that was still awaited
+    late_expressions: int = 0  # answers that were not there when their frame was published
     results: int = 0
 
 
@@ -266,7 +266,7 @@ class Conductor:
                     self._ask_identity(line, flight, line.track(flight))
                     progress = True
                 while (flight := line.next_to_publish(now)) is not None:
-                    self.counts.late_expressions += bool(flight.open_expression)
+                    self.counts.late_expressions += len(flight.open_expression)
                     self.counts.results += 1
                     self._outbox.result(line.publish(flight, now, self._sender), flight)
                     progress = True
@@ -359,6 +359,8 @@ class Conductor:
         work = job.payload
         flight = work.flight
         if job.pool == "expression":
+            if job.id in flight.open_expression:
+                self.counts.late_expressions += 1
             flight.open_expression.discard(job.id)
         elif job.pool == "identity":
             flight.open_identity.discard(job.id)

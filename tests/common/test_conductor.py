@@ -1,0 +1,344 @@
+"""The conductor's thinking, fed by hand: order, deadlines, lost workers, and the same output whatever the speed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common import clock
+from common.conductor import Conductor
+from common.config import Config, load
+from common.line import Flight
+from common.messages import (
+    DetectionFinding,
+    DetectionJob,
+    EndOfSource,
+    ExpressionFinding,
+    ExpressionJob,
+    Frame,
+    IdentityFinding,
+    IdentityJob,
+    Message,
+    MessageError,
+    Ready,
+    Result,
+)
+
+WIDTH, HEIGHT, SIZE = 320, 200, 64
+EACH_ONE = ("detection.a", "expression.a", "identity.a")
+LOOK = np.eye(48, dtype=np.float32)[0]
+
+
+class Outbox:
+    """Keeps what the conductor decides, as its stage would send it."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[str, Any, Sequence[Any]]] = []
+        self.results: list[Result] = []
+        self.pictures: list[Result] = []
+        self.ends: list[str] = []
+
+    def job(self, worker: str, message: Message, blobs: Sequence[Any]) -> None:
+        self.jobs.append((worker, message, blobs))
+
+    def result(self, result: Result, flight: Flight) -> None:
+        self.results.append(result)
+
+    def picture(self, result: Result, flight: Flight) -> None:
+        self.pictures.append(result)
+
+    def ended(self, camera: str, run: int) -> None:
+        self.ends.append(camera)
+
+
+class Scene:
+    """A conductor with workers whose answers are given by hand."""
+
+    def __init__(
+        self, workers: Sequence[str] = ("detection.a", "expression.a", "identity.a"), **overrides: Any
+    ) -> None:
+        self.config: Config = load(overrides=overrides, environment={})
+        self.out = Outbox()
+        self.conductor = Conductor(self.config, self.out, sender="conductor.test.1")
+        self.now = 100.0
+        for worker in workers:
+            self.join(worker)
+
+    def join(self, worker: str) -> None:
+        self.conductor.subscribed(worker, self.now)
+        pool: Any = worker.split(".")[0]
+        self.conductor.ready(Ready(sender=worker, pool=pool, last_job=-1), self.now)
+
+    def frame(self, seq: int, *, camera: str = "cam0", run: int = 1, **fields: Any) -> None:
+        values: dict[str, Any] = {"media_time_s": seq / 30} | fields
+        frame = Frame(
+            sender="capture.test.1", camera=camera, run=run, seq=seq, captured_at=1e9 + seq, width=WIDTH, height=HEIGHT,
+            age_ms=1.0, clock=clock.reading(int(self.now * 1e9)), **values,
+        )  # fmt: skip
+        self.conductor.frame(frame, b"pixels", self.now)
+
+    def take(self) -> tuple[str, Any, Sequence[Any]]:
+        return self.out.jobs.pop(0)
+
+    def answer(self, worker: str, job: Any, faces: int = 1, label: int = 4) -> None:
+        if isinstance(job, DetectionJob):
+            self.conductor.detection(*found(worker, job, faces), self.now)
+        elif isinstance(job, ExpressionJob):
+            probabilities = np.full((job.count, 7), 0.05, np.float32)
+            probabilities[:, label] = 0.7
+            finding = ExpressionFinding(sender=worker, job=job.job, work_ms=1.0, count=job.count)
+            self.conductor.expression(finding, [probabilities], self.now)
+        elif isinstance(job, IdentityJob):
+            count = len(job.boxes)
+            finding_ = IdentityFinding(sender=worker, job=job.job, work_ms=1.0, count=count)
+            blobs = [np.zeros((count, 128), np.float32), np.zeros((count, 150, 150, 3), np.uint8)]
+            self.conductor.identity(finding_, blobs, self.now)
+
+    def answer_all(self, faces: int = 1) -> None:
+        while self.out.jobs:
+            worker, job, _ = self.take()
+            self.answer(worker, job, faces)
+
+
+def found(worker: str, job: DetectionJob, faces: int) -> tuple[DetectionFinding, list[Any]]:
+    boxes = np.array([[10 + 90 * face, 20, 60, 60] for face in range(faces)], np.float32).reshape(-1, 4)
+    everyone = range(faces)
+    finding = DetectionFinding(
+        sender=worker,
+        job=job.job,
+        work_ms=10.0,
+        count=faces,
+        crop_size=SIZE,
+        reasons=(None,) * faces,
+        patch_faces=tuple(everyone),
+        patch_shapes=((80, 80),) * faces,
+        patch_boxes=((10.0, 10.0, 60.0, 60.0),) * faces,
+    )
+    blobs: list[Any] = [
+        boxes,
+        np.full(faces, 0.9, np.float32),
+        np.zeros((faces, 5, 2), np.float32),
+        np.full((faces, 7), 0.5, np.float32),
+        np.tile(LOOK, (faces, 1)),
+        np.zeros((faces, SIZE, SIZE), np.uint8),
+    ]
+    return finding, blobs + [np.zeros((80, 80, 3), np.uint8) for _ in everyone]
+
+
+def test_a_frame_becomes_a_result_with_a_track_a_name_status_and_an_expression() -> None:
+    scene = Scene()
+    for seq in range(3):
+        scene.frame(seq)
+        scene.answer_all()
+        scene.now += 1 / 30
+    last = scene.out.results[-1]
+    assert [result.seq for result in scene.out.results] == [0, 1, 2]
+    [face] = last.faces
+    assert (face.track, face.identity.status, face.expression.label) == (1, "unknown", "sad")
+    assert last.analysed and {"capture", "wait", "detection", "expression"} <= last.timings_ms.keys()
+
+
+def test_no_face_is_an_answer_too() -> None:
+    scene = Scene()
+    scene.frame(0)
+    scene.answer_all(faces=0)
+    assert scene.out.results[0].analysed and scene.out.results[0].faces == ()
+
+
+def test_results_come_in_the_order_of_the_frames_whatever_the_order_of_the_findings() -> None:
+    scene = Scene(workers=("detection.a", "detection.b", "expression.a", "identity.a"))
+    scene.frame(0)
+    scene.frame(1)
+    first, second = scene.take(), scene.take()
+    scene.answer(second[0], second[1])
+    scene.answer_all()
+    assert scene.out.results == []
+    scene.answer(first[0], first[1])
+    scene.answer_all()
+    assert [result.seq for result in scene.out.results] == [0, 1]
+    assert scene.out.results[0].faces[0].track == scene.out.results[1].faces[0].track
+
+
+def test_live_the_newest_frame_wins_and_the_rest_is_counted() -> None:
+    scene = Scene()
+    for seq in range(10):
+        scene.frame(seq)
+    scene.answer_all()
+    assert [result.seq for result in scene.out.results] == [0, 9]
+    assert scene.conductor.counts.displaced == 8
+
+
+def test_what_is_missing_after_the_deadline_stays_pending() -> None:
+    scene = Scene(workers=("detection.a", "identity.a"))
+    scene.frame(0)
+    scene.answer_all()
+    scene.now += 0.1
+    scene.conductor.tick(scene.now)
+    assert scene.out.results == []
+    scene.now += 0.1
+    scene.conductor.tick(scene.now)
+    assert scene.out.results[0].faces[0].expression.status == "pending"
+    assert scene.conductor.counts.late_expressions == 1
+
+
+def test_live_a_frame_lost_with_its_worker_holds_nobody_up() -> None:
+    scene = Scene(workers=("detection.a", "detection.b", "expression.a", "identity.a"))
+    scene.frame(0)
+    scene.frame(1)
+    first, second = scene.take(), scene.take()
+    scene.answer(second[0], second[1])
+    scene.conductor.gone(first[0], scene.now)
+    scene.answer_all()
+    assert [result.seq for result in scene.out.results] == [1]
+    assert scene.conductor.counts.lost == 1
+
+
+def test_every_frame_a_job_of_a_lost_worker_is_given_to_another() -> None:
+    scene = Scene(workers=("detection.a", "expression.a", "identity.a"))
+    scene.frame(0, every_frame=True)
+    worker, _, _ = scene.take()
+    scene.conductor.gone(worker, scene.now)
+    scene.join("detection.b")
+    scene.answer_all()
+    assert [(result.seq, result.analysed) for result in scene.out.results] == [(0, True)]
+
+
+def test_every_frame_the_window_fills_and_empties() -> None:
+    scene = Scene(pipeline={"window": 4})
+    for seq in range(4):
+        scene.frame(seq, every_frame=True)
+    assert scene.conductor.full()
+    scene.answer_all()
+    assert not scene.conductor.full()
+    assert [result.seq for result in scene.out.results] == [0, 1, 2, 3]
+
+
+def every_frame_results(seed: int, workers: Sequence[str]) -> list[dict[str, Any]]:
+    """Run 40 frames with findings that come back in random order, and return what does not depend on the clock."""
+    scene = Scene(workers=workers)
+    chance = random.Random(seed)
+    sent = 0
+    while len(scene.out.results) < 40:
+        while sent < 40 and not scene.conductor.full():
+            scene.frame(sent, every_frame=True)
+            sent += 1
+        worker, job, _ = scene.out.jobs.pop(chance.randrange(len(scene.out.jobs)))
+        scene.answer(worker, job, faces=1 + job.seq % 3, label=job.seq % 7)
+        scene.now += chance.random() * 0.2
+    return [result.model_dump(exclude={"at", "latency_ms", "timings_ms", "n"}) for result in scene.out.results]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_frame_gives_the_same_whatever_the_workers_and_their_speed(seed: int) -> None:
+    one = every_frame_results(0, ("detection.a", "expression.a", "identity.a"))
+    pools = ("detection", "expression", "identity")
+    many = every_frame_results(seed, tuple(f"{pool}.{number}" for pool in pools for number in range(3)))
+    assert one == many
+
+
+def test_still_pictures_carry_nothing_over_and_each_face_gets_its_answers() -> None:
+    scene = Scene()
+    for seq in range(3):
+        scene.frame(seq, still=True, name=f"{seq}.jpg")
+    scene.answer_all(faces=2)
+    tracks = [face.track for result in scene.out.results for face in result.faces]
+    assert tracks == [1, 2, 3, 4, 5, 6]
+    for result in scene.out.results:
+        for face in result.faces:
+            assert (face.identity.status, face.expression.status) == ("unknown", "ok")
+
+
+def test_when_the_analysis_stalls_pictures_go_out_without_it() -> None:
+    scene = Scene(workers=())
+    for seq in range(3):
+        scene.frame(seq)
+        scene.now += 0.3
+    assert [picture.analysed for picture in scene.out.pictures] == [False] * 3
+    assert scene.out.results == []
+
+
+def test_a_new_run_of_the_same_source_keeps_the_tracks_and_another_scene_does_not() -> None:
+    scene = Scene()
+    scene.frame(0, run=1, scene=7)
+    scene.answer_all()
+    scene.now += 0.2
+    scene.frame(0, run=2, scene=7)
+    scene.answer_all()
+    scene.now += 0.2
+    scene.frame(0, run=3, scene=8)
+    scene.answer_all()
+    assert [result.faces[0].track for result in scene.out.results] == [1, 1, 2]
+
+
+def test_an_old_run_or_number_is_refused_and_a_late_finding_ignored() -> None:
+    scene = Scene()
+    scene.frame(5, run=2)
+    worker, job, _ = scene.take()
+    with pytest.raises(MessageError):
+        scene.frame(6, run=1)
+    with pytest.raises(MessageError):
+        scene.frame(5, run=2)
+    scene.frame(0, run=3)
+    scene.answer(worker, job)
+    assert scene.out.results == []
+    scene.answer_all()
+    assert [(result.run, result.seq) for result in scene.out.results] == [(3, 0)]
+
+
+def test_an_unknown_camera_is_refused() -> None:
+    with pytest.raises(MessageError, match="no camera 'hall'"):
+        Scene().frame(0, camera="hall")
+
+
+def test_a_finding_whose_arrays_do_not_fit_is_refused_and_the_next_frame_goes_on() -> None:
+    scene = Scene()
+    scene.frame(0)
+    worker, job, _ = scene.take()
+    finding, blobs = found(worker, job, 2)
+    for damage in (blobs[:-1], [blobs[0][:1], *blobs[1:]], [blobs[0] * np.float32(np.nan), *blobs[1:]]):
+        with pytest.raises(MessageError):
+            scene.conductor.detection(finding, damage, scene.now)
+        scene.frame(scene.conductor.lines["cam0"].last_seq + 1)
+        worker, job, _ = scene.take()
+        finding = finding.model_copy(update={"job": job.job})
+    scene.answer(worker, job)
+    scene.answer_all()
+    assert [result.seq for result in scene.out.results] == [3]
+    assert scene.conductor.counts.lost == 3
+
+
+def test_a_worker_that_cannot_analyse_a_frame_says_so_and_every_frame_mode_marks_it() -> None:
+    scene = Scene()
+    scene.frame(0, every_frame=True)
+    worker, job, _ = scene.take()
+    with pytest.raises(MessageError, match="out of memory"):
+        scene.conductor.detection(
+            DetectionFinding(sender=worker, job=job.job, work_ms=1.0, error="out of memory"), [], scene.now
+        )
+    assert [(result.seq, result.analysed) for result in scene.out.results] == [(0, False)]
+
+
+def test_the_end_of_a_source_is_said_after_its_last_result() -> None:
+    scene = Scene()
+    scene.frame(0, every_frame=True)
+    scene.conductor.end_of_source(EndOfSource(sender="capture.test.1", camera="cam0", run=1, frames=1), scene.now)
+    assert scene.out.ends == []
+    scene.answer_all()
+    assert scene.out.ends == ["cam0"]
+
+
+def test_identity_is_asked_for_new_faces_only_and_boxes_of_known_ones_are_sent_along() -> None:
+    scene = Scene()
+    scene.frame(0)
+    scene.answer_all()
+    scene.now += 1 / 30
+    scene.frame(1)
+    _, job, _ = scene.out.jobs[0]
+    assert isinstance(job, DetectionJob) and job.known is not None and len(job.known) == 1
+    worker, job, _ = scene.take()
+    scene.answer(worker, job)
+    assert not any(isinstance(other, IdentityJob) for _, other, _ in scene.out.jobs)

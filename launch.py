@@ -119,7 +119,7 @@ def _snapshot(arguments: argparse.Namespace) -> int:
     from common.rundir import attached
 
     config = attached(load(arguments.config, overrides=options.overrides_of(arguments)))
-    return snapshots.take(config, arguments.camera)
+    return snapshots.command(config, arguments.camera)
 
 
 def _status(arguments: argparse.Namespace) -> int:

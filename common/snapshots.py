@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -89,6 +90,18 @@ def take(config: Config, camera: str | None, timeout_s: float = 5.0) -> list[Pat
     if not reply.ok:
         raise SnapshotError(reply.error or "the snapshot stage gave no reason")
     return [path for kept in reply.result.values() for path in paths(Path(str(kept)))]
+
+
+def command(config: Config, camera: str | None) -> int:
+    """Take a snapshot and print the files' paths: the command ``launch.py snapshot``. Returns the exit code."""
+    try:
+        files = take(config, camera)
+    except (SnapshotError, control.NoAnswer) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for path in files:
+        print(path)
+    return 0
 
 
 def _sync_folder(target: Path) -> None:

@@ -86,7 +86,7 @@ def cut(picture: NDArray[np.uint8], square: Square, size: int = SIZE) -> NDArray
     top, bottom = _span(square.cy, reach, height)
     patch = picture[top:bottom, left:right]
 
-    # The turn below looks at neighbouring pixels only; halving is the quick way of averaging areas of a large face first.
+    # The turn below looks at neighbouring pixels only; halving is the quick way to average areas of a large face.
     cx, cy, side = square.cx - left, square.cy - top, square.side
     while side > 4 * size and min(patch.shape[:2]) > 1:
         patch = _halved(patch)

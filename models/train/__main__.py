@@ -1,4 +1,4 @@
-"""Command line of training: ``python -m models.train fit …``."""
+"""Command line of training: ``python -m models.train fit|export|evaluate …``."""
 
 import argparse
 import datetime
@@ -6,6 +6,12 @@ import logging
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
+from models.expression import WEIGHTS
+from models.runtime import ModelError
+from models.train.evaluate import evaluate
+from models.train.export import export
 from models.train.fit import fit
 
 
@@ -30,9 +36,28 @@ def main(arguments: list[str] | None = None) -> int:
     )
     fitting.add_argument("--threads", type=int, default=2)
     fitting.add_argument("--start", type=Path, help="weights to start from instead of random ones")
+    exporting = commands.add_parser("export", help="write a run's averaged weights as ONNX, calibrated")
+    exporting.add_argument("--run", type=Path, required=True, help="directory of the run")
+    exporting.add_argument("--data", type=Path, required=True, help="directory with fer_val.npz, for the temperature")
+    exporting.add_argument("--out", type=Path, default=WEIGHTS, help="file to write")
+    exporting.add_argument("--start", type=Path, help="also write the weights for `fit --start` to this file")
+    evaluating = commands.add_parser("evaluate", help="print every figure about a model file")
+    evaluating.add_argument("--data", type=Path, required=True, help="directory with fer_val.npz")
+    evaluating.add_argument("--model", type=Path, default=WEIGHTS, help="ONNX file")
+    evaluating.add_argument("--baseline", type=Path, help="emotion_model_quantized.tflite of the package fer")
+    evaluating.add_argument("--plots", type=Path, help="directory for the plots")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
+        _run(options)
+    except (ValueError, FileNotFoundError, FloatingPointError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "fit":
         scores = fit(
             options.data,
             options.config,
@@ -41,11 +66,13 @@ def main(arguments: list[str] | None = None) -> int:
             threads=options.threads,
             start=options.start,
         )
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(scores)
-    return 0
+        print(scores)
+    elif options.command == "export":
+        temperature = export(options.run, options.data, options.out, options.start)
+        print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB, temperature {temperature:.3f}")
+    else:
+        width = None if sys.stdout.isatty() else 120
+        evaluate(options.data, options.model, options.baseline, options.plots, Console(width=width))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.nn import functional
 from common.expressions import EXPRESSIONS
 
 CONTRAST_FLOOR = 0.04
-"""Added to a face's standard deviation (grey 0..1), so that noise on an even surface is not blown up to full contrast."""
+"""Added to a face's standard deviation (grey 0..1), so that noise on an even surface does not get full contrast."""
 
 
 def normalize(faces: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ class Schedule:
             return
         size = self.size
         if self._step_s is None or size != self._stepped_size:
-            self._step_s, self._stepped_size = seconds, size
+            # The first step at a size also prepares kernels, and says too little about those that follow.
+            self._step_s, self._stepped_size = min(seconds, self._step_s or 0.5), size
         # One step in fifty: short enough to notice a busy neighbour, long enough not to follow every hiccup.
         self._step_s += (seconds - self._step_s) / 50
         left_s = self.deadline - time.time()

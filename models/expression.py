@@ -1,0 +1,72 @@
+"""What a face shows: grey crops in, calibrated probabilities of the seven expressions out."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.expressions import EXPRESSIONS
+from models import runtime
+from models.runtime import ModelError, Precision
+
+LABELS: Final = EXPRESSIONS
+WEIGHTS: Final = Path(__file__).parent / "weights" / "expression.onnx"
+LARGEST_BATCH: Final = 16
+
+
+class ExpressionClassifier:
+    """Classifies faces with the network of `models.train`, or another ONNX file of the same contract.
+
+    The contract: input ``face`` float32 (N, 1, S, S), grey 0..1; output ``probabilities`` (N, 7) in the order of
+    `LABELS`. `path` None is the file that ships. Raises ModelError when the file is missing, damaged or keeps
+    another contract. Not for use by two threads at once.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        threads: int = 1,
+        precision: Precision = "auto",
+        device: runtime.Device = "CPU",
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.path = WEIGHTS if path is None else path
+        self._network = runtime.compile_network(
+            lambda: runtime.read(self.path),
+            key="expression",
+            sources=(self.path,),
+            threads=threads,
+            precision=precision,
+            device=device,
+            cache_dir=cache_dir,
+        )
+        shape, outputs = self._network.input_shape, self._network.output_names
+        if len(shape) != 4 or shape[1] != 1 or shape[2] != shape[3] or shape[2] < 1 or outputs != ["probabilities"]:
+            raise ModelError(
+                f"{self.path} is not an expression network: expected input (N, 1, S, S) and output 'probabilities', "
+                f"got {shape} and {outputs}"
+            )
+        self.size: int = shape[2]
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in: "f32" or "bf16"."""
+        return self._network.precision
+
+    def classify(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities (N, 7), rows summing to 1, of grey crops (N, S, S) uint8 as `models.crop.cut` makes them.
+
+        N may be 0. Raises ValueError for another shape or type.
+        """
+        if faces.ndim != 3 or faces.shape[1:] != (self.size, self.size) or faces.dtype != np.uint8:
+            raise ValueError(
+                f"expected grey faces (N, {self.size}, {self.size}) uint8, got {faces.shape} {faces.dtype}; "
+                f"cut them with models.crop.cut(…, size={self.size})"
+            )
+        probabilities = np.empty((len(faces), len(LABELS)), dtype=np.float32)
+        for first in range(0, len(faces), LARGEST_BATCH):
+            part = faces[first : first + LARGEST_BATCH, None].astype(np.float32) * np.float32(1 / 255)
+            probabilities[first : first + len(part)] = self._network(part)[0]
+        return probabilities

@@ -1,0 +1,131 @@
+"""From a training run to the files that ship: the ONNX graph and weights to start the next run from.
+
+The graph holds normalization, network, calibration temperature and softmax. Batch normalization is folded into the
+convolutions and weights are stored in half precision, which halves the file; the run-time widens them when it compiles.
+"""
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.train import data as fer
+from models.train.config import RunConfig
+from models.train.fit import logits_of
+from models.train.metrics import best_temperature
+from models.train.network import ExpressionNet
+
+INPUT_NAME = "face"
+OUTPUT_NAME = "probabilities"
+
+
+class _HalfConvolution(nn.Module):
+    """A convolution whose weights are kept in half precision and computed with in single."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Buffer(convolution.weight.detach().half())
+        self.bias = nn.Buffer(convolution.bias.detach().clone()) if convolution.bias is not None else None
+        self.stride, self.padding = convolution.stride, convolution.padding
+
+    def forward(self, features: Tensor) -> Tensor:
+        padding = (int(self.padding[0]), int(self.padding[1]))
+        return functional.conv2d(features, self.weight.float(), self.bias, self.stride, padding)
+
+
+class _Graph(nn.Module):
+    """What the file computes: faces (N, 1, S, S), grey 0..1, to calibrated probabilities (N, 7)."""
+
+    def __init__(self, network: ExpressionNet, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, faces: Tensor) -> Tensor:
+        return torch.softmax(self.network(faces) / self.temperature, dim=1)
+
+
+def averaged_network(state: dict[str, Any]) -> tuple[ExpressionNet, RunConfig]:
+    """The network of a checkpoint with its averaged weights, ready for evaluation, and the settings of its run."""
+    config = RunConfig.model_validate(state["config"])
+    network = ExpressionNet(config.widths, config.depths, config.dropout)
+    network.load_state_dict(state["average"])
+    return network.eval(), config
+
+
+def folded(network: ExpressionNet) -> ExpressionNet:
+    """A copy that computes the same without batch normalization and keeps its convolutions in half precision."""
+    network = copy.deepcopy(network).eval()
+    network.stem[0], network.stem[1] = _fused(network.stem[0], network.stem[1]), nn.Identity()
+    for block in network.blocks:
+        for number in "12":
+            fused = _fused(getattr(block, f"conv{number}"), getattr(block, f"norm{number}"))
+            setattr(block, f"conv{number}", fused)
+            setattr(block, f"norm{number}", nn.Identity())
+        if isinstance(block.shortcut, nn.Sequential):
+            pool, projection, norm = block.shortcut
+            block.shortcut = nn.Sequential(pool, _fused(projection, norm))
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                setattr(module, name, _HalfConvolution(child))
+    return network
+
+
+def _fused(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    return fuse_conv_bn_eval(convolution, norm)
+
+
+def write_onnx(network: ExpressionNet, temperature: float, size: int, path: Path) -> None:
+    """Write the shipped graph for faces of (N, 1, size, size)."""
+    graph = _Graph(folded(network), temperature).eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # The newer exporter needs two more packages and gives the same graph.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            graph,
+            (torch.zeros(1, 1, size, size),),
+            path,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_axes={INPUT_NAME: {0: "faces"}, OUTPUT_NAME: {0: "faces"}},
+            opset_version=17,
+            do_constant_folding=False,
+            dynamo=False,
+        )
+
+
+def export(run: Path, data: Path, onnx: Path, start: Path | None = None) -> float:
+    """Write the averaged weights of a run as ONNX, calibrated on the validation split; gives the temperature.
+
+    A neighbour ``.json`` tells the temperature and the settings of the run. With ``start`` also writes the weights, in
+    half precision, for ``fit --start``.
+    """
+    checkpoint = run / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint} does not exist; --run must be the directory of a training run")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    network, config = averaged_network(state)
+    validation = fer.load(data / "fer_val.npz")
+    validation = validation.select(validation.judgeable())
+    temperature = best_temperature(logits_of(network, validation.images, config.size), validation.truth())
+    write_onnx(network, temperature, config.size, onnx)
+    card = {
+        "temperature": temperature,
+        "trained_for": state["progress"],
+        "epochs": state["epoch"],
+        "run": state["config"],
+    }
+    onnx.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    if start is not None:
+        halves = {name: v.half() if v.is_floating_point() else v for name, v in network.state_dict().items()}
+        torch.save(halves, start)
+    return temperature

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 SIZE = 48
 _GRID = 4
 _ENLARGEMENT = 1.4  # hair and collar tell people apart better than the face itself does
-_COARSE = 24  # pixels: what is read of the picture for one face
+_COARSE = 16  # pixels: what is read of the picture for one face
 _COLOUR_WEIGHT = 2.0  # colour keeps better than lightness when light and pose change
 
 

@@ -13,6 +13,8 @@ Reason = Literal["small", "cut", "turned", "dark", "bright", "blurred"]
 _SIDE = 48  # pixels: the measures are taken on a face of this size, whatever its size in the picture
 # From the axis of the eyes the nose tip stands out by about as much as half the distance between the eyes.
 _NOSE_RELIEF = 1.0
+# A whole face in parts of its box's height: from eyes to mouth, the landmarks' middle below the box's, the box's width.
+_EYES_TO_MOUTH, _MIDDLE_BELOW, _WIDTH = 0.355, 0.05, 0.76
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class Quality:
     turn: float  # 0 frontal … 1 profile
     roll: float  # degrees; positive: the head leans clockwise in the picture
     brightness: float  # 0 … 1, mean of the face
-    contrast: float  # 0 … 1, spread (5th to 95th percentile) of the face
+    contrast: float  # 0 … 1, twice the standard deviation of the face: 1 is half black, half white
     edge_cut: float  # 0 … 1, how much of the face's box the picture's edge cuts off
 
 
@@ -33,12 +35,12 @@ class Limits:
     """What a face must have to be assessed."""
 
     min_size_px: float = 24.0
-    max_edge_cut: float = 0.3
+    max_edge_cut: float = 0.25
     max_turn: float = 0.62
     min_brightness: float = 0.1
     max_brightness: float = 0.92
     min_contrast: float = 0.06
-    min_sharpness: float = 0.2
+    min_sharpness: float = 0.28
 
 
 def assess(picture: NDArray[np.uint8], box: ArrayLike, landmarks: ArrayLike) -> Quality:
@@ -54,17 +56,17 @@ def assess(picture: NDArray[np.uint8], box: ArrayLike, landmarks: ArrayLike) -> 
         raise ValueError(
             f"the box at {x:.1f}, {y:.1f} lies outside the picture of {picture.shape[1]} × {picture.shape[0]}"
         )
-    points = np.asarray(landmarks, np.float64).reshape(5, 2)
+    points: list[list[float]] = np.asarray(landmarks, np.float64).reshape(5, 2).tolist()
     face = _face(picture[top:bottom, left:right])
-    low, high = np.percentile(face, (5, 95))
+    mean, spread = cv2.meanStdDev(face)
     turn, roll = _pose(points)
     return Quality(
         size_px=min(width, height),
         sharpness=_sharpness(face),
         turn=turn,
         roll=roll,
-        brightness=float(face.mean()) / 255,
-        contrast=float(high - low) / 255,
+        brightness=float(mean[0, 0]) / 255,
+        contrast=min(1.0, 2 * float(spread[0, 0]) / 255),
         edge_cut=_edge_cut(points, (x, y, width, height), picture.shape[1], picture.shape[0]),
     )
 
@@ -108,58 +110,64 @@ def _ramp(value: float, low: float, high: float) -> float:
 def _face(cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The face in grey at the fixed size."""
     # Large faces are thinned first: averaging a million pixels would cost more than all the rest.
-    step = max(1, min(cut.shape[:2]) // (3 * _SIDE))
-    thinned = np.ascontiguousarray(cut[::step, ::step])
-    shrinks = min(thinned.shape[:2]) > _SIDE
-    small = cv2.resize(thinned, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
-    return np.asarray(grey, np.uint8)
+    step = max(1, min(cut.shape[:2]) // (2 * _SIDE))
+    grey = cv2.cvtColor(np.ascontiguousarray(cut[::step, ::step]), cv2.COLOR_BGR2GRAY)
+    shrinks = min(grey.shape) > _SIDE
+    face = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(face, np.uint8)
 
 
 def _sharpness(face: NDArray[np.uint8]) -> float:
     """How much of the variation between neighbours a little blurring takes away (after Crété-Roffet et al., 2007)."""
-    inner = face[4:-4, 4:-4].astype(np.float32)
+    inner = face[4:-4, 4:-4]
     blurred = cv2.blur(inner, (5, 5))
     lost = total = 0.0
-    for axis in (0, 1):
-        before = np.abs(np.diff(inner, axis=axis))
-        after = np.abs(np.diff(blurred, axis=axis))
-        total += float(before.sum())
-        lost += float(np.maximum(before - after, 0).sum())
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        before = cv2.absdiff(inner[one], inner[other])
+        after = cv2.absdiff(blurred[one], blurred[other])
+        total += cv2.sumElems(before)[0]
+        lost += cv2.sumElems(cv2.subtract(before, after))[0]  # subtract stops at zero
     return lost / total if total > 0 else 0.0
 
 
-def _pose(points: NDArray[np.float64]) -> tuple[float, float]:
+def _pose(points: list[list[float]]) -> tuple[float, float]:
     """(turn, roll in degrees) from where the nose stands between the eyes and the mouth corners."""
-    eyes = points[1] - points[0]
-    roll = math.degrees(math.atan2(eyes[1], eyes[0]))
-    middle_eyes, middle_mouth = (points[0] + points[1]) / 2, (points[3] + points[4]) / 2
-    down = middle_mouth - middle_eyes
-    length = float(np.hypot(*down))
+    (left_x, left_y), (right_x, right_y), (nose_x, nose_y), (corner_x, corner_y), (other_x, other_y) = points
+    roll = math.degrees(math.atan2(right_y - left_y, right_x - left_x))
+    down_x = (corner_x + other_x - left_x - right_x) / 2
+    down_y = (corner_y + other_y - left_y - right_y) / 2
+    length = math.hypot(down_x, down_y)
     if length < 1e-6:
         return 1.0, roll
-    down = down / length
-    across = np.array([down[1], -down[0]])  # towards the eye that is right in the picture
-    spans = [abs(float((points[1] - points[0]) @ across)), abs(float((points[4] - points[3]) @ across))]
-    half = max(sum(spans) / 4, 0.02 * length)
-    aside = abs(float((points[2] - (middle_eyes + middle_mouth) / 2) @ across))
+    # Distances across the face: at right angles to the line from between the eyes to between the mouth corners.
+    across_x, across_y = down_y / length, -down_x / length
+    eyes = abs((right_x - left_x) * across_x + (right_y - left_y) * across_y)
+    mouth = abs((other_x - corner_x) * across_x + (other_y - corner_y) * across_y)
+    middle_x = (left_x + right_x + corner_x + other_x) / 4
+    middle_y = (left_y + right_y + corner_y + other_y) / 4
+    aside = abs((nose_x - middle_x) * across_x + (nose_y - middle_y) * across_y)
+    half = max((eyes + mouth) / 4, 0.02 * length)
     return min(1.0, math.atan2(aside, half * _NOSE_RELIEF) / (math.pi / 2)), roll
 
 
-def _edge_cut(points: NDArray[np.float64], box: tuple[float, float, float, float], width: int, height: int) -> float:
+def _edge_cut(points: list[list[float]], box: tuple[float, float, float, float], width: int, height: int) -> float:
     """The part of the whole face outside the picture, judged by the landmarks: a detector's box ends at the edge."""
     x, y, box_width, box_height = box
-    middle = points.mean(axis=0)
-    span = float(np.hypot(*((points[3] + points[4]) / 2 - (points[0] + points[1]) / 2)))
-    # On whole faces eyes and mouth lie 0.355 of the box's height apart, their middle 0.05 of it below the box's middle.
-    whole_height = max(box_height, span / 0.355)
-    whole_width = max(box_width, 0.76 * whole_height)
-    center_x, center_y = float(middle[0]), float(middle[1]) - 0.05 * whole_height
     margin = 1.0  # a box that ends a pixel before the edge is not cut
-    left = center_x - whole_width / 2 if x <= margin else x
-    right = center_x + whole_width / 2 if x + box_width >= width - margin else x + box_width
-    top = center_y - whole_height / 2 if y <= margin else y
-    bottom = center_y + whole_height / 2 if y + box_height >= height - margin else y + box_height
-    whole = max(right - left, 1.0) * max(bottom - top, 1.0)
-    shown = max(0.0, min(right, width) - max(left, 0)) * max(0.0, min(bottom, height) - max(top, 0))
-    return min(1.0, max(0.0, 1.0 - shown / whole))
+    at_left, at_right = x <= margin, x + box_width >= width - margin
+    at_top, at_bottom = y <= margin, y + box_height >= height - margin
+    if not (at_left or at_right or at_top or at_bottom):
+        return 0.0
+    eyes_x, eyes_y = (points[0][0] + points[1][0]) / 2, (points[0][1] + points[1][1]) / 2
+    mouth_x, mouth_y = (points[3][0] + points[4][0]) / 2, (points[3][1] + points[4][1]) / 2
+    whole_height = max(box_height, math.hypot(mouth_x - eyes_x, mouth_y - eyes_y) / _EYES_TO_MOUTH)
+    whole_width = max(box_width, _WIDTH * whole_height)
+    center_x = (2 * eyes_x + points[2][0] + 2 * mouth_x) / 5
+    center_y = (2 * eyes_y + points[2][1] + 2 * mouth_y) / 5 - _MIDDLE_BELOW * whole_height
+    left = center_x - whole_width / 2 if at_left else x
+    right = center_x + whole_width / 2 if at_right else x + box_width
+    top = center_y - whole_height / 2 if at_top else y
+    bottom = center_y + whole_height / 2 if at_bottom else y + box_height
+    shown_x = max(0.0, min(right, width) - max(left, 0.0)) / max(right - left, 1.0)
+    shown_y = max(0.0, min(bottom, height) - max(top, 0.0)) / max(bottom - top, 1.0)
+    return min(1.0, max(0.0, 1.0 - shown_x * shown_y))

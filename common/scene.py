@@ -146,29 +146,27 @@ def _panel(
 
 
 def _beside(places: Layout, window: Window, face: Face, wide: int, high: int) -> Rect:
-    """Return a place for the panel in the upper right corner, or the left one if the face would be covered there."""
+    """Return that corner for the panel where it covers least of the faces and tabs, above all of its own face."""
     gap = places.unit
-    right, left = Rect(places.width - wide - gap, gap, wide, high), Rect(gap, gap, wide, high)
-    drawn = window.drawn.get(face.track)
-    was_left = window.panel_was is not None and window.panel_was.x == left.x
-    if drawn is None:
-        return left if was_left else right
+    right, below = places.width - wide - gap, places.status.y - high - gap
+    corners = [Rect(x, y, wide, high) for y in (gap, max(gap, below)) for x in (right, gap)]
+    costs = []
+    for rank, corner in enumerate(corners):
+        cost = 0.02 * rank * wide * high
+        for track, drawn in window.drawn.items():
+            weight = 10 if track == face.track else 1
+            cost += weight * (_shared(corner, drawn.box, gap) + _shared(corner, drawn.tab, gap))
+        if window.panel_was is not None and _shared(corner, window.panel_was, 0) > 0:
+            cost -= 0.2 * wide * high  # a panel that jumps about is hard to read
+        costs.append(cost)
+    return corners[costs.index(min(costs))]
 
-    def covers(panel: Rect) -> bool:
-        return any(_meet(panel, part, gap) for part in (drawn.box, drawn.tab))
 
-    # It stays where it was as long as it can: a panel that jumps about is hard to read.
-    wished = (left, right) if was_left else (right, left)
-    return wished[1] if covers(wished[0]) and not covers(wished[1]) else wished[0]
-
-
-def _meet(one: Rect, other: Rect, gap: int) -> bool:
-    return (
-        one.x - gap < other.x + other.width
-        and other.x < one.x + one.width + gap
-        and one.y - gap < other.y + other.height
-        and other.y < one.y + one.height + gap
-    )
+def _shared(panel: Rect, other: Rect, gap: int) -> int:
+    """Return how many square pixels a panel, with a gap around it, and another rectangle have in common."""
+    wide = min(panel.x + panel.width + gap, other.x + other.width) - max(panel.x - gap, other.x)
+    high = min(panel.y + panel.height + gap, other.y + other.height) - max(panel.y - gap, other.y)
+    return max(0, wide) * max(0, high)
 
 
 def _help(canvas: NDArray[np.uint8], places: Layout) -> None:

@@ -35,6 +35,7 @@ _ACTIONS: dict[str, Action] = {
 _TAB, _ESC = 9, 27
 
 STALE_S = 1.0  # a picture this old no longer passes for live
+PATIENCE_S = 10.0  # after which waiting needs a hint what to do
 NOTICE_S = 5.0
 GONE_S = 10.0  # a selected face that was not seen this long is let go
 _RATE_S = 2.0
@@ -192,7 +193,8 @@ class Window:
             return Trouble(f"offline for {words.clock(now - self._since[self.shown])}", state.reason)
         if self.result is None or not self._arrivals:
             waited = now - self._began
-            return Trouble("waiting for pictures…", f"{self.shown}, for {words.clock(waited)}" if waited > 3 else None)
+            long = f"none for {words.clock(waited)}: see python launch.py status" if waited > PATIENCE_S else None
+            return Trouble("waiting for pictures…", long)
         silent = now - self._arrivals[-1]
         if state is not None and state.state == "stalled":
             return Trouble(f"picture stalled {_seconds(max(silent, now - self._since[self.shown]))}", state.reason)
@@ -204,7 +206,7 @@ class Window:
         """Return the status line's parts: camera, frames/s, latency, faces; or camera and what is wrong."""
         trouble = self.trouble(now)
         if trouble is not None:
-            headline = trouble.headline + (f" – {trouble.reason}" if trouble.reason and self.result else "")
+            headline = trouble.headline + (f" – {trouble.reason}" if trouble.reason else "")
             return [self.shown, words.one_line(headline)]
         assert self.result is not None  # no trouble means that there is a picture
         parts = [self.shown, f"{self.rate(now):.0f}/s", f"{self.result.latency_ms:.0f} ms"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -134,7 +135,7 @@ class DisplayStage(Stage):
             if action is not None:
                 self._act(action, now)
             key = cv2.pollKey()
-        if self._is_open and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+        if self._is_open and not _on_screen():
             self._is_open = False  # its frame's × was clicked
             self.finished = True
 
@@ -187,6 +188,13 @@ class DisplayStage(Stage):
         self._window.dirty, self._drawn_at, self._size = False, now, size
 
 
+def _on_screen() -> bool:
+    try:
+        return bool(cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1)
+    except cv2.error:
+        return False  # Qt: with its last window, all that OpenCV could ask is gone
+
+
 def _told(action: Action, camera: str, answer: Reply | NoAnswer) -> str:
     """Return what to say about the outcome of a request."""
     if isinstance(answer, NoAnswer):
@@ -194,7 +202,8 @@ def _told(action: Action, camera: str, answer: Reply | NoAnswer) -> str:
     if not answer.ok:
         return answer.error or f"{action}: it could not be done, and no reason came"
     if action == "snapshot":
-        return f"saved {answer.result.get(camera)}.jpg"
+        kept = Path(str(answer.result.get(camera)))
+        return f"saved {kept.name}.jpg in {kept.parent}"
     return f"{camera} shows {answer.result.get('source', action)}"
 
 

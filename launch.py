@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from common.stage import StageError, set_up_logging
 
     set_up_logging(arguments.verbose)
+    logging.getLogger("filelock").setLevel(logging.WARNING)
     command: Callable[[argparse.Namespace], int] = arguments.function
     try:
         return command(arguments)
@@ -89,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     analyse.add_argument("--out", type=Path, required=True, metavar="FILE", help="results: .csv, .jsonl or .parquet")
     analyse.add_argument("--annotated", type=Path, metavar="FILE", help="a copy with boxes and words, .mp4")
     analyse.add_argument("--workers", metavar="POOL=N,…", help="as above")
+    analyse.add_argument("--force", action="store_true", help="replace files that exist")
     analyse.set_defaults(function=_analyse)
     snapshot = commands.add_parser("snapshot", parents=[everywhere], help="keep what a camera of a running Mien shows")
     snapshot.add_argument("--camera", metavar="NAME", help="needed when there are several")

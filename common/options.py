@@ -47,6 +47,10 @@ def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lamb
     config = load(getattr(arguments, "config", None), overrides=overrides_of(arguments))
     source, camera = getattr(arguments, "source", None), getattr(arguments, "camera", None)
     cameras = dict(config.cameras)
+    if source is None and camera is not None and camera not in cameras:
+        raise ConfigError(
+            f"--camera {camera}: no such camera is configured; there are {', '.join(cameras)} (--source makes a new one)"
+        )
     if source is None and "cameras" not in config.model_fields_set:
         index = find_webcam()
         source = "demo" if index is None else f"webcam:{index}"
@@ -57,11 +61,6 @@ def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lamb
         camera = camera or next(iter(cameras))
         cameras = {camera: cameras.get(camera, CameraConfig()).model_copy(update={"source": source})}
     elif camera is not None:
-        if camera not in cameras:
-            raise ConfigError(
-                f"--camera {camera}: no such camera is configured; there are {', '.join(cameras)} "
-                "(--source makes a new one)"
-            )
         cameras = {camera: cameras[camera]}
     for name, settings in cameras.items():
         try:

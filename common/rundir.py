@@ -103,6 +103,6 @@ def attached(config: Config) -> Config:
     """
     path = config.run_dir / CONFIG_FILE
     try:
-        return load(path) if path.is_file() else config
+        return load(path, environment={}) if path.is_file() else config
     except ConfigError:
         return config  # it has just ended

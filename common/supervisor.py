@@ -61,6 +61,7 @@ class Supervisor:
         host = "".join(c if c.isalnum() or c == "-" else "-" for c in network.gethostname())[:32] or "host"
         self._writer = NewsWriter(config, f"supervisor.{host}.{os.getpid()}")
         self._turned_at = time.monotonic()
+        self._stopped = False
 
     def run(self, stop: threading.Event, *, duration_s: float | None = None) -> int:
         """Start all, keep them running until ``stop`` is set, the time is over or the work is done, and end all.
@@ -96,7 +97,10 @@ class Supervisor:
             self._publish("running")
 
     def stop(self) -> None:
-        """End every child: ask all, wait 2 s for all together, kill the rest. Nothing of them is left after this."""
+        """End every child: ask all, wait 2 s for all together, kill the rest. Stopping twice is allowed."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._publish("stopping")
         alive = [child for child in self.children if child.pid is not None]
         for child in alive:

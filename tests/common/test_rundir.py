@@ -1,0 +1,95 @@
+"""The run directory is this user's alone, holds one run at a time, and is empty afterwards."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.config import Config, load
+from common.rundir import RunDir, RunDirError, attached
+from tests.conftest import ROOT, stage_environment
+
+
+@pytest.fixture
+def fresh(config: Config) -> Config:
+    """``config`` with a run directory that does not exist yet."""
+    return Config.model_validate({**config.model_dump(), "run_dir": config.run_dir / "run"})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_it_is_made_for_this_user_alone(fresh: Config) -> None:
+    with RunDir(fresh):
+        assert stat.S_IMODE(fresh.run_dir.stat().st_mode) == 0o700
+
+
+def test_it_holds_the_configuration_while_the_run_lasts_and_nothing_after(fresh: Config) -> None:
+    with RunDir(fresh) as place:
+        assert load(place.config_file, environment={}) == fresh
+        (fresh.run_dir / "frames").touch()  # as a killed conductor leaves its socket
+    assert list(fresh.run_dir.iterdir()) == []
+
+
+def test_a_second_run_is_refused_and_told_whose_it_is(fresh: Config) -> None:
+    with RunDir(fresh):
+        code = (
+            "import sys; from pathlib import Path; from common.config import load; "
+            "from common.rundir import RunDir; RunDir(load(Path(sys.argv[1]), environment={})).__enter__()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(fresh.run_dir / "config.json")],
+            env=stage_environment(), cwd=ROOT, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert f"another Mien is running (process {os.getpid()}) in {fresh.run_dir}" in done.stderr
+        assert "--run-dir" in done.stderr
+    with RunDir(fresh):
+        pass  # free again
+
+
+def test_what_a_killed_run_left_is_cleared(fresh: Config) -> None:
+    fresh.run_dir.mkdir(mode=0o700)
+    for name in ("jobs", "pid", "config.json", "lock"):
+        (fresh.run_dir / name).write_text("old")
+    with RunDir(fresh):
+        assert not (fresh.run_dir / "jobs").exists()
+        assert (fresh.run_dir / "pid").read_text() == str(os.getpid())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file owners")
+def test_somebody_elses_directory_is_refused(fresh: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh.run_dir.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: fresh.run_dir.stat().st_uid + 1)
+    with pytest.raises(RunDirError, match=r"belongs to another user .* --run-dir"), RunDir(fresh):
+        pass
+    assert list(fresh.run_dir.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_a_directory_that_others_can_write_to_is_refused(fresh: Config) -> None:
+    fresh.run_dir.mkdir()
+    fresh.run_dir.chmod(0o777)
+    with pytest.raises(RunDirError, match="other users can write"), RunDir(fresh):
+        pass
+
+
+def test_a_link_or_a_file_in_its_place_is_refused(fresh: Config, tmp_path: Path) -> None:
+    fresh.run_dir.symlink_to(tmp_path)
+    with pytest.raises(RunDirError, match="not a directory"), RunDir(fresh):
+        pass
+    fresh.run_dir.unlink()
+    fresh.run_dir.write_text("")
+    with pytest.raises(RunDirError, match="not a directory"), RunDir(fresh):
+        pass
+
+
+def test_commands_find_the_run_that_goes_on(fresh: Config) -> None:
+    asked = Config(run_dir=fresh.run_dir)
+    assert attached(asked) is asked
+    with RunDir(fresh):
+        assert attached(asked).endpoints == fresh.endpoints
+    assert attached(asked) is asked

@@ -103,7 +103,7 @@ ACTORS = (
     Actor("happy", 50, _walking(350, 215, FRONT - 66, 148, 0.0)),
     Actor("hiker", 51, _walking(360, 225, FRONT - 54, 166, 0.5)),
     Actor("man", 52, _standing(770, FRONT - 62, 158, 26, 0.2)),
-    Actor("woman", 53, _standing(1085, FRONT - 24, 196, 10, 0.7)),
+    Actor("woman", 53, _standing(1085, FRONT - 24, 176, 10, 0.7)),
 )
 CLIPS = {"woman": (375, 750), "man": (72, 150)}  # frames; after how many it begins again (to and fro)
 TURN_BEGINS_S, TURN_ENDS_S, TURN_TAKES_S = 9.0, 14.0, 1.6

@@ -49,10 +49,14 @@ class Socket:
             zmq.MAXMSGSIZE: channel.max_bytes,
             zmq.RECONNECT_IVL: 50,
             zmq.RECONNECT_IVL_MAX: 1000,
-            # A peer that vanished without a word (cable, power, a stopped process) is noticed: its subscription ends.
-            zmq.HEARTBEAT_IVL: 1000,
-            zmq.HEARTBEAT_TIMEOUT: 3000,
         }
+        if role in ("push", "pull"):
+            # No heartbeats: who waits with a full queue reads no pings either, would be taken for dead, and what was on
+            # its way would be lost. The system notices a vanished peer, only later.
+            options |= {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 10, zmq.TCP_KEEPALIVE_INTVL: 5}
+        else:
+            # A peer that vanished without a word (cable, power, a stopped process) is noticed: its subscription ends.
+            options |= {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000}
         if role == "push":
             options[zmq.IMMEDIATE] = 1  # nothing is queued for a peer that is not there
         try:

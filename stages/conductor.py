@@ -77,7 +77,8 @@ class Conductor(Stage):
         self._thinking.tick(now)
         self._archive_waiting()
         self._take_or_leave()
-        if self.config.every_frame and not self._waiting and self._ended >= set(self.config.cameras):
+        # Whoever keeps an archive ends the run itself, once all of it has arrived there.
+        if self.config.every_frame and self._archive is None and self._ended >= set(self.config.cameras):
             self.finished = True
 
     def wait_ms(self) -> float:

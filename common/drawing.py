@@ -131,7 +131,7 @@ def tab_of(face: Face, unit: int, limit: int) -> NDArray[np.uint8]:
 @lru_cache(maxsize=256)
 def _tab(name: str, known: bool, word: str, colour: Colour | None, unit: int, limit: int) -> NDArray[np.uint8]:
     pad, gap, mark = max(3, unit // 3), max(4, unit // 2), max(5, round(unit * 0.55))
-    height = line_height(unit) + 2 * max(1, unit // 8)
+    height = line_height(unit) + 2 * (unit // 12)
     around = 2 * pad + (mark + gap if colour else 0) + (gap if name else 0)
     word = fitted(word, unit, max(unit, limit - around))
     word_pixels = patch(word, unit, INK, GROUND)

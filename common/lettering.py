@@ -8,6 +8,7 @@ system. A letter that no font has becomes a small square.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -35,7 +36,11 @@ log = logging.getLogger(__name__)
 
 def line_height(size: int) -> int:
     """Return the height in pixels of a line of text of this size."""
-    return max(1, round(size * 1.3))
+    return _baseline(size) + math.ceil(size * 0.3)
+
+
+def _baseline(size: int) -> int:
+    return math.ceil(size * 1.1)  # room above for a capital's accent
 
 
 @lru_cache(maxsize=512)
@@ -108,7 +113,7 @@ def _by_opencv(text: str, size: int, weight: int) -> NDArray[np.uint8]:
     height = line_height(size)
     room = np.zeros((height, (len(text) + 2) * size * 2, 1), np.uint8)
     # On one-channel pictures too, the text's colour is given as three or four numbers.
-    (end, _), _ = cv2.putText(room, text, (0, round(size * 1.02)), (255, 255, 255), _face(), size, weight)
+    (end, _), _ = cv2.putText(room, text, (0, _baseline(size)), (255, 255, 255), _face(), size, weight)
     return np.ascontiguousarray(room[:, : max(1, end), 0])
 
 
@@ -147,7 +152,7 @@ def _by_pillow(text: str, size: int) -> NDArray[np.uint8] | None:
         return None
     font = _font(path, size)
     room = Image.new("L", (max(1, round(font.getlength(text))), line_height(size)))
-    ImageDraw.Draw(room).text((0, round(size * 1.02)), text, fill=255, font=font, anchor="ls")
+    ImageDraw.Draw(room).text((0, _baseline(size)), text, fill=255, font=font, anchor="ls")
     return np.asarray(room)
 
 

@@ -106,7 +106,7 @@ def _panel(
     canvas: NDArray[np.uint8], places: Layout, window: Window, face: Face, here: bool, now: float
 ) -> Rect | None:
     unit, room = places.unit, places.status.y
-    pad, row = unit, round(unit * 1.55)
+    pad, row = unit, round(unit * 1.6)
     expression = face.expression
     shares = expression.smoothed or expression.probabilities
     bars = here and expression.status == "ok" and shares is not None

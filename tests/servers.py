@@ -1,4 +1,4 @@
-"""Real servers and a real screen for the tests: RTSP (GStreamer), HTTP MJPEG, X11. Each its own process, to be killed."""
+"""Real servers and a real screen for the tests: RTSP (GStreamer), HTTP MJPEG, X11. Each a process of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-
-import pytest
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # GStreamer's bindings belong to the system's Python
 PACKAGES = (
@@ -48,11 +46,11 @@ class Server:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 assert self.process.stderr
-                pytest.fail(f"{self.command} ended: {self.process.stderr.read().decode()}\n{need_text()}")
+                raise AssertionError(f"{self.command} ended: {self.process.stderr.read().decode()}\n{need_text()}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             select.select([], [], [], 0.02)
-        pytest.fail(f"{self.command} does not listen on port {self.port}")
+        raise AssertionError(f"{self.command} does not listen on port {self.port}")
 
     def kill(self) -> None:
         """kill -9."""
@@ -132,7 +130,7 @@ def need(program: str) -> str:
     """The path of a program; fails the test when it is not installed."""
     found = shutil.which(program)
     if not found:
-        pytest.fail(f"{program} is missing. {need_text()}")
+        raise AssertionError(f"{program} is missing. {need_text()}")
     return found
 
 

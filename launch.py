@@ -91,8 +91,6 @@ def parser() -> argparse.ArgumentParser:
     analyse.add_argument("--out", type=Path, required=True, metavar="FILE", help="results: .csv, .jsonl or .parquet")
     analyse.add_argument("--annotated", type=Path, metavar="FILE", help="a copy with boxes and words, .mp4")
     analyse.add_argument("--workers", metavar="POOL=N,…", help="as above")
-    analyse.add_argument("--force", action="store_true", help="replace files that exist")
-    analyse.add_argument("--force", action="store_true", help="replace files that are there already")
     analyse.set_defaults(function=_analyse)
     snapshot = commands.add_parser("snapshot", parents=[everywhere], help="keep what a camera of a running Mien shows")
     snapshot.add_argument("--camera", metavar="NAME", help="needed when there are several")

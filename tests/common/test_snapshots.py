@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from common import jpeg, snapshots
+from common.config import Config, StorageConfig
+from common.drawing import annotate
+from common.messages import Result
+from common.snapshots import SnapshotError
+from tests.conftest import ROOT, stage_environment
+from tests.showing import five, photo
+
+PICTURE = jpeg.encode(photo(640, 360), 80)
+SHOWN = five(640, 360)
+DRAWN = jpeg.encode(annotate(photo(640, 360), SHOWN), 90)
+
+# Run in a name space of its own, where a tiny disk can be mounted without anybody else seeing it.
+IN_A_TINY_DISK = """
+import errno, os, sys
+from pathlib import Path
+from common import snapshots
+from tests.common.test_snapshots import PICTURE, DRAWN, SHOWN
+target = Path(sys.argv[1])
+try:
+    snapshots.write(target, SHOWN, PICTURE, DRAWN)
+except snapshots.SnapshotError as error:
+    print(error)
+else:
+    print("kept")
+print(sorted(os.listdir(target)))
+"""
+
+
+def test_a_snapshot_is_three_files_that_say_what_was_seen(tmp_path: Path) -> None:
+    kept = snapshots.write(tmp_path / "new" / "folder", SHOWN, PICTURE, DRAWN)
+    picture, annotated, told = snapshots.paths(kept)
+    assert kept.name == "cam0-20260921T141320.123Z-7"
+    assert picture.read_bytes() == PICTURE
+    assert cv2.imread(str(annotated)).shape == (360, 640, 3)
+    assert Result.model_validate_json(told.read_text()) == SHOWN
+    assert json.loads(told.read_text())["faces"][2]["identity"]["name"] == "张伟"
+    assert sorted(path.name for path in kept.parent.iterdir()) == sorted(
+        path.name for path in (picture, annotated, told)
+    )
+
+
+def test_the_same_picture_twice_is_one_snapshot(tmp_path: Path) -> None:
+    for _ in range(2):
+        snapshots.write(tmp_path, SHOWN, PICTURE, DRAWN)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_json_comes_last_and_a_failure_in_between_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    replace = snapshots.os.replace
+
+    def failing(source: Path, target: Path) -> None:
+        order.append(target.name)
+        if target.suffix == ".json":
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(snapshots.os, "replace", failing)
+    with pytest.raises(SnapshotError, match="Input/output error"):
+        snapshots.write(tmp_path, SHOWN, PICTURE, DRAWN)
+    assert [name.rsplit("-", 1)[1] for name in order] == ["7.jpg", "7.annotated.jpg", "7.json"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_is_left(tmp_path: Path) -> None:
+    told, left = _on_a_disk(tmp_path, "size=64k")
+    assert "the disk is full" in told and str(tmp_path) in told
+    assert left == "[]"
+
+
+def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
+    told, left = _on_a_disk(tmp_path, "size=4m,ro")
+    assert "the disk is read-only" in told and str(tmp_path) in told
+    assert left == "[]"
+
+
+def test_a_disk_with_room_is_written_to(tmp_path: Path) -> None:
+    told, left = _on_a_disk(tmp_path, "size=4m")
+    assert told == "kept" and left.count("cam0-") == 3
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SnapshotError, match="is a file, not a folder"):
+        snapshots.write(tmp_path / "file" / "snapshots", SHOWN, PICTURE, DRAWN)
+    with pytest.raises(SnapshotError, match="a file of that name where the folder should be"):
+        snapshots.write(tmp_path / "file", SHOWN, PICTURE, DRAWN)
+
+
+def test_snapshots_are_kept_in_the_data_directory_unless_set_otherwise(tmp_path: Path) -> None:
+    assert snapshots.folder(Config(storage=StorageConfig(data_dir=tmp_path))) == tmp_path / "snapshots"
+    elsewhere = StorageConfig(data_dir=tmp_path, snapshot_dir=tmp_path / "there")
+    assert snapshots.folder(Config(storage=elsewhere)) == tmp_path / "there"
+
+
+def test_a_camera_that_is_not_configured_is_refused_at_once() -> None:
+    with pytest.raises(SnapshotError, match="no camera 'cam7'; configured: cam0"):
+        snapshots.take(Config(), "cam7")
+
+
+def _on_a_disk(folder: Path, options: str) -> tuple[str, str]:
+    """Write a snapshot onto a real file system of its own; return what was told and what is left there."""
+    assert sys.platform == "linux", "the tiny disk is made with Linux's name spaces"
+    command = 'mount -t tmpfs -o "$1" tmpfs "$2" && exec "$3" -c "$4" "$2"'
+    done = subprocess.run(
+        [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            command,
+            "sh",
+            options,
+            folder,
+            sys.executable,
+            IN_A_TINY_DISK,
+        ],
+        cwd=ROOT,
+        env=stage_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told, left = done.stdout.strip().rsplit("\n", 1)
+    return told, left

@@ -145,7 +145,10 @@ class Tracker:
             rivals = [
                 other
                 for other in np.flatnonzero(np.isfinite(score[:, column]))
-                if other not in taken and score[row, column] - score[other, column] < 0.5
+                # Who was seen since the other was lost goes on; in doubt are only two who were there at the same time.
+                if other not in taken
+                and score[row, column] - score[other, column] < 0.5
+                and tracks[other].seen_s >= tracks[row].seen_s
             ]
             if all(alike[row, column] - alike[other, column] >= limits.clearly for other in rivals):
                 settled.append((column, tracks[row]))

@@ -76,6 +76,14 @@ def test_two_who_look_alike_and_overlap_get_new_ids_rather_than_each_others() ->
     assert track is not None and track.id == 3
 
 
+def test_a_track_that_was_lost_does_not_beget_new_ids_for_ever() -> None:
+    tracker = Tracker()
+    for k in range(10):
+        see(tracker, k / RATE, (100, 100, ANNA), (150, 100, ANNA))
+    seen = {ids(see(tracker, (10 + k) / RATE, (125, 100, ANNA)))[0] for k in range(30)}
+    assert seen == {3}
+
+
 def test_near_others_a_track_is_marked_so_that_identity_looks_again() -> None:
     tracker = Tracker()
     see(tracker, 0.0, (100, 100, ANNA), (400, 100, BERTA))

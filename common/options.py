@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from common.child import environment
+from common import probe
 from common.config import POOLS, CameraConfig, Config, ConfigError, load
 from common.sources import SourceError, parse_source, webcam_present
 
@@ -49,7 +47,8 @@ def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lamb
     cameras = dict(config.cameras)
     if source is None and camera is not None and camera not in cameras:
         raise ConfigError(
-            f"--camera {camera}: no such camera is configured; there are {', '.join(cameras)} (--source makes a new one)"
+            f"--camera {camera}: no such camera is configured; there are {', '.join(cameras)} "
+            "(--source makes a new one)"
         )
     if source is None and "cameras" not in config.model_fields_set:
         index = find_webcam()
@@ -84,14 +83,7 @@ def find_webcam() -> int | None:
         numbers = [path.name.removeprefix("video") for path in Path("/dev").glob("video[0-9]*")]
         return min(int(number) for number in numbers if number.isdigit())
     # Only opening one tells. This process stays free of OpenCV, and a driver may hang: a short-lived child asks.
-    command = [sys.executable, "-m", "common.probe", "webcam", "0"]
-    try:
-        done = subprocess.run(
-            command, env=environment(None), stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return 0 if done.returncode == 0 else None
+    return 0 if probe.ask(Config(), "webcam", "0", timeout_s=_PROBE_S).ok else None
 
 
 def _names(text: str) -> tuple[str, ...]:

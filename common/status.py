@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -61,15 +61,20 @@ class Board:
         """Take in one message."""
         known = self._heard.get(stats.sender)
         self._heard[stats.sender] = _Heard(stats, now, known.name if known else "")
-        if stats.stage != "supervisor":
-            return
-        here = _host(stats.sender)
-        by_pid = {(here, int(float(pid))): name for name, pid in _children(stats, "pid").items()}
+        for heard in list(self._heard.values()):
+            if heard.stats.stage == "supervisor":
+                self._name_children(heard.stats)
+
+    def _name_children(self, supervisor: Stats) -> None:
+        here = _host(supervisor.sender)
+        by_pid = {int(_number(pid)): name for name, pid in _children(supervisor, "pid").items()}
         for sender, heard in list(self._heard.items()):
-            name = by_pid.get((_host(sender), _pid(sender)))
+            if _host(sender) != here:
+                continue
+            name = by_pid.get(_pid(sender))
             if name is not None:
                 heard.name = name
-            elif heard.name in by_pid.values() and _host(sender) == here:
+            elif heard.name in by_pid.values():
                 del self._heard[sender]  # its successor runs under the same name
 
     @property
@@ -104,15 +109,15 @@ class Board:
                 heard_of = own[-1][1] if own else None
                 # A silent supervisor knows nothing any more; what its children say themselves counts then.
                 word = None if silent else str(state)
-                rows.append(_row(name, heard_of, now, word, int(float(restarts.get(name, 0)))))
+                rows.append(_row(name, heard_of, now, word, int(_number(restarts.get(name, 0.0)))))
         for sender, heard in self._heard.items():
             if sender not in shown:
                 rows.append(_row(sender, heard, now, None, None))
         return rows
 
-    def table(self, now: float) -> Table:
-        """Return the rows as a table for a terminal."""
-        table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    def table(self, now: float) -> Group:
+        """Return the rows as a table for a terminal, and their sum."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("process", no_wrap=True)
         table.add_column("state", no_wrap=True)
         for title in ("in/s", "out/s", "dropped", "p50 ms", "p95 ms", "MB", "cpu", "restarts", "bad"):
@@ -121,11 +126,11 @@ class Board:
         for row in rows:
             table.add_row(row.name, Text(row.state, row.style), *_figures(row))
         alive = [row.stats for row in rows if row.stats is not None and row.silent_s <= SILENT_S]
-        table.caption = (
+        total = (
             f"{len(alive)} processes, {sum(s.cpu for s in alive):.1f} cores, {sum(s.rss_mb for s in alive):.0f} MB "
-            "resident (libraries that processes share are counted in each)"
+            "resident (what processes share is counted in each)"
         )
-        return table
+        return Group(table, Text(total, "dim"))
 
 
 def show(config: Config, *, once: bool) -> int:
@@ -215,6 +220,10 @@ def _children(stats: Stats, what: str) -> dict[str, float | str]:
     """Return one figure of every child that a supervisor tells of, by the child's name."""
     end = f".{what}"
     return {key.removesuffix(end): value for key, value in stats.detail.items() if key.endswith(end)}
+
+
+def _number(value: float | str) -> float:
+    return value if isinstance(value, float) else 0.0
 
 
 def _host(sender: str) -> str:

@@ -1,0 +1,212 @@
+"""What works on this machine, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from common import media, probe
+from common.config import POOLS, Config
+from common.desktop import screen_problem
+from common.sources import webcam_present
+
+_WEBCAM_S, _SCREEN_S, _MODEL_S = 10.0, 10.0, 60.0
+_ROOM_MB = 500
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the answer.
+
+    Attributes:
+        text: what was found, and what to do if that is not well.
+        needed: the default run cannot do without it.
+    """
+
+    what: str
+    ok: bool
+    text: str
+    needed: bool = True
+
+
+def examine(config: Config) -> int:
+    """Print a line a check; return 1 when something fails that the default run needs, else 0."""
+    failed = 0
+    # Looks that take time run beside each other, in child processes; the lines come in a fixed order.
+    with ThreadPoolExecutor(4) as pool:
+        for part in [pool.submit(_listed, check, config) for check in CHECKS]:
+            for line in part.result():
+                failed += line.needed and not line.ok
+                optional = "" if line.ok or line.needed else " (not needed)"
+                print(f"{'✓' if line.ok else '✗'} {line.what}{optional}: {line.text}", flush=True)
+    print(f"{failed} of these must be put right first" if failed else "Mien can run here: python launch.py")
+    return 1 if failed else 0
+
+
+def system(config: Config) -> Iterator[Check]:
+    """The interpreter and the system."""
+    yield Check(
+        what="system", ok=True, text=f"Python {platform.python_version()}, {platform.system()} {platform.release()}"
+    )
+
+
+def cameras(config: Config) -> Iterator[Check]:
+    """Every webcam, opened."""
+    if webcam_present() is False:
+        yield Check(
+            what="webcam", ok=True, text="none here: the demo clip is shown; others: --source screen, a file, a URL"
+        )
+        return
+    numbers = sorted(
+        int(path.name.removeprefix("video"))
+        for path in Path("/dev").glob("video[0-9]*")
+        if path.name.removeprefix("video").isdigit()
+    )
+    for number in numbers or range(2):
+        found = probe.ask(config, "webcam", str(number), timeout_s=_WEBCAM_S)
+        yield Check(what=f"webcam {number}", ok=found.ok, text=found.text, needed=False)
+
+
+def screen(config: Config) -> Iterator[Check]:
+    """A screen for the window, and to take pictures of."""
+    problem = screen_problem()
+    if problem is not None:
+        yield Check(what="screen", ok=False, text=f"{problem}; the terminal shows the live table", needed=False)
+        return
+    found = probe.ask(config, "screen", timeout_s=_SCREEN_S)
+    yield Check(what="screen", ok=found.ok, text=f"a window can be shown; {found.text}", needed=False)
+
+
+def models(config: Config) -> Iterator[Check]:
+    """Every model, loaded and run once."""
+    for stage in POOLS:
+        found = probe.ask(config, "model", stage, timeout_s=_MODEL_S)
+        yield Check(what=f"{stage} model", ok=found.ok, text=found.text)
+
+
+def sample_media(config: Config) -> Iterator[Check]:
+    """The clips of the demo."""
+    folder = config.storage.data_dir / "samples"
+    missing = [name for name in media.SAMPLES if not (folder / name).is_file()]
+    if missing:
+        text = f"{len(missing)} of {len(media.SAMPLES)} files are not in {folder}; the demo fetches them when it starts"
+        yield Check(what="sample media", ok=False, text=f"{text}, or now: python -m common.media", needed=False)
+    else:
+        yield Check(what="sample media", ok=True, text=f"in {folder}")
+
+
+def ports(config: Config) -> Iterator[Check]:
+    """Addresses that a run listens on: free, ours, or whose."""
+    for channel in ("news_in", "news_out", "previews"):
+        endpoint = config.endpoint(channel)
+        if not endpoint.startswith("tcp://"):
+            continue
+        host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+        holder = _holder(host, int(port))
+        if holder is None:
+            yield Check(what=f"port {port} ({channel})", ok=True, text="free")
+            continue
+        ours = holder == "" or f"stages.{'preview' if channel == 'previews' else 'bus'}" in holder
+        text = f"in use{f' by {holder}' if holder else ''}"
+        if _running(config) and ours:
+            yield Check(what=f"port {port} ({channel})", ok=True, text="used by the Mien that is running")
+        else:
+            advice = f"end that program, or set endpoints.{channel} to another port"
+            yield Check(what=f"port {port} ({channel})", ok=False, text=f"{text}: {advice}")
+
+
+def storage(config: Config) -> Iterator[Check]:
+    """The data directory: can be written to, has room. The run directory: can be made."""
+    for what, folder, setting in (
+        ("data directory", config.storage.data_dir, "--data-dir"),
+        ("run directory", config.run_dir, "--run-dir"),
+    ):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            text = f"{folder} cannot be written to ({error.strerror or error}): choose another with {setting} DIR"
+            yield Check(what=what, ok=False, text=text)
+            continue
+        free_mb = shutil.disk_usage(existing).free / 2**20
+        text = f"{folder}, {free_mb / 1024:.1f} GB free"
+        if what == "data directory" and free_mb < _ROOM_MB:
+            yield Check(what=what, ok=False, text=f"{text}: make room, {_ROOM_MB} MB are wanted, or {setting} DIR")
+        else:
+            yield Check(what=what, ok=True, text=text)
+
+
+def processor(config: Config) -> Iterator[Check]:
+    """What computes, and how well."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_gb = psutil.virtual_memory().available / 2**30
+    yield Check(
+        what="machine", ok=cores >= 2 and memory_gb >= 1, needed=False,
+        text=f"{cores} cores, {memory_gb:.1f} GB of memory available"
+        + ("" if cores >= 2 and memory_gb >= 1 else ": two cores and 1 GB are wanted; give less with --workers"),
+    )  # fmt: skip
+    found = probe.ask(config, "processor", timeout_s=_MODEL_S)
+    flags = _flags()
+    known = f" ({', '.join(flag for flag in _FLAGS if flag in flags) or 'no AVX2'})" if flags else ""
+    yield Check(what="processor", ok=found.ok, text=found.text + known)
+    tool = shutil.which("nvidia-smi")
+    if tool is not None:
+        yield Check(what="NVIDIA GPU", ok=True, text=f"{tool} is here; used for training, inference stays on the CPU")
+
+
+CHECKS: tuple[Callable[[Config], Iterator[Check]], ...] = (
+    system, processor, cameras, screen, models, sample_media, ports, storage,
+)  # fmt: skip
+
+
+def _listed(check: Callable[[Config], Iterator[Check]], config: Config) -> list[Check]:
+    return list(check(config))
+
+
+def _flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()  # other systems do not tell this way
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return set(line.partition(":")[2].split())
+
+
+def _running(config: Config) -> bool:
+    try:
+        return psutil.pid_exists(int((config.run_dir / "pid").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return False
+
+
+def _holder(host: str, port: int) -> str | None:
+    """Return who listens there, "" if that cannot be told, None if nobody does."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as attempt:
+        if sys.platform != "win32":
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((host.strip("[]").replace("*", "0.0.0.0"), port))
+            return None
+        except OSError:
+            pass  # taken: by whom comes next
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f"process {connection.pid} ({' '.join(process.cmdline()[:4]) or process.name()})"
+    except (psutil.Error, OSError):
+        return ""  # only the administrator may ask on some systems
+    return ""

@@ -1,0 +1,125 @@
+"""The doctor looks at the real machine and says what to do about what does not work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common import doctor, probe
+from common.config import Config, DetectionConfig, StorageConfig
+from common.rundir import RunDir
+from tests.conftest import ROOT, free_ports, start_stage
+
+
+def changed(config: Config, **sections: object) -> Config:
+    return config.model_copy(update=sections)
+
+
+def one(checks: Iterator[doctor.Check], what: str) -> doctor.Check:
+    [found] = [check for check in checks if check.what.startswith(what)]
+    return found
+
+
+def test_free_ports_are_free(config: Config) -> None:
+    assert [check.text for check in doctor.ports(config)] == ["free"] * 3
+
+
+def test_a_port_in_use_is_told_with_its_holder(config: Config) -> None:
+    port = int(config.endpoints.news_out.rsplit(":", 1)[1])
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        check = one(doctor.ports(config), f"port {port}")
+    assert not check.ok and check.needed
+    assert f"process {os.getpid()}" in check.text
+    assert "set endpoints.news_out to another port" in check.text
+
+
+def test_ports_of_the_mien_that_is_running_are_well(config: Config, bus: subprocess.Popen[bytes]) -> None:
+    with RunDir(config):
+        assert all(check.ok for check in doctor.ports(config))
+
+
+def test_models_are_loaded_and_timed(config: Config) -> None:
+    check = one(doctor.models(config), "detection model")
+    assert check.ok, check.text
+    assert "ms for a 640×360 picture" in check.text
+
+
+def test_a_missing_or_damaged_model_is_named(config: Config, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.onnx"
+    check = one(doctor.models(changed(config, detection=DetectionConfig(model=missing))), "detection model")
+    assert not check.ok and str(missing) in check.text and "does not exist" in check.text
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"no network" * 100)
+    check = one(doctor.models(changed(config, detection=DetectionConfig(model=damaged))), "detection model")
+    assert not check.ok and str(damaged) in check.text
+
+
+def test_a_data_directory_that_cannot_be_made_is_told(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check = one(doctor.storage(changed(config, storage=StorageConfig(data_dir=tmp_path / "file" / "x"))), "data")
+    assert not check.ok and "--data-dir" in check.text
+
+
+def test_a_full_disk_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1 << 20))
+    check = one(doctor.storage(config), "data")
+    assert not check.ok and "make room" in check.text
+
+
+def test_missing_sample_media_are_no_failure(config: Config) -> None:
+    [check] = doctor.sample_media(config)
+    assert not check.ok and not check.needed and "python -m common.media" in check.text
+
+
+def test_no_screen_is_told_and_no_failure(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    [check] = doctor.screen(config)
+    assert not check.ok and not check.needed and "DISPLAY is not set" in check.text
+
+
+def test_a_webcam_that_is_not_there_is_found_out_in_a_child(config: Config) -> None:
+    found = probe.ask(config, "webcam", "77", timeout_s=30)
+    assert not found.ok and "webcam 77 cannot be opened" in found.text
+
+
+def test_a_look_that_hangs_or_crashes_is_a_finding(config: Config) -> None:
+    began = time.monotonic()
+    found = probe.ask(config, "processor", timeout_s=0.01)
+    assert (found.ok, found.text) == (False, "no answer within 0.01 s")
+    assert time.monotonic() - began < 5
+    found = probe.ask(config, "nonsense", timeout_s=30)
+    assert not found.ok and "exit code 1" in found.text
+
+
+def test_the_command_prints_a_line_a_check_and_fails_when_the_default_run_would(config: Config, tmp_path: Path) -> None:
+    settings = tmp_path / "mien.toml"
+    [port] = free_ports(1)
+    ends = f"news_in = 'tcp://127.0.0.1:{port}'\nnews_out = '{config.endpoints.news_out}'\n"
+    settings.write_text(
+        f"run_dir = '{config.run_dir}'\n[endpoints]\n{ends}previews = '{config.endpoints.previews}'\n"
+        f"[storage]\ndata_dir = '{tmp_path / 'data'}'\n"
+    )
+    holder = start_stage("bus", config)  # in the way of news_out, and no run of this directory's
+    try:
+        command = [sys.executable, str(ROOT / "launch.py"), "doctor", "--config", str(settings)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    finally:
+        holder.kill()
+        holder.wait()
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1, done.stdout + done.stderr
+    for what in ("system", "processor", "detection model", "identity model", "expression model", "data directory"):
+        assert any(line[:1] in "✓✗" and line[2:].startswith(what) for line in lines), what
+    assert lines[-1].endswith("must be put right first")
+    assert "Traceback" not in done.stdout + done.stderr

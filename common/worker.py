@@ -59,8 +59,9 @@ class Worker(Stage, Generic[J]):
 
     def handle(self, ready: set[Socket]) -> None:
         assert self._jobs is not None
-        while (parts := self._jobs.receive()) is not None:
-            self._take(parts)
+        parts = self._jobs.receive()
+        if parts is not None:
+            self._take(parts)  # one at a time: between two jobs the loop must see that it shall stop
         if time.monotonic() - self._said_ready >= READY_EVERY_S:
             self._say_ready()
 
@@ -93,7 +94,7 @@ class Worker(Stage, Generic[J]):
 
     def _give(self, fields: dict[str, Any], blobs: list[Any]) -> None:
         finding = self.finding_kind.model_validate({"from": self.instance, **fields})
-        if self._send(finding, blobs):
+        if self._send(finding, blobs, timeout_ms=500):
             self.meter.given += 1
         else:
             self.meter.dropped += 1
@@ -101,9 +102,9 @@ class Worker(Stage, Generic[J]):
 
     def _say_ready(self) -> None:
         self._said_ready = time.monotonic()
-        self._send(Ready(sender=self.instance, pool=self.pool, last_job=self._last_job), [])
+        self._send(Ready(sender=self.instance, pool=self.pool, last_job=self._last_job), [], timeout_ms=0)
 
-    def _send(self, message: Message, blobs: list[Any]) -> bool:
+    def _send(self, message: Message, blobs: list[Any], timeout_ms: int) -> bool:
         assert self._findings is not None
         # Without a conductor there is nobody to tell; the next one learns of this worker by its next "ready".
-        return self._findings.send([message.kind.encode(), pack(message), *blobs], timeout_ms=500)
+        return self._findings.send([message.kind.encode(), pack(message), *blobs], timeout_ms=timeout_ms)

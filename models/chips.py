@@ -3,6 +3,7 @@
 The detection worker cuts a patch (`cut_patch`), small enough to travel; the identity worker aligns it (`Aligner`).
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def cut_patch(picture: NDArray[np.uint8], box: ArrayLike) -> Patch:
     Raises ValueError when the box has no size or lies outside the picture.
     """
     x, y, width, height = (float(value) for value in np.asarray(box, np.float32))
-    if not (width > 0 and height > 0):
-        raise ValueError(f"a box must have a size, got {width} × {height}")
+    if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
+        raise ValueError(f"a box must be finite and have a size, got {x}, {y}, {width} × {height}")
     half = _PATCH_SIDE * max(width, height) / 2
     center_x, center_y = x + width / 2, y + height * (0.5 + _SQUARE_SHIFT)
     left, right = max(0, int(center_x - half)), min(picture.shape[1], int(np.ceil(center_x + half)))

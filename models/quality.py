@@ -40,7 +40,7 @@ class Limits:
     min_brightness: float = 0.1
     max_brightness: float = 0.92
     min_contrast: float = 0.06
-    min_sharpness: float = 0.28
+    min_sharpness: float = 0.26
 
 
 def assess(picture: NDArray[np.uint8], box: ArrayLike, landmarks: ArrayLike) -> Quality:
@@ -93,7 +93,7 @@ def score(quality: Quality) -> float:
     """One number, 0 to 1, by which a good crop counts more than a poor one: the product of how good each measure is."""
     parts = (
         _ramp(quality.size_px, 16.0, 112.0),
-        _ramp(quality.sharpness, 0.1, 0.6),
+        _ramp(quality.sharpness, 0.15, 0.55),
         _ramp(1.0 - quality.turn, 0.2, 0.85),
         _ramp(quality.brightness, 0.04, 0.25),
         _ramp(1.0 - quality.brightness, 0.04, 0.2),
@@ -121,13 +121,16 @@ def _sharpness(face: NDArray[np.uint8]) -> float:
     """How much of the variation between neighbours a little blurring takes away (after Crété-Roffet et al., 2007)."""
     inner = face[4:-4, 4:-4]
     blurred = cv2.blur(inner, (5, 5))
-    lost = total = 0.0
+    sharpness = 1.0
     for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         before = cv2.absdiff(inner[one], inner[other])
         after = cv2.absdiff(blurred[one], blurred[other])
-        total += cv2.sumElems(before)[0]
-        lost += cv2.sumElems(cv2.subtract(before, after))[0]  # subtract stops at zero
-    return lost / total if total > 0 else 0.0
+        total = cv2.sumElems(before)[0]
+        lost = cv2.sumElems(cv2.subtract(before, after))[0]  # subtract stops at zero
+        sharpness = min(
+            sharpness, lost / total if total > 0 else 0.0
+        )  # motion blurs one direction only: the worse one counts
+    return sharpness
 
 
 def _pose(points: list[list[float]]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ Everything that has to do with OpenVINO's settings is here: threads, precision, 
 GPU path (device "GPU", or "auto" where OpenVINO has a GPU) is untested: no machine with a GPU was at hand.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -239,4 +240,5 @@ def _store(path: Path, compiled: openvino.CompiledModel) -> None:
         log.warning(
             "the compiled network cannot be kept in %s (%s); the next start compiles it again", path.parent, error
         )
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may not be there, and the folder neither
+            temporary.unlink()

@@ -41,23 +41,23 @@ class Square:
 
 
 def face_square(
-    box: NDArray[np.floating] | tuple[float, float, float, float], landmarks: NDArray[np.floating] | None
+    box: NDArray[np.floating] | tuple[float, float, float, float],
+    landmarks: NDArray[np.floating] | None,
+    *,
+    side: float = SIDE,
 ) -> Square:
     """The square to show to the expression network.
 
     ``box`` is (x, y, w, h) in pixels, ``landmarks`` (5, 2) in pixels: the eye on the left of the picture, the
-    one on the right, nose, mouth corners; None leaves the square upright. ValueError for a box without area or numbers
-    that are not finite.
+    one on the right, nose, mouth corners; None leaves the square upright. ``side`` is in longer sides of the box, and
+    differs from what the network was trained for only to compare. ValueError for a box without area or numbers that are
+    not finite.
     """
     x, y, width, height = (float(value) for value in box)
     if not (width > 0 and height > 0):
         raise ValueError(f"a face's box needs width and height above 0 px, got {width} × {height}")
-    return Square(
-        cx=x + width / 2,
-        cy=y + height / 2,
-        side=SIDE * max(width, height),
-        angle=0.0 if landmarks is None else tilt(landmarks),
-    )
+    angle = 0.0 if landmarks is None else tilt(landmarks)
+    return Square(cx=x + width / 2, cy=y + height / 2, side=side * max(width, height), angle=angle)
 
 
 def tilt(landmarks: NDArray[np.floating]) -> float:

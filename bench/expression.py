@@ -1,0 +1,148 @@
+"""What the expression network says about the sample media, through our own detector and crop.
+
+``python -m bench.expression`` prints, for squares of several sides, turned upright by the eyes or not: how steadily the
+woman's clip is followed and what is shown in its three parts, the man's clip, the five people, and the portraits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from common import media
+from common.config import Config
+from common.expressions import EXPRESSIONS
+from common.smoothing import Smoother
+from models import crop
+from models.detector import Detections, FaceDetector
+from models.expression import ExpressionClassifier
+
+PARTS_S = {"cries": (2.0, 5.5), "looks up": (6.5, 9.5), "laughs": (10.0, 60.0)}
+PORTRAITS = ("portrait_angry.jpg", "portrait_disgusted.jpg", "portrait_happy.jpg", "portrait_surprised.jpg")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One picture and the faces the detector found in it."""
+
+    at_s: float
+    picture: NDArray[np.uint8]
+    faces: Detections
+
+
+def watch(path: Path, detector: FaceDetector, step: int) -> list[Seen]:
+    """Every ``step``-th picture of a clip with its faces."""
+    clip = cv2.VideoCapture(str(path))
+    if not clip.isOpened():
+        raise OSError(f"OpenCV cannot open {path}")
+    rate, seen, number = clip.get(cv2.CAP_PROP_FPS), [], 0
+    while clip.grab():
+        if number % step == 0:
+            good, picture = clip.retrieve()
+            if not good:
+                raise OSError(f"{path}: frame {number} cannot be decoded")
+            frame = np.asarray(picture, dtype=np.uint8)
+            seen.append(Seen(number / rate, frame, detector.detect(frame)))
+        number += 1
+    return seen
+
+
+def classify(
+    seen: Sequence[Seen], classifier: ExpressionClassifier, side: float, upright: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Times (N,) and probabilities (N, 7) of the best face of each picture that has one."""
+    with_face = [one for one in seen if len(one.faces)]
+    squares = [
+        crop.face_square(one.faces.boxes[0], one.faces.landmarks[0] if upright else None, side=side)
+        for one in with_face
+    ]
+    faces = [crop.cut(one.picture, square, classifier.size) for one, square in zip(with_face, squares, strict=True)]
+    return np.array([one.at_s for one in with_face]), classifier.classify(np.stack(faces))
+
+
+def shown(times: NDArray[np.float64], probabilities: NDArray[np.float32]) -> list[str]:
+    """The label shown at each time, as smoothed with the default settings."""
+    settings = Config().expression
+    smoother = Smoother(settle_ms=settings.settle_ms, margin=settings.margin)
+    return [str(smoother.update(float(at), row).label) for at, row in zip(times, probabilities, strict=True)]
+
+
+def shares(labels: Sequence[str]) -> str:
+    """How often each label occurs, most frequent first."""
+    return ", ".join(f"{name} {count / len(labels):.0%}" for name, count in Counter(labels).most_common(3))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench.expression", description=__doc__)
+    parser.add_argument("--model", type=Path, help="another ONNX file than the one that ships")
+    parser.add_argument("--sides", type=float, nargs="+", default=[1.0, 1.15, 1.3], help="in longer sides of the box")
+    parser.add_argument("--step", type=int, default=1, help="analyse every so many frames of the clips")
+    parser.add_argument("--timeline", action="store_true", help="also print the probabilities twice a second")
+    options = parser.parse_args()
+    console = Console()
+    console.width = max(console.width, 120)
+    cv2.setNumThreads(1)
+    detector, classifier = FaceDetector(), ExpressionClassifier(options.model)
+    woman = watch(media.sample("woman.mp4"), detector, options.step)
+    man = watch(media.sample("man.mp4"), detector, options.step)
+
+    table = Table("side", "turned", "jitter", "changes", *PARTS_S, "man's clip", title="labels shown in the clips")
+    for side in options.sides:
+        for upright in (False, True):
+            times, probabilities = classify(woman, classifier, side, upright)
+            labels = shown(times, probabilities)
+            changes = sum(before != after for before, after in itertools.pairwise(labels))
+            jitter = float(np.abs(np.diff(probabilities, axis=0)).sum(axis=1).mean() / 2)
+            parts = [
+                shares([label for at, label in zip(times, labels, strict=True) if begin <= at < end])
+                for begin, end in PARTS_S.values()
+            ]
+            runs = shown(*classify(man, classifier, side, upright))
+            order = [label for at, label in enumerate(runs) if at == 0 or runs[at - 1] != label]
+            table.add_row(
+                f"{side:.2f}", "yes" if upright else "no", f"{jitter:.3f}", str(changes), *parts, ", ".join(order)
+            )
+    console.print(table)
+    if options.timeline:
+        _print_timeline(console, *classify(woman, classifier, crop.SIDE, True))
+    _print_pictures(console, detector, classifier)
+
+
+def _print_timeline(console: Console, times: NDArray[np.float64], probabilities: NDArray[np.float32]) -> None:
+    table = Table("from s", *EXPRESSIONS, "shown", title="the woman's clip, averages of half a second")
+    labels = np.array(shown(times, probabilities))
+    for begin in np.arange(0.0, times[-1], 0.5):
+        part = (times >= begin) & (times < begin + 0.5)
+        if part.any():
+            means = (f"{mean:.2f}" for mean in probabilities[part].mean(axis=0))
+            table.add_row(f"{begin:.1f}", *means, shares(list(labels[part])))
+    console.print(table)
+
+
+def _print_pictures(console: Console, detector: FaceDetector, classifier: ExpressionClassifier) -> None:
+    table = Table("picture", "face", *EXPRESSIONS, title="pictures")
+    for name in ("five_people.jpg", *PORTRAITS):
+        picture = np.asarray(cv2.imread(str(media.sample(name)), cv2.IMREAD_COLOR), dtype=np.uint8)
+        faces = detector.detect(picture)
+        for box, landmarks in zip(faces.boxes, faces.landmarks, strict=True):
+            face = crop.cut(picture, crop.face_square(box, landmarks), classifier.size)
+            row = classifier.classify(face[None])[0]
+            best = int(row.argmax())
+            cells = (f"[bold]{p:.2f}[/]" if k == best else f"{p:.2f}" for k, p in enumerate(row))
+            table.add_row(name, f"{box[2]:.0f} × {box[3]:.0f} px", *cells)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

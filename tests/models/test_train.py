@@ -1,0 +1,255 @@
+"""Training: the rule, the draw, the schedule, and that an interrupted run goes on as if nothing had happened."""
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from common.expressions import EXPRESSIONS
+
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+
+from models.expression import ExpressionClassifier  # noqa: E402
+from models.train import config as run_config  # noqa: E402
+from models.train import data as fer  # noqa: E402
+from models.train import metrics  # noqa: E402
+from models.train.augment import Augmentation  # noqa: E402
+from models.train.evaluate import cut_all  # noqa: E402
+from models.train.export import averaged_network, export  # noqa: E402
+from models.train.fit import COLUMNS, Run, fit, logits_of, training_set  # noqa: E402
+from models.train.network import ExpressionNet  # noqa: E402
+from models.train.schedule import Schedule  # noqa: E402
+
+SETTINGS = """
+widths = [8, 16]
+depths = [1, 1]
+passes = 3
+phases = [{ until = 0.4, size = 24 }, { until = 1.0, size = 32 }]
+batch = 16
+evaluate_every = 1.0
+"""
+torch.set_num_threads(1)  # pictures this small only lose time to a second thread
+
+HAPPY, SAD, NEUTRAL = (EXPRESSIONS.index(name) for name in ("happy", "sad", "neutral"))
+
+
+def picture(kind: int, noise: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Something that a tiny network can tell apart: a bright band at a height that depends on the kind."""
+    face = 60 + 30 * noise
+    face[6 + 6 * kind : 12 + 6 * kind] += 120
+    return face.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Made-up splits of seven kinds of pictures, in the format of the real ones."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 140), ("val", 42)):
+        kinds = np.arange(count) % 7
+        votes = np.zeros((count, 10), dtype=np.uint8)
+        columns = [fer.VOTE_COLUMNS.index(EXPRESSIONS[kind]) for kind in kinds]
+        votes[np.arange(count), columns] = 9
+        votes[:, 8] = 1
+        images = np.stack([picture(kind, random.standard_normal((48, 48))) for kind in kinds])
+        np.savez(tmp_path / f"fer_{split}.npz", images=images, votes=votes, fer2013_label=kinds.astype(np.int8))
+    (tmp_path / "run.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+def fer_data(*rows: list[int]) -> fer.FerData:
+    """Data of given votes, columns as in the file."""
+    votes = np.array(rows, dtype=np.uint8)
+    path_free = votes.astype(np.int64)
+    path_free[path_free == 1] = 0
+    return fer.FerData(
+        images=np.zeros((len(votes), 48, 48), np.uint8),
+        votes=path_free[:, [fer.VOTE_COLUMNS.index(name) for name in EXPRESSIONS]],
+        other_votes=path_free[:, 7:],
+        fer2013_label=np.zeros(len(votes), np.int64),
+    )
+
+
+def test_the_rule_leaves_out_what_annotators_could_not_judge() -> None:
+    data = fer_data(
+        [0, 8, 0, 2, 0, 0, 0, 0, 0, 0],  # happy
+        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1],  # single votes only
+        [0, 0, 0, 3, 0, 0, 0, 5, 0, 0],  # contempt
+        [2, 0, 0, 0, 0, 0, 0, 0, 1, 0],  # two votes
+        [0, 0, 0, 4, 3, 0, 0, 0, 1, 1],  # sad
+    )
+    assert data.judgeable().tolist() == [True, False, False, False, True]
+    assert data.select(data.judgeable()).truth().tolist() == [HAPPY, SAD]
+
+
+def test_of_equal_votes_the_first_column_of_the_file_wins() -> None:
+    assert fer_data([5, 0, 0, 5, 0, 0, 0, 0, 0, 0]).truth().tolist() == [NEUTRAL]
+
+
+def test_votes_become_soft_targets() -> None:
+    targets = fer_data([1, 6, 0, 2, 0, 0, 0, 1, 0, 0]).targets()
+    assert targets[0, HAPPY] == pytest.approx(0.75)
+    assert targets[0, SAD] == pytest.approx(0.25)
+
+
+def test_rare_expressions_are_drawn_more_often() -> None:
+    targets = np.zeros((1000, 7), np.float32)
+    targets[:970, HAPPY] = 1
+    for kind in (k for k in range(7) if k != HAPPY):
+        targets[970 + 5 * (kind - (kind > HAPPY)) : 975 + 5 * (kind - (kind > HAPPY)), kind] = 1
+    assert fer.sampling_weights(targets, 0.0) == pytest.approx(1)
+    weights = fer.sampling_weights(targets, 1.0)
+    assert weights[:970].sum() == pytest.approx(weights[970:975].sum())
+    rows = fer.draw_epoch(weights, np.random.default_rng(0))
+    times = np.bincount(rows, minlength=1000)
+    assert (np.abs(times - weights) < 1).all()
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"fer_train\.npz"):
+        fer.load(tmp_path / "fer_train.npz")
+    np.savez(tmp_path / "fer_train.npz", images=np.zeros(3))
+    with pytest.raises(ValueError, match="lacks fer2013_label, votes"):
+        fer.load(tmp_path / "fer_train.npz")
+
+
+def test_settings_that_make_no_sense_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(SETTINGS.replace("until = 1.0", "until = 0.9"))
+    with pytest.raises(ValueError, match=r"the last at 1\.0"):
+        run_config.read(file)
+    file.write_text(SETTINGS + "bacth = 3\n")
+    with pytest.raises(ValueError, match="bacth"):
+        run_config.read(file)
+
+
+def test_the_shipped_settings_are_valid() -> None:
+    for file in (Path(run_config.__file__).parent / "configs").glob("*.toml"):
+        assert run_config.read(file).size == 64
+
+
+def test_the_schedule_spends_the_passes_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(SETTINGS)
+    schedule = Schedule(run_config.read(tmp_path / "run.toml"), images=1000)
+    sizes, rates = [], []
+    while not schedule.done:
+        sizes.append(schedule.size)
+        rates.append(schedule.learning_rate)
+        schedule.step(10, seconds=0.0)
+    cost = sum(10 * (size / 32) ** 2 for size in sizes)
+    assert cost == pytest.approx(3 * 1000, rel=0.02)
+    assert sizes == sorted(sizes)
+    assert rates.index(max(rates)) < len(rates) / 5
+    assert rates[-1] < 0.01 * max(rates)
+
+
+def test_with_a_deadline_the_schedule_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.toml").write_text(SETTINGS)
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    schedule = Schedule(run_config.read(tmp_path / "run.toml"), images=1000, deadline=1600.0)
+    step = 0
+    while not schedule.done:
+        seconds = 2.0 if 100 < step < 150 else 0.8  # a busy neighbour for a while
+        now[0] += seconds + (60 if step == 120 else 0)  # and a pause that no step sees
+        schedule.step(16, seconds)
+        step += 1
+    assert now[0] == pytest.approx(1600, abs=6)
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(data: Path) -> None:
+    settings = run_config.read(data / "run.toml")
+    train = training_set(data, settings.balance)
+    through = Run(settings, train)
+    through.one_epoch()
+    state = through.state()
+    torch.save(state, data / "between.pt")
+    through.one_epoch()
+
+    resumed = Run(settings, train)
+    resumed.restore(torch.load(data / "between.pt", weights_only=False))
+    resumed.one_epoch()
+    assert resumed.schedule.progress == through.schedule.progress
+    for name, weight in through.average.state_dict().items():
+        assert torch.equal(weight, resumed.average.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_network_is_refused(data: Path) -> None:
+    settings = run_config.read(data / "run.toml")
+    train = training_set(data, settings.balance)
+    state = Run(settings, train).state()
+    other = Run(settings.model_copy(update={"widths": (8, 24)}), train)
+    with pytest.raises(ValueError, match="another network"):
+        other.restore(state)
+
+
+def test_a_run_learns_writes_its_log_and_becomes_a_file_that_keeps_the_contract(data: Path) -> None:
+    (data / "run.toml").write_text(SETTINGS.replace("passes = 3", "passes = 12"))
+    scores = fit(data, data / "run.toml", data / "run", threads=1)
+    assert scores.accuracy > 0.6
+    with (data / "run" / "log.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert float(rows[-1][1]) == 1.0
+
+    temperature = export(data / "run", data, data / "out.onnx", data / "start.pt")
+    assert json.loads((data / "out.json").read_text())["temperature"] == temperature
+    classifier = ExpressionClassifier(data / "out.onnx")
+    network, settings = averaged_network(torch.load(data / "run" / "checkpoint.pt", weights_only=False))
+    faces = cut_all(fer.load(data / "fer_val.npz").images, settings.size)
+    expected = metrics.softmax(logits_of(network, faces, settings.size), temperature)
+    assert classifier.classify(faces) == pytest.approx(expected, abs=5e-3)
+    fit(data, data / "run.toml", data / "second", threads=1, start=data / "start.pt")
+
+
+def test_augmented_faces_stay_pictures_and_come_from_the_seed() -> None:
+    faces = torch.rand(32, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    strongest = Augmentation(light=1, sharpness=1, low_resolution=1, jpeg=1, noise=1, hand=1, patch=1)
+    once = strongest(faces, 40, torch.Generator().manual_seed(5))
+    again = strongest(faces, 40, torch.Generator().manual_seed(5))
+    assert once.shape == (32, 1, 40, 40)
+    assert torch.equal(once, again)
+    assert float(once.min()) >= 0
+    assert float(once.max()) <= 1
+
+
+def test_without_strength_augmentation_only_mirrors_and_relights() -> None:
+    column = torch.linspace(0.3, 0.7, 48)[None, None, :, None].expand(16, 1, 48, 48)
+    still = Augmentation(
+        zoom_deviation=0, zoom_mean=0, stretch=0, shift=0, rotation_deg=0, light=0, sharpness=0,
+        low_resolution=0, jpeg=0, noise=0, hand=0, patch=0,
+    )  # fmt: skip
+    faces = still(column, 48, torch.Generator().manual_seed(0))
+    assert float((faces - faces[:, :, :, :1]).abs().max()) < 1e-5
+    assert bool((faces[:, 0, 1:, 0] >= faces[:, 0, :-1, 0]).all())
+
+
+def test_the_network_does_not_care_about_exposure() -> None:
+    torch.manual_seed(0)
+    network = ExpressionNet((8, 16), (1, 1)).eval()
+    faces = torch.rand(2, 1, 32, 32) * 0.5
+    with torch.no_grad():
+        assert network(faces + 0.3) == pytest.approx(network(faces), abs=1e-4)
+
+
+def test_metrics_count_what_they_say() -> None:
+    truth = np.array([0, 0, 3, 3])
+    probabilities = np.full((4, 7), 0.05)
+    probabilities[[0, 1, 2, 3], [0, 3, 3, 3]] = 0.7
+    scores = metrics.score(probabilities, truth)
+    assert scores.accuracy == 0.75
+    assert scores.macro_recall == pytest.approx((0.5 + 1.0) / 2)
+    assert scores.confusion[0].tolist() == [1, 0, 0, 1, 0, 0, 0]
+    assert scores.calibration_error == pytest.approx(0.05)
+
+
+def test_the_temperature_that_made_the_logits_is_found_again() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (20000, 7))
+    chances = metrics.softmax(logits)
+    truth = (chances.cumsum(axis=1) > random.random((20000, 1))).argmax(axis=1)
+    assert metrics.best_temperature(logits * 3, truth) == pytest.approx(3, rel=0.05)
+    assert metrics.calibration_error(metrics.softmax(logits), truth) < 0.02

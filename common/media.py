@@ -136,9 +136,9 @@ def fetch(names: list[str] | None = None) -> dict[str, Path]:
     wanted = list(SAMPLES) if names is None else names
     folder = data_dir() / "samples"
     paths = {name: folder / name for name in wanted}
-    if _all_known(folder, wanted):
-        return paths
     try:
+        if _all_known(folder, wanted):
+            return paths
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=DOWNLOAD_TIMEOUT_S):
             missing = [name for name in wanted if not _is_good(folder, name)]

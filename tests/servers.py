@@ -111,7 +111,7 @@ def mjpeg_server(*, repeat_after: int | None = None, login: str = "") -> Iterato
 def x_screen(width: int = 1280, height: int = 720) -> Iterator[str]:
     """An X server with a screen of this size on a free display; gives the display's name."""
     need("Xvfb")
-    command = ["Xvfb", "-displayfd", "1", "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp", "-noreset"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert process.stdout

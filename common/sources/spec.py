@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -29,13 +29,13 @@ class SourceSpec:
     """A source, understood.
 
     Attributes:
-        place: path or URL (with its credentials: not for people).
+        place: path or URL (with its credentials: not for people, and not in ``repr``).
         index: number of the webcam (from 0) or of the monitor (from 1).
     """
 
     kind: Kind
     description: str  # for people; without credentials
-    place: str = ""
+    place: str = field(default="", repr=False)
     index: int = 0
     region: Region = DEFAULT_REGION
 

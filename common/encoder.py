@@ -38,7 +38,7 @@ class VideoEncoder:
         self.path = path
         self.rate = rate
         self._process: subprocess.Popen[bytes] | None = None
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+        self._complaints: IO[bytes] | None = None
         self._size = (0, 0)
         self._written = 0
         self._last: NDArray[np.uint8] | None = None
@@ -63,17 +63,16 @@ class VideoEncoder:
         if process is None:
             return
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended before; its exit code tells
+        with contextlib.suppress(OSError):  # it has ended before; its exit code tells
             process.stdin.close()
         try:
             code = process.wait(_END_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
-            code = -1
+            code = process.wait()
+        reason = self._reason()
         if code != 0:
-            raise EncoderError(self._reason())
-        self._complaints.close()
+            raise EncoderError(f"{self.path} cannot be written: {reason}")
 
     def _start(self, width: int, height: int) -> None:
         self._size = (width, height)
@@ -84,6 +83,7 @@ class VideoEncoder:
             "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20",
             "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(self.path),
         ]  # fmt: skip
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed by _reason
         # A group of its own: Ctrl-C must reach this program only, which then ends the file properly.
         self._process = subprocess.Popen(
             command,
@@ -98,16 +98,18 @@ class VideoEncoder:
         assert self._process is not None and self._process.stdin is not None
         try:
             self._process.stdin.write(picture.data)
-        except OSError as error:
-            self._process.kill()
-            self._process.wait()
-            raise EncoderError(self._reason()) from error
+        except OSError:  # it has ended, or is about to: its last words say why
+            self.close()
+            raise EncoderError(f"{self.path} cannot be written: ffmpeg ended too early") from None
         self._written += 1
 
     def _reason(self) -> str:
-        self._complaints.seek(0)
-        lines = [line for line in self._complaints.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        return f"{self.path} cannot be written: {lines[-1].strip() if lines else 'ffmpeg ended without a word'}"
+        """Return ffmpeg's last words."""
+        assert self._complaints is not None
+        with self._complaints as file:
+            file.seek(0)
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "ffmpeg ended without a word")
 
 
 def _fitted(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

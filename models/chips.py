@@ -6,9 +6,9 @@ The detection worker cuts a patch (`cut_patch`), small enough to travel; the ide
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
-import dlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -94,6 +94,9 @@ class Aligner:
     """
 
     def __init__(self, model: Path | None = None) -> None:
+        import dlib  # here, so that detection workers, which only cut patches, do without it
+
+        self._dlib: Any = dlib
         path = files.face_landmarks() if model is None else model
         try:
             self._predictor = dlib.shape_predictor(str(path))
@@ -109,9 +112,9 @@ class Aligner:
         x, y, width, height = (float(value) for value in patch.box)
         half = _SQUARE_SIDE * np.sqrt(width * height) / 2
         center_x, center_y = x + width / 2, y + height * (0.5 + _SQUARE_SHIFT)
-        square = dlib.rectangle(
+        square = self._dlib.rectangle(
             round(center_x - half), round(center_y - half), round(center_x + half) - 1, round(center_y + half) - 1
         )
         shape = self._predictor(pixels, square)
-        chip: NDArray[np.uint8] = dlib.get_face_chip(pixels, shape, size=CHIP_SIZE, padding=CHIP_PADDING)
+        chip: NDArray[np.uint8] = self._dlib.get_face_chip(pixels, shape, size=CHIP_SIZE, padding=CHIP_PADDING)
         return chip

@@ -108,6 +108,8 @@ class Reader:
         self.queue: deque[Taken] = deque()
         self.paused = False
         self.pictures = self.skipped = self.reconnects = 0
+        self.switches = 0  # done so far
+        self.taken_after = 0  # … when the picture that ``take`` gave last was taken: of which source it is
         self._current = self._worker(spec)
 
     def _worker(self, spec: str) -> ReadingThread:
@@ -129,6 +131,7 @@ class Reader:
                 self._look()
                 if self.queue and not self.paused:
                     taken = self.queue.popleft()
+                    self.taken_after = self.switches
                     self.changed.notify_all()
                     return taken
                 remaining_s = deadline - time.monotonic()
@@ -237,6 +240,7 @@ class Reader:
             return
         self._stuck.append(self._current)  # until it has noticed
         self._current, self._candidate = worker, None
+        self.switches += 1
         self.queue.clear()
         if self._switch:
             self._switch.set_result(worker.source.description)

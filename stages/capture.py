@@ -49,6 +49,7 @@ class Capture(Stage):
         self._said_at = 0.0
         self._end_sent = False
         self._source = settings.source
+        self._switches = 0
         self._next_due = 0.0
         self._idle = False
         try:
@@ -141,15 +142,15 @@ class Capture(Stage):
 
     def _take(self) -> None:
         assert self._reader is not None
-        before = self._switching
         taken = self._reader.take(0.05)
         self._idle = taken is None
         if taken is None:
             return
-        if before is not None and before[2].done() and before[2].exception() is None:
-            # The change happened while waiting: this picture may be of the old source or the new.
+        if self._reader.taken_after != self._switches:
+            self._switches = self._reader.taken_after
             self._settle_switch()
-            return
+            self._unsent = None
+            self._begin_run()
         rate = self.config.cameras[self._camera].max_rate
         if rate is not None and not self._lossless():
             now = taken[1] / 1e9
@@ -216,8 +217,6 @@ class Capture(Stage):
             self.answer(request, error=str(error))
             return
         self._source = wanted
-        self._unsent = None
-        self._begin_run()
         self.log.info("source is now %s", switch.result())
         result: Answer = {"camera": self._camera, "source": switch.result()}
         self.answer(request, result)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -62,8 +63,9 @@ class EndpointsConfig(_Section):
     @field_validator("*")
     @classmethod
     def _known_transport(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("ipc://", "tcp://")):
-            raise ValueError("an endpoint looks like ipc://path or tcp://host:port")
+        port = re.fullmatch(r"tcp://[^/]+:(\d{1,5})", value or "")
+        if value is not None and not re.fullmatch("ipc://.+", value) and not (port and 0 < int(port[1]) < 65536):
+            raise ValueError("an endpoint looks like ipc://path or tcp://host:port, with a port from 1 to 65535")
         return value
 
 

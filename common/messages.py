@@ -7,6 +7,7 @@ Byte parts are checked by whoever reads them, with ``array_from``.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -430,7 +431,7 @@ def array_from(part: Any, shape: Sequence[int], dtype: DTypeLike, what: str) -> 
     Raises:
         MessageError: the length does not fit, or a float is not finite.
     """
-    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
     size = memoryview(part).nbytes
     if size != expected:
         raise MessageError(f"{what}: {expected} bytes were expected for shape {tuple(shape)}, {size} came")

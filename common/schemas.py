@@ -1,4 +1,4 @@
-"""Writes ``docs/protocol.md`` from the message classes: ``python -m common.schemas``. ``--check`` tells if it is stale."""
+"""Writes ``docs/protocol.md`` from the message classes: ``python -m common.schemas``; ``--check`` only compares."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from common import config as configuration
 from common import transport
@@ -23,6 +24,10 @@ from common.news import NewsReader, NewsWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
+
+# Examples are found, not timed: a busy machine must not fail a test.
+settings.register_profile("mien", deadline=None)
+settings.load_profile("mien")
 
 
 def wait_until(predicate: Callable[[], T], timeout_s: float = 10.0, what: str = "") -> T:

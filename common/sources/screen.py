@@ -94,7 +94,7 @@ class Screen:
 
 def _no_screen_advice() -> str:
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-        return " (DISPLAY is not set: this session has no X screen; under Wayland, start it with XWayland)"
+        return " (DISPLAY is not set, so there is no X screen here; under Wayland, XWayland provides one)"
     if sys.platform == "darwin":
         return " (allow screen recording for this program in the system's privacy settings)"
     return ""

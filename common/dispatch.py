@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 P = TypeVar("P")
 
+MOST_STRANGERS = 64  # workers remembered that have spoken but cannot be reached yet
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job(Generic[P]):
@@ -74,7 +76,10 @@ class Dispatcher(Generic[P]):
 
     def ready(self, worker: str, pool: str, last_job: int, now: float) -> list[Job[P]]:
         """A worker says that it waits, and which job it received last. Returns jobs that never reached it."""
-        state = self._workers.setdefault(worker, _Worker())
+        state = self._workers.get(worker)
+        if state is None:
+            self._make_room()
+            state = self._workers[worker] = _Worker()
         state.pool = pool
         # A job younger than this may simply have crossed the worker's word on its way.
         lost = [job for job in state.jobs.values() if job.id > last_job and now - job.given_at > 0.5]
@@ -152,6 +157,12 @@ class Dispatcher(Generic[P]):
         return sum(len(queue) for queue in self._waiting.get(pool, {}).values())
 
     # --- inside ---
+
+    def _make_room(self) -> None:
+        """Forget who only claimed to be a worker: its subscription never came."""
+        strangers = [name for name, state in self._workers.items() if not state.subscribed]
+        for name in strangers[: max(0, len(strangers) - MOST_STRANGERS + 1)]:
+            del self._workers[name]
 
     def _queue(self, job: Job[P]) -> deque[Job[P]]:
         return self._waiting.setdefault(job.pool, {}).setdefault(job.camera, deque())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.dispatch import Dispatcher, Job
+from common.dispatch import MOST_STRANGERS, Dispatcher, Job
 
 
 def a_job(job_id: int, camera: str = "cam0", **options: object) -> Job[str]:
@@ -126,6 +126,15 @@ def test_forgetting_a_camera_leaves_the_others_alone() -> None:
     dispatcher.forget("a")
     assert dispatcher.done("w", 1) is None
     assert given_ids(dispatcher) == [("w", 3)]
+
+
+def test_who_only_claims_to_be_a_worker_is_not_remembered_for_ever() -> None:
+    dispatcher = a_dispatcher("real")
+    for number in range(10_000):
+        dispatcher.ready(f"ghost{number}", "detection", -1, 0.0)
+    assert len(dispatcher._workers) <= MOST_STRANGERS + 1
+    dispatcher.put(a_job(1))
+    assert given_ids(dispatcher) == [("real", 1)]
 
 
 @settings(max_examples=200, deadline=None)

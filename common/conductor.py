@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from common.config import Config
+from common.detected import detected_from
 from common.dispatch import Dispatcher, Job
-from common.line import Detected, Flight, Line
+from common.line import Flight, Line
 from common.messages import (
     Box,
     DetectionFinding,
@@ -35,8 +36,6 @@ from common.messages import (
 from common.tracks import Track
 from common.votes import Matcher, nobody
 
-QUALITIES = 7
-APPEARANCE = 48
 EMBEDDING = 128
 CHIP = 150
 
@@ -178,7 +177,7 @@ class Conductor:
         try:
             if finding.error is not None:
                 raise MessageError(f"{finding.sender} could not analyse frame {flight.frame.seq}: {finding.error}")
-            flight.detected = _detected(finding, blobs, flight.frame)
+            flight.detected = detected_from(finding, blobs, flight.frame.width, flight.frame.height)
         except MessageError:
             self._fail(job)
             self._turn(now)
@@ -371,35 +370,6 @@ class Conductor:
         else:
             self.counts.lost += 1
             work.line.flights.pop(flight.frame.seq, None)
-
-
-def _detected(finding: DetectionFinding, blobs: Sequence[Any], frame: Frame) -> Detected:
-    count, size = finding.count, finding.crop_size
-    patches = len(finding.patch_faces)
-    if len(finding.reasons) != count or len(blobs) != 6 + patches:
-        raise MessageError(f"detection: {count} faces and {len(blobs)} parts do not fit together")
-    if not patches == len(finding.patch_shapes) == len(finding.patch_boxes):
-        raise MessageError("detection: patches, their shapes and their boxes differ in number")
-    if any(face >= count for face in finding.patch_faces):
-        raise MessageError("detection: a patch of a face that was not found")
-    boxes = array_from(blobs[0], (count, 4), np.float32, "boxes")
-    inside = (boxes[:, :2] >= -0.5).all() and (boxes[:, 2:] > 0).all()
-    inside &= (boxes[:, :2] + boxes[:, 2:] <= np.array([frame.width, frame.height]) + 0.5).all()
-    if not inside:
-        raise MessageError("detection: a box outside the picture")
-    assessable = sum(reason is None for reason in finding.reasons)
-    for (height, width), blob in zip(finding.patch_shapes, blobs[6:], strict=True):
-        array_from(blob, (height, width, 3), np.uint8, "patch")
-    return Detected(
-        finding=finding,
-        boxes=boxes,
-        scores=array_from(blobs[1], (count,), np.float32, "scores"),
-        landmarks=array_from(blobs[2], (count, 5, 2), np.float32, "landmarks"),
-        qualities=array_from(blobs[3], (count, QUALITIES), np.float32, "qualities"),
-        appearances=array_from(blobs[4], (count, APPEARANCE), np.float32, "appearances"),
-        crops=array_from(blobs[5], (assessable, size, size), np.uint8, "crops"),
-        patches=dict(zip(finding.patch_faces, blobs[6:], strict=True)),
-    )
 
 
 def _only(blobs: Sequence[Any], what: str) -> Any:

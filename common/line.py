@@ -12,32 +12,14 @@ from numpy.typing import NDArray
 
 from common import clock
 from common.config import Config
+from common.detected import Detected
 from common.expressions import EXPRESSIONS
-from common.messages import Box, DetectionFinding, Expression, Face, Frame, Probabilities, Result
+from common.messages import Box, Expression, Face, Frame, Probabilities, Result
 from common.smoothing import Look, Smoother
 from common.tracks import Track, Tracker, iou
 from common.votes import Matcher, TrackIdentity
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(slots=True, kw_only=True)
-class Detected:
-    """A detection finding with its arrays checked; N faces, A of them assessable."""
-
-    finding: DetectionFinding
-    boxes: Floats  # (N, 4) x, y, w, h, pixels
-    scores: Floats  # (N,)
-    landmarks: Floats  # (N, 5, 2) pixels
-    qualities: Floats  # (N, 7), the first is the score 0..1 that counts in votes
-    appearances: Floats  # (N, 48)
-    crops: NDArray[np.uint8]  # (A, S, S)
-    patches: dict[int, Any]  # face → bytes of its identity patch
-
-    @property
-    def assessable(self) -> list[int]:
-        """The faces that have a crop, in the order of ``crops``."""
-        return [face for face, reason in enumerate(self.finding.reasons) if reason is None]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
+import threading
 import time
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import cv2
+import mss
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
 from common.expressions import EXPRESSIONS
 from common.media import sample
-from common.messages import Expression, Face, Identity, Picture, Preview, Probabilities, Result, pack
+from common.messages import Expression, Face, Identity, Picture, Preview, Probabilities, Result, Stats, pack
+from common.news import NewsReader
 from common.transport import opened
+from tests.conftest import wait_until
 
 # Where the five people of the sample photo have their faces, in its 1000 × 667 pixels.
 BOXES = ((688, 291, 103, 130), (316, 237, 96, 121), (534, 303, 98, 132), (223, 66, 83, 106), (440, 211, 77, 98))
@@ -130,11 +134,57 @@ class PictureSender:
         self._socket.close()
 
 
+class Pictures:
+    """A conductor's pictures, sent for the cameras in ``cameras`` as long as somebody asks for them."""
+
+    def __init__(self, config: Config, size: tuple[int, int] = (640, 360)) -> None:
+        self.size = size
+        self._config = config
+        self.cameras: set[str] = set()
+        self.asked: set[bytes] = set()
+        self._end = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def _run(self) -> None:
+        sender = PictureSender(self._config)
+        seq = 0
+        self._ready.set()
+        while not self._end.wait(0.03):
+            seq += 1
+            self.asked = set(sender.listen())
+            for camera in self.cameras:
+                if camera.encode() in self.asked:
+                    sender.send(five(*self.size, camera=camera, seq=seq, captured_at=time.time()), photo(*self.size))
+        sender.close()
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join(10)
+
+
+def await_stages(config: Config, *names: str) -> None:
+    """Return when each of these stages turns: when it has told its figures on the bus."""
+    reader = NewsReader(config, tuple(f"stats.{name}" for name in names))
+    turning: set[str] = set()
+
+    def all_turn() -> bool:
+        turning.update(message.stage for _, message in reader.read(timeout_ms=100) if isinstance(message, Stats))
+        return turning >= set(names)
+
+    try:
+        wait_until(all_turn, 60, f"{', '.join(names)} turn")
+    finally:
+        reader.close()
+
+
 class Screen:
     """An X server of its own, without a screen: pictures of it can be taken, keys pressed, the mouse clicked."""
 
-    def __init__(self, width: int = 1400, height: int = 900) -> None:
-        for tool, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool"), ("import", "imagemagick")):
+    def __init__(self, width: int = 1300, height: int = 800) -> None:
+        for tool, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool")):
             assert _has(tool), f"these tests need {tool}: apt-get install {package}"
         # The server chooses a free display by itself and says which.
         self._server = subprocess.Popen(
@@ -156,21 +206,50 @@ class Screen:
         """Return the id of Mien's window, or nothing while there is none."""
         return self.do("search", "--name", "^Mien$").split("\n")[0]
 
-    def picture(self, folder: Path) -> NDArray[np.uint8]:
-        """Return what the screen shows, (height, width, 3) uint8 BGR."""
-        path = folder / f"screen-{time.monotonic_ns()}.png"
-        subprocess.run(
-            ["import", "-window", "root", str(path)], env={"DISPLAY": self.display, "PATH": _path()}, check=True
+    def close_window(self) -> None:
+        """Ask the window to close, as the × of its frame does."""
+        xlib = ctypes.CDLL("libX11.so.6")
+        xlib.XOpenDisplay.restype = ctypes.c_void_p
+        for function in ("XInternAtom", "XSendEvent", "XCloseDisplay"):
+            getattr(xlib, function).restype = ctypes.c_ulong
+        display = ctypes.c_void_p(xlib.XOpenDisplay(self.display.encode()))
+        assert display.value
+        event = _ClientMessage(
+            type=33,
+            window=int(self.window()),
+            message_type=xlib.XInternAtom(display, b"WM_PROTOCOLS", 0),
+            format=32,
+            data=(ctypes.c_long * 5)(xlib.XInternAtom(display, b"WM_DELETE_WINDOW", 0), 0, 0, 0, 0),
         )
-        shot = cv2.imread(str(path))
-        assert shot is not None
-        return shot  # type: ignore[return-value]
+        xlib.XSendEvent(display, ctypes.c_ulong(event.window), 0, ctypes.c_long(0), ctypes.byref(event))
+        xlib.XCloseDisplay(display)
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return what the screen shows, (height, width, 3) uint8 BGR."""
+        with (mss.MSS if hasattr(mss, "MSS") else mss.mss)(display=self.display) as camera:
+            return np.ascontiguousarray(np.asarray(camera.grab(camera.monitors[0]))[:, :, :3])
 
     def close(self) -> None:
         self._server.terminate()
         self._server.wait(10)
         assert self._server.stdout is not None
         self._server.stdout.close()
+
+
+class _ClientMessage(ctypes.Structure):
+    """Xlib's XClientMessageEvent, filled up to the size of an XEvent."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("serial", ctypes.c_ulong),
+        ("send_event", ctypes.c_int),
+        ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong),
+        ("message_type", ctypes.c_ulong),
+        ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5),
+        ("rest", ctypes.c_long * 16),
+    )
 
 
 def contains(scene: NDArray[np.uint8], part: NDArray[np.uint8]) -> bool:

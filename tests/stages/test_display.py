@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from common import config as configuration
+from common import jpeg, snapshots
+from common.config import Config
+from common.drawing import GROUND, INK, QUIET, Rect, tab_of, unit_for
+from common.lettering import Colour, patch
+from common.messages import CameraState, Control, Reply, Stats, pack
+from common.news import NewsReader, NewsWriter
+from common.scene import PANEL, WARNING
+from common.transport import opened
+from common.window import layout
+from stages.display import FIRST_SIZE
+from tests.conftest import end, stage_environment, start_stage, wait_until
+from tests.showing import Pictures, Screen, await_stages, contains, five, photo, preview
+
+UNIT = unit_for(*FIRST_SIZE)
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[Screen]:
+    made = Screen()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def two(config: Config) -> Config:
+    """The configuration with two cameras, saved for the stages."""
+    cameras = {"cam0": {"source": "demo"}, "cam1": {"source": "demo:crowd"}}
+    made = configuration.load(config.run_dir / "config.json", overrides={"cameras": cameras}, environment={})
+    configuration.save(made, config.run_dir / "config.json")
+    return made
+
+
+@pytest.fixture
+def pictures(two: Config) -> Iterator[Pictures]:
+    made = Pictures(two)
+    yield made
+    made.close()
+
+
+def shows(mien: Mien, part: np.ndarray, what: str = "a face") -> None:
+    """Wait until the window shows this."""
+    wait_until(lambda: contains(mien.picture(), part), 30, what)
+
+
+class Mien:
+    """A running display stage and what can be seen of it."""
+
+    def __init__(self, config: Config, screen: Screen) -> None:
+        self.screen = screen
+        environment = stage_environment() | {"DISPLAY": screen.display}
+        self.process = start_stage("display", config, env=environment)
+        wait_until(screen.window, 60, "a window")
+
+    def picture(self) -> np.ndarray:
+        """Return what the window shows; it stands in the screen's upper left corner."""
+        place = dict(
+            line.split("=") for line in self.screen.do("getwindowgeometry", "--shell", self.screen.window()).split("\n")
+        )
+        x, y, width, height = (int(place[key]) for key in ("X", "Y", "WIDTH", "HEIGHT"))
+        return self.screen.picture()[y : y + height, x : x + width]
+
+    def says(
+        self, text: str, colour: Colour = INK, ground: Colour = GROUND, *, size: int = UNIT, weight: int = 400
+    ) -> bool:
+        return contains(self.picture(), patch(text, size, colour, ground, weight))
+
+    def await_text(self, text: str, *colours: Colour, **how: int) -> None:
+        wait_until(lambda: self.says(text, *colours, **how), 30, f"the window says {text!r}")
+
+    def press(self, key: str) -> None:
+        self.screen.do("mousemove", "5", "5", "key", key)
+
+    def click(self, track: int) -> None:
+        """Click on a face of ``five()``."""
+        place = layout(*FIRST_SIZE, 640, 360).picture
+        x, y, width, height = five(640, 360).faces[track - 1].box
+        across, down = (x + width / 2) / 640 * place.width, (y + height / 2) / 360 * place.height
+        self.screen.do("mousemove", str(round(place.x + across)), str(round(place.y + down)), "click", "1")
+
+
+@pytest.fixture
+def stages(two: Config, bus: object, pictures: Pictures) -> Iterator[None]:
+    processes = [start_stage(name, two) for name in ("preview", "snapshot")]
+    await_stages(two, "preview", "snapshot")
+    yield
+    assert [end(process, 20) for process in processes] == [0, 0]
+
+
+@pytest.fixture
+def mien(two: Config, bus: object, screen: Screen) -> Iterator[Mien]:
+    made = Mien(two, screen)
+    yield made
+    assert end(made.process, 20) == 0
+
+
+def test_it_waits_and_then_shows_faces_with_their_names(stages: object, mien: Mien, pictures: Pictures) -> None:
+    mien.await_text("waiting for pictures…", WARNING)
+    pictures.cameras = {"cam0"}
+    for one in five(640, 360).faces:
+        shows(mien, tab_of(one, UNIT, 1024), f"the tab of {one.track}")
+    assert mien.says("cam0", weight=600) and mien.says("h  help", QUIET)
+
+
+def test_a_click_selects_a_face_and_its_bars_are_shown(stages: object, mien: Mien, pictures: Pictures) -> None:
+    pictures.cameras = {"cam0"}
+    mien.await_text("cam0", weight=600)
+    shows(mien, tab_of(five(640, 360).faces[1], UNIT, 1024), "the second face")
+    mien.click(2)
+    mien.await_text("sad", INK, PANEL, weight=600)
+    assert mien.says("70 %", INK, PANEL, weight=600) and mien.says("neutral", QUIET, PANEL)
+    mien.press("Escape")
+    wait_until(lambda: not mien.says("neutral", QUIET, PANEL), 30, "the panel is gone")
+
+
+def test_s_keeps_a_snapshot_and_says_where(two: Config, stages: object, mien: Mien, pictures: Pictures) -> None:
+    pictures.cameras = {"cam0"}
+    shows(mien, tab_of(five(640, 360).faces[1], UNIT, 1024), "a face")
+    mien.press("s")
+    folder = snapshots.folder(two)
+    wait_until(lambda: folder.is_dir() and list(folder.glob("*.json")), 30, "a snapshot")
+    mien.await_text("saved cam0-")
+
+
+def test_w_and_c_ask_for_another_source_and_the_outcome_is_told(
+    two: Config, stages: object, mien: Mien, pictures: Pictures
+) -> None:
+    reader, writer = NewsReader(two, ("control.capture",)), NewsWriter(two, "capture.test.1")
+    asked: list[Control] = []
+
+    def request(source: str) -> Control | None:
+        asked.extend(message for _, message in reader.read(timeout_ms=20) if isinstance(message, Control))
+        return next((one for one in asked if one.args == {"camera": "cam0", "source": source}), None)
+
+    mien.press("w")
+    first = wait_until(lambda: request("webcam"), 30, "a request for the webcam")
+    assert first.do == "source"
+    writer.publish(Reply(sender="c", request=first.request, ok=False, error="there is no webcam 0"), first.request)
+    mien.await_text("there is no webcam 0")
+    mien.press("c")
+    second = wait_until(lambda: request("screen"), 30, "a request for the screen")
+    writer.publish(Reply(sender="c", request=second.request, ok=True, result={"source": "screen"}), second.request)
+    mien.await_text("cam0 shows screen")
+    mien.press("o")
+    wait_until(lambda: request("demo"), 30, "a request for the configured source")
+    reader.close()
+    writer.close()
+
+
+def test_tab_shows_the_next_camera_and_asks_for_no_other(stages: object, mien: Mien, pictures: Pictures) -> None:
+    pictures.cameras = {"cam0", "cam1"}
+    wait_until(lambda: pictures.asked == {b"cam0"}, 30, "cam0 is asked for")
+    mien.press("Tab")
+    wait_until(lambda: pictures.asked == {b"cam1"}, 30, "cam1 is asked for, and cam0 no more")
+    mien.await_text("cam1", weight=600)
+    shows(mien, tab_of(five(640, 360).faces[1], UNIT, 1024), "a face")
+
+
+def test_pictures_that_stop_do_not_look_live(two: Config, stages: object, mien: Mien, pictures: Pictures) -> None:
+    pictures.cameras = {"cam0"}
+    tab = tab_of(five(640, 360).faces[1], UNIT, 1024)
+    shows(mien, tab, "a face")
+    live = mien.picture().mean()
+    pictures.cameras = set()
+    mien.await_text("picture stalled", INK, size=round(UNIT * 1.6), weight=600)
+    assert mien.picture().mean() < live * 0.5 and not contains(mien.picture(), tab)
+    writer = NewsWriter(two, "capture.test.1")
+    gone = CameraState(sender="c", camera="cam0", state="offline", since=time.time() - 600, reason="it was unplugged")
+    wait_until(lambda: writer.publish(gone, "cam0") or mien.says("it was unplugged", QUIET), 30, "the reason")
+    writer.close()
+    pictures.cameras = {"cam0"}
+    back = NewsWriter(two, "capture.test.2")
+    online = CameraState(sender="c", camera="cam0", state="online", since=time.time())
+    wait_until(lambda: back.publish(online, "cam0") or contains(mien.picture(), tab), 30, "the faces are back")
+    back.close()
+
+
+def test_it_fits_whatever_size_the_window_gets(stages: object, mien: Mien, pictures: Pictures) -> None:
+    pictures.cameras = {"cam0"}
+    for width, height in ((640, 360), (1280, 720), (320, 600)):
+        mien.screen.do("windowsize", mien.screen.window(), str(width), str(height))
+        unit = unit_for(width, height)
+        tab = tab_of(five(640, 360).faces[1], unit, layout(width, height, 640, 360).picture.width)
+
+        def fits(size: tuple[int, int] = (height, width), tab: np.ndarray = tab) -> bool:
+            shown = mien.picture()
+            return shown.shape[:2] == size and contains(shown, tab)
+
+        wait_until(fits, 30, f"a window of {width}×{height}")
+
+
+def test_bad_previews_are_counted_and_the_next_good_one_is_shown(two: Config, mien: Mien) -> None:
+    publisher = opened("previews", two.endpoint("previews"), "xpub", bind=True)
+    figures = NewsReader(two, ("stats.display",))
+    good = [b"preview.cam0", pack(preview(five(640, 360))), jpeg.encode(photo(640, 360), 90)]
+    bad = [
+        [b"preview.cam0"],
+        [b"preview.cam0", b"\xc1", good[2]],
+        [b"preview.cam0", b"\x81\xa1a" * 1000 + b"\x80", good[2]],
+        [b"preview.cam0", good[1], b"no jpeg"],
+        [b"preview.cam0", good[1], good[2][:2000]],
+        [b"preview.cam0", good[1], jpeg.encode(photo(320, 180), 90)],
+    ]
+    counted = 0
+
+    def told() -> bool:
+        nonlocal counted
+        publisher.send(bad[counted % len(bad)])
+        for _, stats in figures.read(timeout_ms=50):
+            assert isinstance(stats, Stats)
+            counted = stats.bad_messages
+        return counted >= len(bad)
+
+    wait_until(told, 20, "every kind of bad preview was counted")
+    tab = tab_of(five(640, 360).faces[1], UNIT, 1024)
+    wait_until(lambda: publisher.send(good) and contains(mien.picture(), tab), 30, "the good one is shown")
+    publisher.close()
+    figures.close()
+
+
+@pytest.mark.parametrize("way", ["q", "×"])
+def test_q_and_the_cross_of_the_window_end_it(two: Config, bus: object, screen: Screen, way: str) -> None:
+    mien = Mien(two, screen)
+    mien.await_text("waiting for pictures…", WARNING)
+    if way == "q":
+        mien.press("q")
+    else:
+        screen.close_window()
+    assert mien.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("display", "told"),
+    [(None, "DISPLAY is not set"), (":9999", "nothing answers there"), ("nonsense", "not the name of a display")],
+)
+def test_without_a_screen_it_says_what_to_do_and_does_not_crash(config: Config, display: str | None, told: str) -> None:
+    environment = {name: value for name, value in stage_environment().items() if "DISPLAY" not in name}
+    if display is not None:
+        environment["DISPLAY"] = display
+    process = start_stage("display", config, env=environment, stderr=subprocess.PIPE)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2  # an abort would be -6
+    assert told in said.decode() and "--headless" in said.decode() and "Traceback" not in said.decode()
+
+
+def test_the_first_size_leaves_no_margin_around_a_wide_picture() -> None:
+    assert layout(*FIRST_SIZE, 1280, 720).picture == Rect(0, (FIRST_SIZE[1] - 2 * UNIT - 576) // 2, 1024, 576)

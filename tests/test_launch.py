@@ -14,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common import media
 from common.config import Config
+from common.messages import Result
+from common.news import NewsReader
 from tests.conftest import ROOT, await_bus, stage_environment, wait_until
 
 Launched = subprocess.Popen[str]
@@ -229,6 +232,50 @@ def test_the_parent_loads_no_heavy_library(settings: Path) -> None:
         [sys.executable, "-c", code], env=stage_environment(), cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_everything_at_once_runs_shows_a_killed_worker_in_status_and_leaves_nothing(
+    launch: Callable[..., Launched], config: Config
+) -> None:
+    run_dir = config.run_dir / "run"
+    process = launch("--source", str(media.sample("woman.mp4")), "--headless")
+    reader = NewsReader(config, ("results.cam0",))
+
+    def sees_a_face() -> bool:
+        messages = [message for _, message in reader.read(timeout_ms=50)]
+        return any(isinstance(message, Result) and message.faces for message in messages)
+
+    try:
+        wait_until(sees_a_face, 60, "a face is seen")
+        [worker] = [p for p in processes_of(run_dir) if "stages.expression" in p.cmdline()]
+        worker.kill()
+
+        def replaced() -> bool:
+            code, said = outcome(launch("status", "--once"))
+            assert code == 0, said
+            lines = [line.split() for line in said.splitlines() if line.startswith("expression.1")]
+            return bool(lines) and lines[0][1] == "running" and lines[0][-1] == "1"
+
+        wait_until(replaced, 40, "status shows the restart")
+    finally:
+        reader.close()
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, said = outcome(process)
+    assert time.monotonic() - began < 3.5
+    assert code == 0, said
+    assert "expression.1 was killed by SIGKILL: starting it again" in said
+    assert "Traceback" not in said
+    nothing_left(config)
+
+
+def test_killed_with_9_none_of_all_its_stages_stays(launch: Callable[..., Launched], config: Config) -> None:
+    run_dir = config.run_dir / "run"
+    process = launch("--source", str(media.sample("woman.mp4")), "--headless")
+    wait_until(lambda: len(processes_of(run_dir)) >= 8, 30, "all have started")
+    process.kill()
+    process.wait(5)
+    wait_until(lambda: not processes_of(run_dir), 15, "all have ended")
 
 
 def test_status_says_when_nobody_is_there(launch: Callable[..., Launched], config: Config) -> None:

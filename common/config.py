@@ -81,9 +81,11 @@ class WorkersConfig(_Section):
 class DetectionConfig(_Section):
     model: Path | None = Field(default=None, description="a YuNet ONNX file of your own; null: CenterFace")
     input_long_side: int | Literal["auto"] = Field(
-        default="auto", description="pixels of the longer side that the network sees; auto: by the picture's size"
+        default="auto", description="pixels of the longer side that the network sees; auto: 512"
     )
-    score_threshold: float = Field(default=0.5, gt=0, lt=1)
+    score_threshold: float = Field(
+        default=0.35, gt=0, lt=1, description="weaker detections do not count; a track begins at 0.5, or here if higher"
+    )
     precision: Literal["auto", "f32", "bf16"] = "auto"
     min_face_px: int = Field(default=24, ge=8, description="smaller faces cannot be assessed")
 

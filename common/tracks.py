@@ -32,7 +32,7 @@ class TrackingLimits:
         clearly: lead in appearance that settles between two tracks.
     """
 
-    birth_score: float = 0.6
+    birth_score: float = 0.5
     lost_s: float = 3.0
     reach: float = 0.75
     reach_per_s: float = 1.0

@@ -103,9 +103,12 @@ def model(config: Config, stage: str) -> Finding:
             from models.detector import FaceDetector
 
             settings = config.detection
-            side = 640 if settings.input_long_side == "auto" else settings.input_long_side
             detector = FaceDetector(
-                settings.model, input_long_side=side, threads=threads, precision=settings.precision, cache_dir=cache
+                settings.model,
+                input_long_side=settings.input_long_side,
+                threads=threads,
+                precision=settings.precision,
+                cache_dir=cache,
             )
             picture = np.zeros((360, 640, 3), np.uint8)
             infer, how = (lambda: detector.detect(picture)), f"a 640×360 picture, {detector.precision}"

@@ -19,10 +19,6 @@ from models.detector import FaceDetector
 from models.runtime import ModelError
 
 
-# Pixels. With 512, faces of 40 px in a picture 1280 wide are found (bench/models.py); one shape serves 720p and 360p.
-LONG_SIDE = 512
-
-
 class Detection(Worker[DetectionJob]):
     """Finds the faces of a frame."""
 
@@ -41,7 +37,7 @@ class Detection(Worker[DetectionJob]):
         try:
             self._detector = FaceDetector(
                 settings.model,
-                input_long_side=LONG_SIDE if settings.input_long_side == "auto" else settings.input_long_side,
+                input_long_side=settings.input_long_side,
                 score_threshold=settings.score_threshold,
                 threads=self.config.workers.threads,
                 precision=settings.precision,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 
-SIZE: Final = 64
+SIZE: Final = 48
 """Side of the expression network's input in pixels."""
 
 SIDE: Final = 1.15

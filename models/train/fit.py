@@ -239,7 +239,8 @@ def fit(
             csv.writer(file).writerow(COLUMNS)
 
     def evaluate() -> Scores:
-        logits = logits_of(run.average, validation.images, config.size)
+        # Weights that learn at one size do badly at another: look at them at the size that they have just seen.
+        logits = logits_of(run.average, validation.images, run.schedule.size)
         return score(softmax(logits), validation.truth())
 
     bar = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields}"), transient=True)

@@ -66,7 +66,7 @@ def test_a_turned_face_comes_out_upright(degrees: float) -> None:
 def test_what_lies_beyond_the_border_repeats_it() -> None:
     picture = np.full((100, 100), 50, dtype=np.uint8)
     picture[:, 0] = 200
-    face = cut(picture, Square(cx=0, cy=50, side=64))
+    face = cut(picture, Square(cx=0, cy=50, side=64), 64)
     assert (face[:, :30] == 200).all()
     assert (face[:, 40:] == 50).all()
 

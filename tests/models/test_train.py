@@ -13,6 +13,7 @@ from common.expressions import EXPRESSIONS
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
+from models import crop  # noqa: E402
 from models.expression import ExpressionClassifier  # noqa: E402
 from models.train import config as run_config  # noqa: E402
 from models.train import data as fer  # noqa: E402
@@ -128,7 +129,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(tmp_path: Path) -> None
 
 def test_the_shipped_settings_are_valid() -> None:
     for file in (Path(run_config.__file__).parent / "configs").glob("*.toml"):
-        assert run_config.read(file).size == 64
+        assert run_config.read(file).size == crop.SIZE
 
 
 def test_the_schedule_spends_the_passes_it_was_given(tmp_path: Path) -> None:

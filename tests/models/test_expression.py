@@ -1,0 +1,103 @@
+"""The shipped expression network: its contract, and that it sees what nobody could mistake."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from common import media
+from common.expressions import EXPRESSIONS
+from models import crop, runtime
+from models.detector import FaceDetector
+from models.expression import LABELS, LARGEST_BATCH, WEIGHTS, ExpressionClassifier
+from models.runtime import ModelError
+
+
+@pytest.fixture(scope="module")
+def classifier() -> ExpressionClassifier:
+    return ExpressionClassifier()
+
+
+def faces_of(name: str, size: int) -> NDArray[np.uint8]:
+    """The crops of every face in a sample picture, best first."""
+    picture = np.asarray(cv2.imread(str(media.sample(name)), cv2.IMREAD_COLOR), dtype=np.uint8)
+    found = FaceDetector().detect(picture)
+    squares = [crop.face_square(box, points) for box, points in zip(found.boxes, found.landmarks, strict=True)]
+    return np.stack([crop.cut(picture, square, size) for square in squares])
+
+
+def test_the_file_keeps_the_contract() -> None:
+    model = runtime.read(WEIGHTS)
+    assert [port.any_name for port in model.inputs] == ["face"]
+    assert [port.any_name for port in model.outputs] == ["probabilities"]
+    shape = model.inputs[0].get_partial_shape()
+    assert shape[0].is_dynamic
+    assert shape[1].get_length() == 1
+    assert shape[2].get_length() == shape[3].get_length() == crop.SIZE
+    assert WEIGHTS.stat().st_size <= 8_000_000
+
+
+def test_labels_are_in_the_order_of_the_contract() -> None:
+    assert LABELS == EXPRESSIONS == ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, LARGEST_BATCH, LARGEST_BATCH + 3])
+def test_every_face_gets_its_own_row_whatever_the_batch(classifier: ExpressionClassifier, count: int) -> None:
+    faces = np.random.default_rng(1).integers(0, 255, (count, classifier.size, classifier.size), dtype=np.uint8)
+    together = classifier.classify(faces)
+    assert together.shape == (count, 7)
+    assert together.dtype == np.float32
+    assert together.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    for face, row in zip(faces, together, strict=True):
+        assert classifier.classify(face[None])[0] == pytest.approx(row, abs=1e-4)
+
+
+def test_answers_are_not_overwritten_by_the_next_call(classifier: ExpressionClassifier) -> None:
+    black = np.zeros((1, classifier.size, classifier.size), np.uint8)
+    noise = np.random.default_rng(2).integers(0, 255, black.shape, np.uint8)
+    first = classifier.classify(black)
+    kept = first.copy()
+    classifier.classify(noise)
+    assert (first == kept).all()
+
+
+def test_exposure_hardly_changes_the_answer(classifier: ExpressionClassifier) -> None:
+    face = faces_of("portrait_happy.jpg", classifier.size)[:1]
+    darker = np.asarray(np.rint(face * 0.6), dtype=np.uint8)
+    assert classifier.classify(darker)[0] == pytest.approx(classifier.classify(face)[0], abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["portrait_happy.jpg", "portrait_surprised.jpg"])
+def test_plain_portraits_are_seen_for_what_they_show(classifier: ExpressionClassifier, name: str) -> None:
+    row = classifier.classify(faces_of(name, classifier.size)[:1])[0]
+    assert LABELS[int(row.argmax())] == name.removeprefix("portrait_").removesuffix(".jpg")
+
+
+def test_nobody_of_the_five_looks_negative(classifier: ExpressionClassifier) -> None:
+    labels = [LABELS[k] for k in classifier.classify(faces_of("five_people.jpg", classifier.size)).argmax(axis=1)]
+    assert len(labels) == 5
+    assert labels.count("happy") >= 4
+    assert not {"angry", "disgusted", "fearful", "sad"} & set(labels)
+
+
+def test_wrong_faces_are_refused_with_what_was_expected(classifier: ExpressionClassifier) -> None:
+    right = crop.SIZE
+    shapes = ((2, right + 1, right + 1), (right, right), (1, 1, right, right))
+    for wrong in (*(np.zeros(shape, np.uint8) for shape in shapes), np.zeros((1, right, right), np.float32)):
+        with pytest.raises(ValueError, match=rf"expected grey faces \(N, {right}, {right}\) uint8, got"):
+            classifier.classify(wrong)  # type: ignore[arg-type]
+
+
+def test_a_missing_a_damaged_and_a_foreign_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere\.onnx"):
+        ExpressionClassifier(tmp_path / "nowhere.onnx")
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(WEIGHTS.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"damaged\.onnx"):
+        ExpressionClassifier(damaged)
+    from models import files
+
+    with pytest.raises(ModelError, match="is not an expression network"):
+        ExpressionClassifier(files.centerface())

@@ -188,7 +188,7 @@ class Screen:
             assert _has(tool), f"these tests need {tool}: apt-get install {package}"
         # The server chooses a free display by itself and says which.
         self._server = subprocess.Popen(
-            ["Xvfb", "-displayfd", "1", "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp"],
+            ["Xvfb", "-displayfd", "1", "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp", "-noreset"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )

@@ -59,7 +59,12 @@ class Mien:
         self.screen = screen
         environment = stage_environment() | {"DISPLAY": screen.display}
         self.process = start_stage("display", config, env=environment)
-        wait_until(screen.window, 60, "a window")
+        try:
+            wait_until(lambda: self.process.poll() is not None or screen.window(), 60, "a window")
+            assert self.process.poll() is None, "the display stage has ended"
+        except BaseException:
+            end(self.process, 20)
+            raise
 
     def picture(self) -> np.ndarray:
         """Return what the window shows; it stands in the screen's upper left corner."""

@@ -1,0 +1,235 @@
+"""The store: one SQLite database of everything that lasts about people, with its key, versions and audit log."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from sqlalchemy import Connection, create_engine, event, insert, select, text, update
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from common import encryption, schema
+from common.encryption import Cipher, KeyProblem
+from common.schema import META
+
+FILE = "mien.db"
+BUSY_MS = 5000  # how long a writer waits for another one
+_KEY_CHECK = b"this store belongs to this key"
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used as asked; the text says why and what to do. Nothing was lost."""
+
+
+class Store:
+    """A connection to the store in a data directory, made there when there is none.
+
+    Any number of processes may have it open; a write is one transaction, so that whoever is killed in the middle of it
+    leaves the state before. Close it, or use it as a context. One thread at a time.
+
+    Args:
+        data_dir: where ``mien.db`` and ``mien.key`` are.
+        who: the process or command, as the audit log names it.
+
+    Raises:
+        StoreError: it cannot be opened, is of a newer version, or the key is another one.
+    """
+
+    def __init__(self, data_dir: Path, *, who: str = "command") -> None:
+        self.path = data_dir / FILE
+        self.who = f"{who} ({_user()})"[:128]
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            if os.name == "posix" and not self.path.exists():
+                # Made before SQLite makes it: names and notes are nobody else's to read.
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise StoreError(f"the store {self.path} cannot be made: {error}; choose another --data-dir") from error
+        self._engine = create_engine(
+            f"sqlite:///{self.path}", connect_args={"timeout": BUSY_MS / 1e3, "check_same_thread": False}
+        )
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        try:
+            self._migrate(data_dir)
+            self.cipher = self._cipher(data_dir)
+        except (StoreError, KeyProblem) as error:
+            self.close()
+            raise error if isinstance(error, StoreError) else StoreError(str(error)) from error
+        except DatabaseError as error:
+            self.close()
+            raise StoreError(f"the store {self.path} cannot be opened: {error.orig}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.dispose()
+
+    # --- reading and writing ---
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: all of it happens, or nothing.
+
+        Raises:
+            StoreError: another process has been writing for too long, or the disk is full.
+        """
+        try:
+            with self._engine.connect().execution_options(writing=True) as connection, connection.begin():
+                yield connection
+        except OperationalError as error:
+            raise StoreError(f"the store {self.path} cannot be written: {error.orig}; nothing was changed") from error
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one state of the store throughout."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    def audit(self, connection: Connection, did: str, about: str, *, at: float | None = None) -> None:
+        """Add a line to the audit log; ``about`` never holds anything biometric."""
+        line = {"at": time.time() if at is None else at, "who": self.who, "did": did, "about": about[:2000]}
+        connection.execute(insert(schema.AUDIT).values(**line))
+
+    # --- the generation: whoever keeps people in memory sees by it that they have changed ---
+
+    def generation(self) -> int:
+        """Return the number of changes of people and references so far."""
+        with self.read() as connection:
+            return int(_meta(connection, "generation") or b"0")
+
+    def changed(self, connection: Connection) -> None:
+        """Say that people or references change in this transaction."""
+        set_meta(connection, "generation", str(int(_meta(connection, "generation") or b"0") + 1).encode())
+
+    def setting(self, key: str) -> bytes | None:
+        """Return what was kept under a key by ``set_setting``."""
+        with self.read() as connection:
+            return _meta(connection, key)
+
+    def set_setting(self, connection: Connection, key: str, value: bytes) -> None:
+        """Keep a small value under a key."""
+        set_meta(connection, key, value)
+
+    # --- sealed values ---
+
+    def seal_embedding(self, embedding: NDArray[np.float32]) -> bytes:
+        """Return an embedding (128,) float32 as it is kept."""
+        return self.cipher.seal(np.asarray(embedding, "<f4").tobytes(), "embedding")
+
+    def open_embedding(self, sealed: bytes) -> NDArray[np.float32]:
+        """Return an embedding (128,) float32. Raises KeyProblem when it is damaged."""
+        return np.frombuffer(self.cipher.open(sealed, "embedding"), "<f4").astype(np.float32)
+
+    def seal_crop(self, jpeg: bytes) -> bytes:
+        """Return a crop's JPEG as it is kept."""
+        return self.cipher.seal(jpeg, "crop")
+
+    def open_crop(self, sealed: bytes) -> bytes:
+        """Return a crop's JPEG. Raises KeyProblem when it is damaged."""
+        return self.cipher.open(sealed, "crop")
+
+    def scrub(self) -> None:
+        """Leave nothing of what was deleted in the files: empties the write-ahead log into the database."""
+        with self._engine.connect() as connection:
+            # Deleted pages are overwritten (secure_delete); the log would keep the old ones until it is reused.
+            connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
+    # --- inside ---
+
+    def _migrate(self, data_dir: Path) -> None:
+        version = self._version()
+        if version == schema.VERSION:
+            return
+        try:
+            with FileLock(data_dir / f"{FILE}.lock", timeout=60):
+                version = self._version()  # another process may have been quicker
+                if version > schema.VERSION:
+                    raise StoreError(
+                        f"the store {self.path} is of version {version}, this Mien knows versions up to "
+                        f"{schema.VERSION}: use the newer Mien that wrote it. Nothing was changed."
+                    )
+                for step in range(version, schema.VERSION):
+                    with self.write() as connection:
+                        schema.advance(connection, step)
+                        connection.execute(text(f"PRAGMA user_version = {step + 1}"))
+        except Timeout as error:
+            raise StoreError(f"another process has been changing {self.path} for a minute: try again") from error
+
+    def _version(self) -> int:
+        with self.read() as connection:
+            return int(connection.execute(text("PRAGMA user_version")).scalar_one())
+
+    def _cipher(self, data_dir: Path) -> Cipher:
+        with self.read() as connection:
+            check = _meta(connection, "key_check")
+        cipher = Cipher(encryption.key_of(data_dir, make=check is None))
+        if check is None:
+            with self.write() as connection:
+                if _meta(connection, "key_check") is None:
+                    set_meta(connection, "key_check", cipher.seal(_KEY_CHECK, "key_check"))
+            with self.read() as connection:
+                check = _meta(connection, "key_check") or b""
+        try:
+            cipher.open(check, "key_check")
+        except KeyProblem as error:
+            raise StoreError(
+                f"the key does not fit the store {self.path}: it was made with another one. Put the right key back into "
+                f"{data_dir / encryption.KEY_FILE} or {encryption.KEY_VARIABLE}. Nothing was changed."
+            ) from error
+        return cipher
+
+
+def set_meta(connection: Connection, key: str, value: bytes) -> None:
+    """Write a row of ``meta``."""
+    done = connection.execute(update(META).where(META.c.key == key).values(value=value))
+    if done.rowcount == 0:
+        connection.execute(insert(META).values(key=key, value=value))
+
+
+def _meta(connection: Connection, key: str) -> bytes | None:
+    return connection.execute(select(META.c.value).where(META.c.key == key)).scalar()
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    assert isinstance(connection, sqlite3.Connection)
+    # Transactions are begun by _begin: the driver's own way would commit before statements that change tables.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_MS}",
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    # A reader that turns writer half-way fails when somebody wrote meanwhile; asking for the lock at once waits.
+    writing = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown user"

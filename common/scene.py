@@ -39,9 +39,7 @@ def compose(window: Window, picture: NDArray[np.uint8] | None, size: tuple[int, 
     if picture is None:
         _fill(canvas, area, GROUND)
     else:
-        # Averaging costs several times as much, and shows only where pixels would be skipped.
-        skips = 2 * area.width <= picture.shape[1]
-        cv2.resize(picture, (area.width, area.height), view, 0, 0, cv2.INTER_AREA if skips else cv2.INTER_LINEAR)
+        _fit(picture, view)
     window.panel_was, window.panel = window.panel, None
     if trouble is not None:
         # What is not live must not look it: no boxes, no colours, and the reason written over it.
@@ -59,6 +57,18 @@ def compose(window: Window, picture: NDArray[np.uint8] | None, size: tuple[int, 
     if window.help:
         _help(canvas, places)
     return canvas
+
+
+def _fit(picture: NDArray[np.uint8], view: NDArray[np.uint8]) -> None:
+    """Scale the picture into the view."""
+    height, width = view.shape[:2]
+    times = min(picture.shape[1] // width, picture.shape[0] // height)
+    if times >= 2:
+        # Pixels must be averaged where many become one; by a whole number that is several times as fast.
+        few = (picture.shape[1] // times, picture.shape[0] // times)
+        whole = picture[: few[1] * times, : few[0] * times]
+        picture = cv2.resize(whole, few, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    cv2.resize(picture, (width, height), view, 0, 0, cv2.INTER_LINEAR)
 
 
 def _dim(view: NDArray[np.uint8]) -> None:

@@ -75,31 +75,25 @@ class Socket:
 
         Large parts are handed over, not copied: do not write to an array after sending it.
         """
-        flags = int(zmq.NOBLOCK)
-        if timeout_ms and not self._socket.poll(timeout_ms, zmq.POLLOUT):
+        if not self._send_first(parts[0], int(zmq.SNDMORE) if len(parts) > 1 else 0, timeout_ms):
             return False
         last = len(parts) - 1
-        try:
-            for index, part in enumerate(parts):
-                if index == 1:
-                    flags = 0  # the first part was taken: the rest of the message follows without waiting
-                more = int(zmq.SNDMORE) if index < last else 0
-                if isinstance(part, bytes) and len(part) < _COPY_BELOW:
-                    self._socket.send(part, flags | more)
-                else:
-                    self._socket.send(part, flags | more, copy=_size(part) < _COPY_BELOW)
-        except zmq.Again:
-            return False
+        for index in range(1, last + 1):  # the first part was taken: the rest of the message follows without waiting
+            self._send_part(parts[index], int(zmq.SNDMORE) if index < last else 0)
         return True
 
     def receive(self, *, timeout_ms: int = 0) -> Received | None:
         """Return the parts of the next message as views, or None if none came in time."""
-        if timeout_ms and not self._socket.poll(timeout_ms, zmq.POLLIN):
-            return None
         try:
+            # Asking first whether there is something costs as much as taking it.
             frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
-            return None
+            if not timeout_ms or not self._socket.poll(timeout_ms, zmq.POLLIN):
+                return None
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return None
         return [frame.buffer for frame in frames]
 
     def wait(self, timeout_ms: int) -> bool:
@@ -117,6 +111,24 @@ class Socket:
     def close(self) -> None:
         """Close at once, but for ``linger_ms``. Closing twice is allowed."""
         self._socket.close()
+
+    def _send_first(self, part: Any, flags: int, timeout_ms: int) -> bool:
+        try:
+            self._send_part(part, flags | int(zmq.NOBLOCK))
+        except zmq.Again:
+            if not timeout_ms or not self._socket.poll(timeout_ms, zmq.POLLOUT):
+                return False
+            try:
+                self._send_part(part, flags | int(zmq.NOBLOCK))
+            except zmq.Again:
+                return False
+        return True
+
+    def _send_part(self, part: Any, flags: int) -> None:
+        if isinstance(part, bytes) and len(part) < _COPY_BELOW:
+            self._socket.send(part, flags)
+        else:
+            self._socket.send(part, flags, copy=_size(part) < _COPY_BELOW)
 
     def __enter__(self) -> Self:
         return self

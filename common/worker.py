@@ -65,6 +65,11 @@ class Worker(Stage, Generic[J]):
         if time.monotonic() - self._said_ready >= READY_EVERY_S:
             self._say_ready()
 
+    def detail(self) -> dict[str, float | str]:
+        from models import runtime  # only here: the conductor, too, imports this module, and needs no network
+
+        return {"model_cpu_s": runtime.inference_cpu_s()}
+
     def close(self) -> None:
         for socket in (getattr(self, "_jobs", None), getattr(self, "_findings", None)):
             if socket is not None:

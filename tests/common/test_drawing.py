@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common.drawing import GREY, GROUND, INK, Rect, annotate, bgr, draw_faces, tab_of, unit_for
+from common.drawing import GREY, GROUND, INK, Drawn, Rect, annotate, bgr, draw_faces, tab_of, unit_for
 from common.messages import Result
 from tests.showing import contains, face, five, photo, result
 
@@ -90,6 +90,17 @@ def test_a_tab_keeps_its_place_when_faces_move_a_little() -> None:
         before = draw_faces(_plain(), result(640, 360, faces), area, 12, before=before)
         spots.add(tuple(one.spot for one in before.values()))
     assert len(spots) == 1
+
+
+def test_a_tab_leaves_its_place_only_for_a_clearly_better_one() -> None:
+    area, one = Rect(0, 0, 640, 360), face(1, (300, 150, 60, 70), "happy")
+    at_first = draw_faces(_plain(), result(640, 360, (one,)), area, 12)
+    assert at_first[1].spot == 0
+    elsewhere = {1: Drawn(at_first[1].box, at_first[1].tab, 1)}
+    assert draw_faces(_plain(), result(640, 360, (one,)), area, 12, before=elsewhere)[1].spot == 1
+    right = draw_faces(_plain(), result(640, 360, (one,)), area, 12, before=elsewhere)[1].tab
+    in_the_way = face(2, (right.x, right.y, right.width // 2, right.height), "sad")
+    assert draw_faces(_plain(), result(640, 360, (one, in_the_way)), area, 12, before=elsewhere)[1].spot != 1
 
 
 def test_boxes_follow_when_the_picture_was_scaled() -> None:

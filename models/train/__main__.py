@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import functools
 import logging
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ from rich.console import Console
 
 from models.expression import WEIGHTS
 from models.runtime import ModelError
+from models.train.crew import SharedCrew, new_crew
 from models.train.evaluate import evaluate
 from models.train.export import export
-from models.train.fit import fit
+from models.train.fit import Run, fit
 
 
 def _deadline(text: str) -> float:
@@ -21,6 +23,10 @@ def _deadline(text: str) -> float:
     hour, minute = (int(part) for part in text.split(":"))
     then = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return (then if then > now else then + datetime.timedelta(days=1)).timestamp()
+
+
+def _crew(options: argparse.Namespace, run: Run) -> SharedCrew:
+    return new_crew(options.processes, run, options.data, options.config)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     fitting.add_argument(
         "--finish-at", type=_deadline, metavar="HH:MM", help="end by this time (UTC) instead of `passes`"
     )
-    fitting.add_argument("--threads", type=int, default=2)
+    fitting.add_argument("--threads", type=int, default=2, help="threads of the first process")
+    fitting.add_argument("--processes", type=int, default=1, help="fit with that many; best with one thread each")
     fitting.add_argument("--start", type=Path, help="weights to start from instead of random ones")
     exporting = commands.add_parser("export", help="write a run's averaged weights as ONNX, calibrated")
     exporting.add_argument("--run", type=Path, required=True, help="directory of the run")
@@ -65,6 +72,7 @@ def _run(options: argparse.Namespace) -> None:
             deadline=options.finish_at,
             threads=options.threads,
             start=options.start,
+            crew=functools.partial(_crew, options) if options.processes > 1 else None,
         )
         print(scores)
     elif options.command == "export":

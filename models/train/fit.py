@@ -8,9 +8,10 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -65,6 +66,23 @@ def device_and_precision() -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.bfloat16 if native else torch.float32
 
 
+CHECKPOINT = "checkpoint.pt"
+
+
+class Crew(Protocol):
+    """Processes that fit the same weights."""
+
+    processes: int
+
+    def step(self, images: int) -> int:
+        """Count images of this process; gives how many all processes have done since it last asked."""
+        ...
+
+    def end(self) -> None:
+        """Wait for the helpers to end."""
+        ...
+
+
 class Run:
     """One training run: networks, optimizer, schedule and random states."""
 
@@ -76,14 +94,7 @@ class Run:
         self.network = self._new_network()
         self.average = self._new_network()
         self.average.load_state_dict(self.network.state_dict())
-        decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
-        plain = [weight for weight in self.network.parameters() if weight.ndim <= 1]
-        self.optimizer = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=True,
-        )
+        self.optimizer = self._new_optimizer()
         self.schedule = Schedule(config, len(train.weights), deadline)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.order = np.random.default_rng(config.seed)
@@ -93,6 +104,16 @@ class Run:
     def _new_network(self) -> ExpressionNet:
         network = ExpressionNet(self.config.widths, self.config.depths, self.config.dropout)
         return network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _new_optimizer(self) -> torch.optim.SGD:
+        decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
+        plain = [weight for weight in self.network.parameters() if weight.ndim <= 1]
+        return torch.optim.SGD(
+            [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.config.learning_rate,
+            momentum=self.config.momentum,
+            nesterov=True,
+        )
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on as if nothing had happened."""
@@ -127,17 +148,25 @@ class Run:
         self.generator.set_state(state["augmentation_random"])
         self.order.bit_generator.state = state["order_random"]
 
-    def one_epoch(self, progress: Progress | None = None) -> tuple[float, float]:
-        """Fit one epoch (less at the end of the run); gives the mean loss and the images a second."""
+    def adopt(self, network: ExpressionNet, average: ExpressionNet) -> None:
+        """Fit these weights, which other processes may fit at the same time, instead of its own."""
+        momentum = self.optimizer.state_dict()
+        self.network, self.average = network, average
+        self.optimizer = self._new_optimizer()
+        self.optimizer.load_state_dict(momentum)
+
+    def one_epoch(self, progress: Progress | None = None, crew: Crew | None = None) -> tuple[float, float]:
+        """Fit one epoch (less at the end of the run); gives the mean loss and the images a second of this process."""
         rows = torch.from_numpy(fer.draw_epoch(self.train.weights, self.order))
+        if crew is not None:
+            rows = rows[: len(rows) // crew.processes]
         began, loss_sum, seen = time.monotonic(), 0.0, 0
         task = progress.add_task(f"epoch {self.epoch + 1}", total=len(rows)) if progress else None
         self.network.train()
         for start in range(0, len(rows) - self.config.batch + 1, self.config.batch):
-            step_began = time.monotonic()
             loss_sum += self._step(rows[start : start + self.config.batch]) * self.config.batch
             seen += self.config.batch
-            self.schedule.step(self.config.batch, time.monotonic() - step_began)
+            self.schedule.step(self.config.batch if crew is None else crew.step(self.config.batch))
             if progress and task is not None:
                 progress.update(task, advance=self.config.batch, loss=loss_sum / seen, size=self.schedule.size)
             if self.schedule.done:
@@ -208,6 +237,26 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     os.replace(unfinished, path)
 
 
+def open_run(data: Path, config_file: Path, out: Path, *, deadline: float | None, start: Path | None) -> Run:
+    """The run in the directory ``out``: a new one, or the one whose checkpoint lies there."""
+    config = run_config.read(config_file)
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(config, training_set(data, config.balance), deadline)
+    checkpoint, table = out / CHECKPOINT, out / "log.csv"
+    if checkpoint.exists():
+        run.restore(torch.load(checkpoint, map_location="cpu", weights_only=False))
+        log.info("going on after epoch %d, %.1f %% of the run", run.epoch, 100 * run.schedule.progress)
+    elif start is not None:
+        weights = torch.load(start, map_location="cpu", weights_only=True)
+        run.network.load_state_dict(weights)
+        run.average.load_state_dict(weights)
+    shutil.copyfile(config_file, out / "config.toml")
+    if not table.exists():
+        with table.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(COLUMNS)
+    return run
+
+
 def fit(
     data: Path,
     config_file: Path,
@@ -216,46 +265,39 @@ def fit(
     deadline: float | None = None,
     threads: int = 2,
     start: Path | None = None,
+    crew: Callable[[Run], Crew] | None = None,
 ) -> Scores:
-    """Run, or go on with, the run in ``out``; gives the scores of the averaged weights on the validation split."""
+    """Run, or go on with, the run in ``out``; gives the scores of the averaged weights on the validation split.
+
+    ``deadline`` is in seconds of `time.time`; ``start`` holds weights to begin with; ``crew`` starts processes
+    that help.
+    """
     torch.set_num_threads(threads)
-    config = run_config.read(config_file)
-    out.mkdir(parents=True, exist_ok=True)
-    run = Run(config, training_set(data, config.balance), deadline)
+    run = open_run(data, config_file, out, deadline=deadline, start=start)
     validation = fer.load(data / "fer_val.npz")
     validation = validation.select(validation.judgeable())
-    checkpoint, table = out / "checkpoint.pt", out / "log.csv"
-    if checkpoint.exists():
-        run.restore(torch.load(checkpoint, map_location="cpu", weights_only=False))
-        log.info("going on after epoch %d, %.1f %% of the run", run.epoch, 100 * run.schedule.progress)
-    else:
-        shutil.copyfile(config_file, out / "config.toml")
-        if start is not None:
-            weights = torch.load(start, map_location="cpu", weights_only=True)
-            run.network.load_state_dict(weights)
-            run.average.load_state_dict(weights)
-    if not table.exists():
-        with table.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(COLUMNS)
 
     def evaluate() -> Scores:
         # Weights that learn at one size do badly at another: look at them at the size that they have just seen.
         logits = logits_of(run.average, validation.images, run.schedule.size)
         return score(softmax(logits), validation.truth())
 
+    helpers = crew(run) if crew is not None else None
     bar = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields}"), transient=True)
-    next_evaluation = run.schedule.progress + config.evaluate_every
+    next_evaluation = run.schedule.progress + run.config.evaluate_every
     scores: Scores | None = None
     with bar:
         while not run.schedule.done:
             size, rate, began = run.schedule.size, run.schedule.learning_rate, time.monotonic()
-            loss, speed = run.one_epoch(bar if bar.console.is_terminal else None)
+            loss, speed = run.one_epoch(bar if bar.console.is_terminal else None, helpers)
             scores = None
             if run.schedule.progress >= next_evaluation or run.schedule.done:
                 scores = evaluate()
-                next_evaluation = run.schedule.progress + config.evaluate_every
-            _append(table, run, size, rate, time.monotonic() - began, speed, loss, scores)
-            save_atomically(run.state(), checkpoint)
+                next_evaluation = run.schedule.progress + run.config.evaluate_every
+            _append(out / "log.csv", run, size, rate, time.monotonic() - began, speed, loss, scores)
+            save_atomically(run.state(), out / CHECKPOINT)
+    if helpers is not None:
+        helpers.end()
     return scores if scores is not None else evaluate()
 
 

@@ -1,9 +1,8 @@
 """How far a run has come, and what follows from it: input size and learning rate.
 
-Progress runs from 0 to 1 and counts computation, not steps: a small input size makes cheap steps, not a short
-phase.
-With a deadline, the share that a step takes follows from the measured speed instead: a run that is paused, or slowed by
-neighbours, still comes to its end in time, only with fewer passes.
+Progress runs from 0 to 1 and counts computation, not steps: a small input size makes cheap steps, not a short phase.
+With a deadline it follows the clock instead: a run that is paused, or slowed by neighbours, still comes to its end in
+time, with a low learning rate, only after fewer passes.
 """
 
 import math
@@ -21,8 +20,7 @@ class Schedule:
     images: int
     deadline: float | None = None
     progress: float = 0.0
-    _step_s: float | None = None
-    _stepped_size: int = 0
+    _began: tuple[float, float] | None = None  # clock and progress at the first step since the start
 
     @property
     def size(self) -> int:
@@ -43,20 +41,15 @@ class Schedule:
         """Whether the run has come to its end."""
         return self.progress >= 1.0
 
-    def step(self, images: int, seconds: float) -> None:
-        """Count a step of that many images that took so long."""
+    def step(self, images: int) -> None:
+        """Count a step of that many images."""
         if self.deadline is None:
             cost = images * (self.size / self.config.size) ** 2
             self.progress = min(1.0, self.progress + cost / (self.config.passes * self.images))
             return
-        size = self.size
-        if self._step_s is None or size != self._stepped_size:
-            # The first step at a size also prepares kernels, and says too little about those that follow.
-            self._step_s, self._stepped_size = min(seconds, self._step_s or 0.5), size
-        # One step in fifty: short enough to notice a busy neighbour, long enough not to follow every hiccup.
-        self._step_s += (seconds - self._step_s) / 50
-        left_s = self.deadline - time.time()
-        share = 1.0 if left_s <= self._step_s else self._step_s / left_s
-        self.progress = min(1.0, self.progress + (1 - self.progress) * share)
-        if 1 - self.progress < 1e-6:
-            self.progress = 1.0
+        now = time.time()
+        if self._began is None:
+            self._began = (now, self.progress)
+        clock, progress = self._began
+        share = 1.0 if now >= self.deadline else (now - clock) / (self.deadline - clock)
+        self.progress = progress + (1 - progress) * share

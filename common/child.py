@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import IO, Literal
 
 from common.config import SupervisionConfig
+from common.encryption import KEY_VARIABLE
 from common.lifeline import SUPERVISED
 
 State = Literal["loading", "running", "waiting", "finished", "failed", "stopped"]
@@ -231,7 +232,7 @@ def environment(data_dir: Path | None) -> dict[str, str]:
     The saved configuration has settled what the variables ``MIEN_…`` said, and the command line may have overruled
     them: a child that read them again would disagree.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIEN_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIEN_") or name == KEY_VARIABLE}
     path = os.pathsep.join(part for part in (str(ROOT), kept.get("PYTHONPATH")) if part)
     # Without the safe path, ``python -m`` looks into the current directory first, where anybody's ``common`` may lie.
     kept |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

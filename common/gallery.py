@@ -1,10 +1,10 @@
 """The gallery: the enrolled people in memory, and who of them an embedding is nearest to. Pure; exact.
 
-One distance does not serve every kind of picture: portraits of one photographer, grey and cut tight, lie closer together
-than snapshots in colour, for the same and for different people alike. So a distance is judged in parts of how far the
-same face is from *other* people (the cohort): the mean of the query's distances to other enrolled people and of theirs to
-the candidate (score normalisation from both sides, "S-norm"; Shum et al., 2010, for speakers). With few people enrolled
-the cohort is filled up with what is usual for this network on photographs.
+One distance does not serve every kind of picture: portraits of one photographer, grey and cut tight, lie closer
+together than snapshots in colour, for the same and for different people alike. So a distance is judged in parts of how
+far the same face is from *other* people (the cohort): the mean of the query's distances to other enrolled people and of
+theirs to the candidate (score normalisation from both sides, "S-norm"; Shum et al., 2010, for speakers). With few
+people enrolled the cohort is filled up with what is usual for this network on photographs.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Gallery:
                     score=1.0 - distance / max(self.thresholds.accept * apart, 1e-6),
                 )
             )
-        # The order is that of the distances: how far others are says whether somebody is near enough, not who is nearer.
+        # The order is that of the distances: others only say whether somebody is near enough, not who is nearer.
         clear = len(ranked) < 2 or ranked[0][1] <= self.thresholds.lead * ranked[1][1]
         return Verdict(candidates=tuple(candidates), clear=clear)
 

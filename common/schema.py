@@ -19,8 +19,7 @@ from sqlalchemy import (
 METADATA = MetaData()
 
 # Numbers of people and unknown people are never used twice, not after a deletion either: a name in somebody's notes
-# or an old result must not come to mean another person.
-_LASTING = {"sqlite_autoincrement": True}
+# or an old result must not come to mean another person (``sqlite_autoincrement``).
 
 META = Table("meta", METADATA, Column("key", String(64), primary_key=True), Column("value", LargeBinary))
 
@@ -36,7 +35,7 @@ PERSON = Table(
     Column("consent_until", Float),  # unix seconds; null: until taken back
     Column("created_at", Float, nullable=False),
     Column("changed_at", Float, nullable=False),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 REFERENCE = Table(
@@ -50,7 +49,7 @@ REFERENCE = Table(
     Column("source", Text, nullable=False),
     Column("quality", Float, nullable=False),
     Column("created_at", Float, nullable=False),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 AUDIT = Table(
@@ -61,7 +60,7 @@ AUDIT = Table(
     Column("who", String(128), nullable=False),
     Column("did", String(32), nullable=False),
     Column("about", Text, nullable=False),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 UNKNOWN = Table(
@@ -74,7 +73,7 @@ UNKNOWN = Table(
     Column("first_at", Float, nullable=False),
     Column("last_at", Float, nullable=False, index=True),
     Column("looks", Integer, nullable=False),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 UNKNOWN_CROP = Table(
@@ -86,7 +85,7 @@ UNKNOWN_CROP = Table(
     Column("crop", LargeBinary, nullable=False),
     Column("quality", Float, nullable=False),
     Column("at", Float, nullable=False),
-    **_LASTING,
+    sqlite_autoincrement=True,
 )
 
 SIGHTING = Table(

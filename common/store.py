@@ -113,11 +113,15 @@ class Store:
     def generation(self) -> int:
         """Return the number of changes of people and references so far."""
         with self.read() as connection:
-            return int(_meta(connection, "generation") or b"0")
+            return self.generation_in(connection)
+
+    def generation_in(self, connection: Connection) -> int:
+        """Return the generation that a connection sees."""
+        return int(_meta(connection, "generation") or b"0")
 
     def changed(self, connection: Connection) -> None:
         """Say that people or references change in this transaction."""
-        set_meta(connection, "generation", str(int(_meta(connection, "generation") or b"0") + 1).encode())
+        set_meta(connection, "generation", str(self.generation_in(connection) + 1).encode())
 
     def setting(self, key: str) -> bytes | None:
         """Return what was kept under a key by ``set_setting``."""
@@ -191,8 +195,8 @@ class Store:
             cipher.open(check, "key_check")
         except KeyProblem as error:
             raise StoreError(
-                f"the key does not fit the store {self.path}: it was made with another one. Put the right key back into "
-                f"{data_dir / encryption.KEY_FILE} or {encryption.KEY_VARIABLE}. Nothing was changed."
+                f"the key does not fit the store {self.path}: it was made with another one. Put the right key back "
+                f"into {data_dir / encryption.KEY_FILE} or {encryption.KEY_VARIABLE}. Nothing was changed."
             ) from error
         return cipher
 

@@ -1,0 +1,237 @@
+"""Enrolling people from photographs: a folder with one sub-folder or file a person, or single pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from common import jpeg, people, photos
+from common.config import Config
+from common.gallery import Gallery
+from common.people import PeopleError, Person, Reference
+from common.photos import PhotoError
+from common.store import Store
+from models import quality
+from models.chips import Aligner, cut_patch
+from models.detector import Detections, FaceDetector
+from models.embedder import FaceEmbedder
+
+MIN_FACE_PX = 40  # a reference has to be better than what is merely recognised
+MIN_SCORE = 0.6  # of the detector
+SMALL_BESIDE = 0.4  # a second face of less than this part of the first one's side is somebody in the background
+CROP_QUALITY = 92
+
+_WHY = {
+    "small": "the face is too small",
+    "cut": "the face is cut off by the edge",
+    "turned": "the face is turned away",
+    "dark": "too dark",
+    "bright": "too bright",
+    "blurred": "too blurred",
+}
+
+
+class Rejected(ValueError):
+    """A picture that cannot be a reference; the text says why."""
+
+
+class PhotoReader:
+    """Makes references of photographs with the same models that the stages run.
+
+    Raises ModelError when a model is missing.
+    """
+
+    def __init__(self, config: Config) -> None:
+        cache = config.storage.data_dir / "compiled"
+        cv2.setNumThreads(config.workers.threads)
+        settings = config.detection
+        self._detector = FaceDetector(settings.model, input_long_side=settings.input_long_side, cache_dir=cache)
+        self._aligner = Aligner()
+        self._embedder = FaceEmbedder(cache_dir=cache)
+
+    def reference(self, path: Path, *, face: int | None = None) -> Reference:
+        """Return the reference that a picture gives.
+
+        Args:
+            face: which face from the left, from 1, where there are several.
+
+        Raises:
+            PhotoError: no picture. Rejected: not one face that is good enough.
+        """
+        return self.reference_of(photos.read(path), path.name, face=face)
+
+    def reference_of(self, picture: NDArray[np.uint8], source: str, *, face: int | None = None) -> Reference:
+        """The same for a picture in memory, (H, W, 3) uint8 BGR."""
+        found = self._detector.detect(picture)
+        sure = [i for i in range(len(found.boxes)) if found.scores[i] >= MIN_SCORE]
+        if not sure:
+            # Portraits cut tight have no room around the face, without which a detector does not know one.
+            picture, found = self._with_border(picture)
+            sure = [i for i in range(len(found.boxes)) if found.scores[i] >= MIN_SCORE]
+        if not sure:
+            raise Rejected("no face was found")
+        index = _chosen(found.boxes, sure, face)
+        box, landmarks = found.boxes[index], found.landmarks[index]
+        measured = quality.assess(picture, box, landmarks)
+        reason = quality.reason(measured, quality.Limits(min_size_px=MIN_FACE_PX))
+        if reason is not None:
+            raise Rejected(_WHY[reason])
+        chip = self._aligner.chip(cut_patch(picture, box))
+        return Reference(
+            embedding=self._embedder.embed(chip[None])[0],
+            crop=jpeg.encode(np.asarray(cv2.cvtColor(chip, cv2.COLOR_RGB2BGR), np.uint8), CROP_QUALITY),
+            source=source,
+            quality=quality.score(measured),
+        )
+
+    def _with_border(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Detections]:
+        pad = max(picture.shape[:2]) // 2
+        wide = np.asarray(cv2.copyMakeBorder(picture, pad, pad, pad, pad, cv2.BORDER_REPLICATE), np.uint8)
+        if max(wide.shape[:2]) < 400:
+            wide = np.asarray(cv2.resize(wide, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)
+        return wide, self._detector.detect(wide)
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of enrolling a folder.
+
+    Attributes:
+        enrolled: new people; extended: people who were there and got pictures.
+        rejected: file and why.
+    """
+
+    enrolled: list[Person] = field(default_factory=list)
+    extended: list[Person] = field(default_factory=list)
+    rejected: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def plan(folder: Path) -> dict[str, list[Path]]:
+    """Return who is in a folder: each sub-folder's name and its pictures, each single file's name without suffix.
+
+    Raises:
+        PeopleError: there is no such folder, it cannot be read, or holds no pictures.
+    """
+    found: dict[str, list[Path]] = {}
+    try:
+        for entry in _visible(folder):
+            if entry.is_dir():
+                pictures = [p for p in _visible(entry) if p.is_file() and p.suffix.lower() in photos.SUFFIXES]
+                if pictures:
+                    found.setdefault(entry.name, []).extend(pictures)
+            elif entry.suffix.lower() in photos.SUFFIXES:
+                found.setdefault(entry.stem, []).append(entry)
+    except FileNotFoundError as error:
+        raise PeopleError(f"there is no folder {folder}") from error
+    except NotADirectoryError as error:
+        raise PeopleError(f"{folder} is a file: give a name with it (people add NAME --from {folder})") from error
+    except PermissionError as error:
+        raise PeopleError(f"there is no right to read {error.filename}: change that, or copy the pictures") from error
+    if not found:
+        raise PeopleError(f"{folder} holds no pictures ({', '.join(sorted(photos.SUFFIXES))})")
+    return found
+
+
+def enrol(
+    store: Store,
+    reader: PhotoReader,
+    planned: dict[str, list[Path]],
+    *,
+    face: int | None = None,
+    again: bool = False,
+    told: Callable[[Path], None] = lambda path: None,
+    **fields: object,
+) -> Report:
+    """Enrol everybody of a plan, one transaction a person.
+
+    Args:
+        again: add a person whose name is taken, or who looks like somebody enrolled, all the same (pictures go to the
+            person of that name).
+        told: hears of each file before it is looked at.
+        fields: role, notes, consent … for ``people.add``.
+    """
+    report = Report()
+    for name, paths in planned.items():
+        references: list[tuple[Path, Reference]] = []
+        for path in paths:
+            told(path)
+            try:
+                references.append((path, reader.reference(path, face=face)))
+            except (PhotoError, Rejected) as error:
+                report.rejected.append((path, str(error)))
+        if not references:
+            continue
+        try:
+            _enrol_one(store, name, references, report, again=again, fields=fields)
+        except PeopleError as error:
+            report.rejected.extend((path, str(error)) for path, _ in references)
+    return report
+
+
+def look_alike(gallery: Gallery, references: Sequence[Reference], name: str) -> str | None:
+    """Return the name of somebody enrolled under another name whom most of these pictures show, or None."""
+    votes: dict[str, int] = {}
+    for reference in references:
+        best = gallery.recognise(reference.embedding).best
+        if best is not None and best.score >= 0 and people.name_key(best.name) != people.name_key(name):
+            votes[best.name] = votes.get(best.name, 0) + 1
+    alike = max(votes, key=lambda other: votes[other], default=None)
+    return alike if alike is not None and 2 * votes[alike] > len(references) else None
+
+
+def outliers(references: Sequence[tuple[Path, Reference]]) -> list[Path]:
+    """Return pictures that are certainly of somebody else than most of the others (three or more are needed)."""
+    if len(references) < 3:
+        return []
+    embeddings = np.stack([reference.embedding for _, reference in references])
+    apart = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2)
+    near = np.array([np.median(np.delete(row, i)) for i, row in enumerate(apart)])
+    return [path for (path, _), distance in zip(references, near, strict=True) if distance > 0.72]
+
+
+def _enrol_one(
+    store: Store,
+    name: str,
+    references: list[tuple[Path, Reference]],
+    report: Report,
+    *,
+    again: bool,
+    fields: dict[str, object],
+) -> None:
+    name = people.checked_name(name)
+    odd = outliers(references)
+    report.rejected.extend((path, f"it shows somebody else than {name}'s other pictures") for path in odd)
+    kept = [reference for path, reference in references if path not in odd]
+    there = next((p for p in people.everybody(store) if people.name_key(p.name) == people.name_key(name)), None)
+    if there is not None and not again:
+        raise PeopleError(f"{there.name!r} is enrolled already (--again adds pictures)")
+    alike = None if again else look_alike(people.gallery(store), kept, name)
+    if alike is not None:
+        raise PeopleError(f"looks like {alike!r}, who is enrolled already (--again enrols all the same)")
+    if there is not None:
+        report.extended.append(people.add_references(store, f"#{there.id}", kept))
+    else:
+        report.enrolled.append(people.add(store, name, kept, **fields))  # type: ignore[arg-type]
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return iter(sorted(Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")))
+
+
+def _chosen(boxes: NDArray[np.float32], sure: list[int], face: int | None) -> int:
+    if face is not None:
+        if not 1 <= face <= len(sure):
+            raise Rejected(f"face {face} was asked for, {len(sure)} were found")
+        return sorted(sure, key=lambda i: float(boxes[i, 0]))[face - 1]
+    sides = {i: float(np.sqrt(boxes[i, 2] * boxes[i, 3])) for i in sure}
+    largest = max(sides, key=lambda i: sides[i])
+    if any(side >= SMALL_BESIDE * sides[largest] for i, side in sides.items() if i != largest):
+        number = {2: "two faces were", 3: "three faces were"}.get(len(sure), f"{len(sure)} faces were")
+        raise Rejected(f"{number} found: cut the picture, or say which one with --face N (from the left)")
+    return largest

@@ -1,0 +1,359 @@
+"""People: who is enrolled, what they are called, what they allow, and their reference faces.
+
+These functions are what the command line, the page and the conductor's keeper call; each is one transaction with a line
+in the audit log. They know nothing of cameras or networks.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from common.gallery import Gallery, Member, Thresholds
+from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN, UNKNOWN_CROP
+from common.store import Store
+
+Role = Literal["patient", "staff", "visitor"]
+Consent = Literal["given", "refused"]
+MODEL = "dlib_resnet_v1 mirrored"  # what made the embeddings; those of another network do not compare
+MAX_NAME = 100  # characters
+MAX_NOTES = 10_000
+MAX_REFERENCES = 20  # a person; the best are kept
+
+
+class PeopleError(ValueError):
+    """What was asked cannot be done; the text says why and what would work. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """An enrolled person; times are unix seconds."""
+
+    id: int
+    name: str
+    role: Role
+    notes: str
+    consent: Consent
+    consent_until: float | None
+    created_at: float
+    references: int = 0
+
+    def withheld(self, at: float) -> bool:
+        """Whether nothing may be said or kept of this person: consent is refused, or has run out."""
+        return self.consent != "given" or (self.consent_until is not None and at >= self.consent_until)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reference:
+    """One picture of somebody's face.
+
+    Attributes:
+        embedding: (128,) float32.
+        crop: JPEG of the aligned chip, None where it was not kept.
+        source: where it came from, for people.
+        quality: 0 … 1.
+    """
+
+    embedding: NDArray[np.float32]
+    crop: bytes | None
+    source: str
+    quality: float
+
+
+def checked_name(name: str) -> str:
+    """Return a name as it is kept: one line, normal form, no spaces around it. Raises PeopleError: it cannot be one."""
+    name = unicodedata.normalize("NFC", name).strip()
+    if not name:
+        raise PeopleError("a name is needed: it is empty")
+    if len(name) > MAX_NAME:
+        raise PeopleError(f"a name has at most {MAX_NAME} characters, this one has {len(name)}")
+    if not all(c.isprintable() or c == "\u200d" for c in name):
+        raise PeopleError("a name cannot hold line breaks, tabs or other control characters")
+    return " ".join(name.split())
+
+
+def name_key(name: str) -> str:
+    """Return what two spellings of one name have in common: case and compatibility forms folded."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def everybody(store: Store) -> list[Person]:
+    """Return all enrolled people, by name."""
+    with store.read() as connection:
+        rows = connection.execute(_people().order_by(PERSON.c.name_key)).all()
+    return [_person(row) for row in rows]
+
+
+def find(store: Store, who: str) -> Person:
+    """Return the person of this name, or of this number when written ``#3``. Raises PeopleError: there is none."""
+    with store.read() as connection:
+        return _find(connection, who)
+
+
+def add(
+    store: Store,
+    name: str,
+    references: Sequence[Reference],
+    *,
+    role: Role = "patient",
+    notes: str = "",
+    consent: Consent = "given",
+    consent_until: float | None = None,
+) -> Person:
+    """Enrol somebody.
+
+    Raises:
+        PeopleError: the name is taken or cannot be one, or another field is wrong.
+    """
+    fields: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
+    with store.write() as connection:
+        return _add(store, connection, name, references, **fields)
+
+
+def add_references(store: Store, who: str, references: Sequence[Reference]) -> Person:
+    """Add pictures to somebody; beyond twenty, the best are kept. Raises PeopleError: there is no such person."""
+    with store.write() as connection:
+        person = _find(connection, who)
+        _insert_references(store, connection, person.id, references)
+        store.changed(connection)
+        store.audit(connection, "added references", f"#{person.id} {person.name}, {len(references)}")
+        return _find(connection, f"#{person.id}")
+
+
+def change(
+    store: Store,
+    who: str,
+    *,
+    name: str | None = None,
+    role: Role | None = None,
+    notes: str | None = None,
+    consent: Consent | None = None,
+    consent_until: float | None = None,
+    forever: bool = False,
+) -> Person:
+    """Change what is given of a person; ``forever``: consent does not end by itself.
+
+    Raises:
+        PeopleError: no such person, the new name is taken, or a field is wrong.
+    """
+    _check(role=role, notes=notes, consent=consent)
+    values: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
+    values = {key: value for key, value in values.items() if value is not None}
+    if forever:
+        values["consent_until"] = None
+    with store.write() as connection:
+        person = _find(connection, who)
+        if name is not None:
+            name = checked_name(name)
+            same = select(PERSON.c.id).where(PERSON.c.name_key == name_key(name), PERSON.c.id != person.id)
+            if connection.execute(same).first() is not None:
+                raise PeopleError(f"somebody else is called {name!r}: take another name, or merge the two")
+            values |= {"name": name, "name_key": name_key(name)}
+        if values:
+            connection.execute(update(PERSON).where(PERSON.c.id == person.id).values(changed_at=time.time(), **values))
+        store.changed(connection)
+        shown = [key for key in ("name", "role", "consent", "consent_until") if key in values]
+        told = ", ".join(f"{key} {values[key]}" for key in shown)
+        store.audit(connection, "changed", f"#{person.id} {person.name}: {told or 'notes'}")
+        return _find(connection, f"#{person.id}")
+
+
+def merge(store: Store, who: str, into: str) -> Person:
+    """Make two people one: references and sightings go to ``into``, the other is gone. Raises PeopleError."""
+    with store.write() as connection:
+        gone, kept = _find(connection, who), _find(connection, into)
+        if gone.id == kept.id:
+            raise PeopleError(f"{gone.name!r} and {kept.name!r} are one person already")
+        if gone.consent == "refused" and kept.consent != "refused":
+            raise PeopleError(f"{gone.name!r} has refused consent: change that first, or merge the other way round")
+        for table in (REFERENCE, SIGHTING):
+            connection.execute(update(table).where(table.c.person_id == gone.id).values(person_id=kept.id))
+        _keep_best(connection, kept.id)
+        notes = "\n".join(part for part in (kept.notes, gone.notes) if part)[:MAX_NOTES]
+        connection.execute(update(PERSON).where(PERSON.c.id == kept.id).values(notes=notes, changed_at=time.time()))
+        connection.execute(delete(PERSON).where(PERSON.c.id == gone.id))
+        store.changed(connection)
+        store.audit(connection, "merged", f"#{gone.id} {gone.name} into #{kept.id} {kept.name}")
+        return _find(connection, f"#{kept.id}")
+
+
+def split(store: Store, who: str, name: str, references: Sequence[int]) -> Person:
+    """Make a new person of some references of another one, by their numbers (``references_of``). Raises PeopleError."""
+    name = checked_name(name)
+    with store.write() as connection:
+        person = _find(connection, who)
+        own = select(REFERENCE.c.id).where(REFERENCE.c.person_id == person.id)
+        have, wanted = set(connection.execute(own).scalars()), set(references)
+        if not wanted or not wanted <= have or wanted == have:
+            numbers = ", ".join(str(number) for number in sorted(have))
+            raise PeopleError(f"name some, but not all, of the references of {person.name!r}: {numbers}")
+        if connection.execute(select(PERSON.c.id).where(PERSON.c.name_key == name_key(name))).first() is not None:
+            raise PeopleError(f"somebody called {name!r} is enrolled already")
+        row = connection.execute(select(PERSON).where(PERSON.c.id == person.id)).one()._asdict()
+        row |= {"name": name, "name_key": name_key(name), "changed_at": time.time()}
+        row.pop("id")
+        done = connection.execute(insert(PERSON).values(**row))
+        assert done.inserted_primary_key is not None
+        new = int(done.inserted_primary_key[0])
+        connection.execute(update(REFERENCE).where(REFERENCE.c.id.in_(wanted)).values(person_id=new))
+        store.changed(connection)
+        store.audit(connection, "split", f"#{new} {name} from #{person.id} {person.name}, {len(wanted)} references")
+        return _find(connection, f"#{new}")
+
+
+def references_of(store: Store, who: str) -> list[tuple[int, Reference]]:
+    """Return a person's references with their numbers, best first. Raises PeopleError: no such person."""
+    with store.read() as connection:
+        person = _find(connection, who)
+        chosen = select(REFERENCE).where(REFERENCE.c.person_id == person.id).order_by(REFERENCE.c.quality.desc())
+        rows = connection.execute(chosen).all()
+    return [
+        (
+            int(row.id),
+            Reference(
+                embedding=store.open_embedding(row.embedding),
+                crop=None if row.crop is None else store.open_crop(row.crop),
+                source=row.source,
+                quality=row.quality,
+            ),
+        )
+        for row in rows
+    ]
+
+
+def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
+    """Name an unknown person: their crops become references, their sightings the new person's.
+
+    Raises:
+        PeopleError: nobody of that number is kept, or the name is taken.
+    """
+    with store.read() as connection:
+        rows = connection.execute(select(UNKNOWN_CROP).where(UNKNOWN_CROP.c.unknown_id == number)).all()
+        whole = connection.execute(select(UNKNOWN).where(UNKNOWN.c.id == number)).first()
+    if whole is None:
+        raise PeopleError(f"no unknown person has the number {number}: they may have been named or be too long ago")
+    source = f"unknown person {number}"
+    references = [
+        Reference(
+            embedding=store.open_embedding(row.embedding),
+            crop=store.open_crop(row.crop),
+            source=source,
+            quality=row.quality,
+        )
+        for row in rows
+    ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
+    with store.write() as connection:
+        person = _add(store, connection, name, references, **fields)
+        connection.execute(update(SIGHTING).where(SIGHTING.c.unknown_id == number).values(person_id=person.id))
+        connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
+        store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
+    return person
+
+
+def gallery(store: Store, thresholds: Thresholds | None = None, *, at: float | None = None) -> Gallery:
+    """Return everybody's references as they are now; consent is judged at ``at`` (unix seconds; None: now)."""
+    at = time.time() if at is None else at
+    with store.read() as connection:
+        generation = store.generation_in(connection)
+        people = [_person(row) for row in connection.execute(_people().order_by(PERSON.c.id)).all()]
+        chosen = select(REFERENCE.c.person_id, REFERENCE.c.embedding).where(REFERENCE.c.model == MODEL)
+        rows = connection.execute(chosen.order_by(REFERENCE.c.id)).all()
+    embeddings: dict[int, list[NDArray[np.float32]]] = {}
+    for person_id, sealed in rows:
+        embeddings.setdefault(person_id, []).append(store.open_embedding(sealed))
+    members = [
+        Member(person=p.id, name=p.name, embeddings=np.stack(embeddings[p.id]), withheld=p.withheld(at))
+        for p in people
+        if p.id in embeddings
+    ]
+    return Gallery(members, thresholds, generation=generation)
+
+
+# --- inside ---
+
+
+def _people() -> Any:
+    count = select(func.count()).where(REFERENCE.c.person_id == PERSON.c.id).scalar_subquery().label("references")
+    return select(PERSON, count)
+
+
+def _person(row: Row[Any]) -> Person:
+    names = ("id", "name", "role", "notes", "consent", "consent_until", "created_at", "references")
+    return Person(**{name: getattr(row, name) for name in names})
+
+
+def _find(connection: Connection, who: str) -> Person:
+    number = who[1:] if who.startswith("#") else ""
+    if number.isdecimal():
+        chosen = _people().where(PERSON.c.id == int(number[:18]))
+    else:
+        chosen = _people().where(PERSON.c.name_key == name_key(checked_name(who)))
+    row = connection.execute(chosen).first()
+    if row is None:
+        raise PeopleError(f"nobody called {checked_name(who)!r} is enrolled (python launch.py people list)")
+    return _person(row)
+
+
+def _add(
+    store: Store,
+    connection: Connection,
+    name: str,
+    references: Sequence[Reference],
+    *,
+    role: Role = "patient",
+    notes: str = "",
+    consent: Consent = "given",
+    consent_until: float | None = None,
+) -> Person:
+    name = checked_name(name)
+    _check(role=role, notes=notes, consent=consent)
+    now = time.time()
+    if connection.execute(select(PERSON.c.id).where(PERSON.c.name_key == name_key(name))).first() is not None:
+        raise PeopleError(f"somebody called {name!r} is enrolled already: add pictures to them, or take another name")
+    fields = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
+    times = {"created_at": now, "changed_at": now}
+    done = connection.execute(insert(PERSON).values(name=name, name_key=name_key(name), **fields, **times))
+    assert done.inserted_primary_key is not None
+    person = int(done.inserted_primary_key[0])
+    _insert_references(store, connection, person, references)
+    store.changed(connection)
+    store.audit(connection, "enrolled", f"#{person} {name}, {len(references)} references")
+    return _find(connection, f"#{person}")
+
+
+def _insert_references(store: Store, connection: Connection, person: int, references: Sequence[Reference]) -> None:
+    for reference in references:
+        connection.execute(
+            insert(REFERENCE).values(
+                person_id=person,
+                embedding=store.seal_embedding(reference.embedding),
+                crop=None if reference.crop is None else store.seal_crop(reference.crop),
+                model=MODEL,
+                source=reference.source[:500],
+                quality=reference.quality,
+                created_at=time.time(),
+            )
+        )
+    _keep_best(connection, person)
+
+
+def _keep_best(connection: Connection, person: int) -> None:
+    own = select(REFERENCE.c.id).where(REFERENCE.c.person_id == person)
+    surplus = own.order_by(REFERENCE.c.quality.desc(), REFERENCE.c.id).offset(MAX_REFERENCES).limit(-1)
+    connection.execute(delete(REFERENCE).where(REFERENCE.c.id.in_(connection.execute(surplus).scalars().all())))
+
+
+def _check(*, role: str | None, notes: str | None, consent: str | None) -> None:
+    if role is not None and role not in get_args(Role):
+        raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {role[:40]!r}")
+    if consent is not None and consent not in get_args(Consent):
+        raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {consent[:40]!r}")
+    if notes is not None and len(notes) > MAX_NOTES:
+        raise PeopleError(f"notes have at most {MAX_NOTES} characters, these have {len(notes)}")

@@ -1,0 +1,33 @@
+"""Each benchmark runs, in a tiny form, and prints its table. How fast anything is, is not judged here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from common import media
+from tests.conftest import ROOT, stage_environment
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("transport", ["--seconds", "0.1", "--rounds", "1"], ["640x360", "1920x1080", "ratio"]),
+        ("dispatch", ["--seconds", "0.5"], ["10 and 100 ms", "pulled", "push, default queue"]),
+        ("pipeline", ["--seconds", "4", "--rounds", "1"], ["watched", "conductor", "inference", "total", "precision"]),
+    ],
+)
+def test_a_benchmark_prints_its_table(name: str, arguments: list[str], words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / f"{name}.py"), *arguments],
+        env=stage_environment(MIEN_DATA_DIR=str(media.data_dir())),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in words), done.stdout
+    assert "processor" in done.stdout and "cores" in done.stdout  # a figure without its machine says nothing

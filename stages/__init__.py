@@ -17,8 +17,8 @@ class StageRow:
         runs: ``once``; ``camera``: one process a camera; ``pool``: as many as the configuration says; ``screen``: once,
             where there is a screen.
         does: for people.
-        ends_run: the run is over when all its processes say that they have finished (the window was closed, a file has
-            no more pictures).
+        ends_run: the run is over when all its processes say that they have finished (the window was closed, every
+            frame of the files has its result).
     """
 
     name: str
@@ -45,6 +45,7 @@ STAGES: dict[str, StageRow] = {
             takes="frames, findings, control",
             gives="jobs, results, picture+result",
             does="remembers and decides: newest frames, who gets which job, tracks, names, smoothing",
+            ends_run=True,  # in every-frame mode, when all sources have ended and all is answered
         ),
         StageRow(
             name="detection",
@@ -87,7 +88,6 @@ STAGES: dict[str, StageRow] = {
             takes="a source",
             gives="frames",
             does="webcam, screen, file, folder, stream; reconnects; stamps time",
-            ends_run=True,
         ),
         StageRow(
             name="display",

@@ -269,6 +269,14 @@ def test_everything_at_once_runs_shows_a_killed_worker_in_status_and_leaves_noth
     nothing_left(config)
 
 
+def test_every_frame_of_a_file_and_then_it_ends_by_itself(launch: Callable[..., Launched], config: Config) -> None:
+    process = launch("--source", str(media.sample("man.mp4")), "--every-frame", "--headless")
+    code, said = outcome(process, 100)
+    assert code == 0, said
+    assert "conductor has finished" in said
+    nothing_left(config)
+
+
 def test_killed_with_9_none_of_all_its_stages_stays(launch: Callable[..., Launched], config: Config) -> None:
     run_dir = config.run_dir / "run"
     process = launch("--source", str(media.sample("woman.mp4")), "--headless")

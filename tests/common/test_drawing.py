@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import time
-
-import cv2
 import numpy as np
 import pytest
 
 from common.drawing import GREY, GROUND, INK, Drawn, Rect, annotate, bgr, draw_faces, tab_of, unit_for
-from common.messages import Result
 from tests.showing import contains, face, five, photo, result
 
 
@@ -120,30 +116,6 @@ def test_any_size_of_picture_is_drawn_on(width: int, height: int) -> None:
 
 def test_text_grows_with_the_picture() -> None:
     assert [unit_for(640, 360), unit_for(854, 480), unit_for(1280, 720), unit_for(3840, 2160)] == [12, 12, 16, 48]
-
-
-def test_eight_faces_are_drawn_within_three_milliseconds() -> None:
-    canvas = photo(1280, 720).copy()
-    shown = _crowd()
-    cv2.setNumThreads(1)
-    draw_faces(canvas, shown, Rect(0, 0, 1280, 720), 16)
-    times = []
-    for _ in range(30):
-        started = time.thread_time()
-        draw_faces(canvas, shown, Rect(0, 0, 1280, 720), 16, selected=1)
-        times.append((time.thread_time() - started) * 1e3)
-    assert sorted(times)[len(times) // 2] < 3.0
-
-
-def _crowd() -> Result:
-    labels = ("happy", "sad", None, "angry", "neutral", "fearful", "surprised", "disgusted")
-    faces = tuple(
-        face(track, (60 + 145 * track, 200 + 20 * (track % 3), 90, 110), label, name="Renée", reason="small")
-        if label
-        else face(track, (60 + 145 * track, 200, 90, 110), reason="small")
-        for track, label in enumerate(labels)
-    )
-    return result(1280, 720, faces)
 
 
 def _plain(width: int = 640, height: int = 360) -> np.ndarray:

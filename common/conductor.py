@@ -19,6 +19,7 @@ from common.dispatch import Dispatcher, Job
 from common.line import Flight, Line
 from common.messages import (
     Box,
+    Correction,
     DetectionFinding,
     DetectionJob,
     EndOfSource,
@@ -33,8 +34,9 @@ from common.messages import (
     Result,
     array_from,
 )
+from common.naming import correction
+from common.recall import Recall, Snapshot
 from common.tracks import Track
-from common.votes import Matcher, nobody
 
 EMBEDDING = 128
 CHIP = 150
@@ -51,6 +53,9 @@ class Outbox(Protocol):
 
     def picture(self, result: Result, flight: Flight) -> None:
         """Show a picture without an analysis."""
+
+    def correction(self, message: Correction) -> None:
+        """Publish that a track is somebody else, or that its name was found late."""
 
     def ended(self, camera: str, run: int) -> None:
         """All frames of a source that has ended are published."""
@@ -85,7 +90,7 @@ class Conductor:
     Args:
         outbox: takes what is decided.
         new_track: gives track ids that were never used before.
-        match: finds the enrolled person nearest to an embedding.
+        recall: the people that are known.
         sender: this process, as it signs its messages.
     """
 
@@ -96,7 +101,7 @@ class Conductor:
         *,
         sender: str,
         new_track: Callable[[], int] | None = None,
-        match: Matcher = nobody,
+        recall: Recall | None = None,
     ) -> None:
         self.counts = Counts()
         self.dispatcher: Dispatcher[Work] = Dispatcher(timeout_s=config.pipeline.job_timeout_ms / 1e3)
@@ -105,7 +110,7 @@ class Conductor:
         self._outbox = outbox
         self._sender = sender
         self._new_track = new_track or itertools.count(1).__next__
-        self._match = match
+        self.recall = Recall() if recall is None else recall
         self._job_ids = itertools.count(1)
 
     # --- what arrives ---
@@ -221,13 +226,13 @@ class Conductor:
                 if len(blobs) != 2:
                     raise MessageError(f"{finding.sender}: embeddings and chips were expected, {len(blobs)} parts came")
                 embeddings = array_from(blobs[0], (len(tracks), EMBEDDING), np.float32, "embeddings")
-                array_from(blobs[1], (len(tracks), CHIP, CHIP, 3), np.uint8, "chips")
+                chips = array_from(blobs[1], (len(tracks), CHIP, CHIP, 3), np.uint8, "chips")
             except MessageError:
                 for track in tracks:
                     work.line.identity_lost(track)
                 raise
-            for track, embedding, quality in zip(tracks, embeddings, qualities, strict=True):
-                work.line.identified(track, embedding, quality)
+            for track, embedding, chip, quality in zip(tracks, embeddings, chips, qualities, strict=True):
+                work.line.identified(track, embedding, chip, quality, work.flight.frame)
         finally:
             self._turn(now)
 
@@ -235,6 +240,12 @@ class Conductor:
         """Notice what did not happen: deadlines, jobs without an answer. Call it at least every 20 ms."""
         self._give_up(self.dispatcher.sweep(now))
         self._turn(now)
+
+    def people(self, snapshot: Snapshot) -> None:
+        """The people in the store are others now: judge everybody in view again."""
+        gone = self.recall.install(snapshot)
+        for line in self.lines.values():
+            line.people_changed(gone)
 
     def full(self) -> bool:
         """Whether no more frames are to be taken in: as many are in flight as every-frame mode allows."""
@@ -251,7 +262,7 @@ class Conductor:
         if line is None:
             if camera not in self._config.cameras:
                 raise MessageError(f"there is no camera {camera!r} in the configuration")
-            line = Line(self._config, camera, new_track=self._new_track, match=self._match)
+            line = Line(self._config, camera, new_track=self._new_track, recall=self.recall)
             self.lines[camera] = line
         return line
 
@@ -268,6 +279,8 @@ class Conductor:
                     self.counts.late_expressions += len(flight.open_expression)
                     self.counts.results += 1
                     self._outbox.result(line.publish(flight, now, self._sender), flight)
+                    while line.naming.corrections:
+                        self._outbox.correction(correction(line.naming.corrections.popleft(), self._sender))
                     progress = True
             if line.frames_announced is not None and not line.flights and line.last_seq >= line.frames_announced - 1:
                 line.frames_announced = None

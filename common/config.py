@@ -92,6 +92,14 @@ class DetectionConfig(_Section):
 
 class IdentityConfig(_Section):
     engine: Literal["openvino", "face_recognition"] = "openvino"
+    accept: float | None = Field(
+        default=None, gt=0.3, lt=1, description="distance that names, in parts of that to others; null: as calibrated"
+    )
+    lead: float | None = Field(
+        default=None, gt=0.3, le=1, description="… and in parts of that to the second-best person; null: as calibrated"
+    )
+    remember_unknown: bool = Field(default=True, description="strangers get numbers and sightings are written down")
+    most_unknown: int = Field(default=500, ge=1, le=10_000, description="strangers kept; the longest unseen goes first")
     intervals_s: tuple[float, ...] = Field(
         default=(1.0, 2.0, 10.0), min_length=1, description="pauses between looks at one track; the last one repeats"
     )
@@ -131,6 +139,19 @@ class StorageConfig(_Section):
     snapshot_dir: Path | None = Field(default=None, description="null: 'snapshots' in the data directory")
 
 
+class PrivacyConfig(_Section):
+    """Whose faces nobody sees, and how long what is known of people is kept."""
+
+    blur: Literal["none", "no_consent", "unknown"] = Field(
+        default="none",
+        description="faces made unrecognisable in previews, window and snapshots: of people without consent, also of "
+        "unknown people; undecided ones with them",
+    )
+    unknown_days: float = Field(default=30, gt=0, le=3650, description="unknown people unseen so long are deleted")
+    unknown_crop_days: float = Field(default=7, gt=0, le=3650, description="… and their crops")
+    sighting_days: float = Field(default=90, gt=0, le=3650, description="sightings older than this are deleted")
+
+
 class SupervisionConfig(_Section):
     heartbeat_timeout_s: float = Field(default=5, gt=0.5, description="a process silent this long is replaced")
     start_timeout_s: float = Field(default=60, gt=1, description="… while it loads its model")
@@ -164,6 +185,7 @@ class Config(_Section):
     pipeline: PipelineConfig = PipelineConfig()
     preview: PreviewConfig = PreviewConfig()
     storage: StorageConfig = StorageConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     supervision: SupervisionConfig = SupervisionConfig()
 
     @model_validator(mode="after")

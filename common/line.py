@@ -14,10 +14,12 @@ from common import clock
 from common.config import Config
 from common.detected import Detected
 from common.expressions import EXPRESSIONS
-from common.messages import Box, Expression, Face, Frame, Probabilities, Result
+from common.messages import Box, Expression, Face, Frame, Identity, Probabilities, Result
+from common.naming import Naming
+from common.recall import Recall
 from common.smoothing import Look, Smoother
 from common.tracks import Track, Tracker, iou
-from common.votes import Matcher, TrackIdentity
+from common.votes import TrackIdentity
 
 Floats = NDArray[np.float32]
 
@@ -38,6 +40,8 @@ class Flight:
     open_expression: set[int] = field(default_factory=set)  # jobs
     open_identity: set[int] = field(default_factory=set)
     timings: dict[str, float] = field(default_factory=dict)
+    blur: tuple[Box, ...] = ()  # what nobody may see, once it is published
+    blur_all: bool = False
 
 
 @dataclass(slots=True)
@@ -53,11 +57,12 @@ class Line:
 
     Args:
         new_track: gives the next track id.
-        match: finds the enrolled person nearest to an embedding.
+        recall: the people that are known.
     """
 
-    def __init__(self, config: Config, camera: str, *, new_track: Callable[[], int], match: Matcher) -> None:
+    def __init__(self, config: Config, camera: str, *, new_track: Callable[[], int], recall: Recall) -> None:
         self.camera = camera
+        self.naming = Naming(config, camera, recall)
         self.flights: OrderedDict[int, Flight] = OrderedDict()
         self.run: int | None = None
         self.last_seq = -1
@@ -65,7 +70,6 @@ class Line:
         self.frames_announced: int | None = None  # the source has ended after so many
         self._config = config
         self._new_track = new_track
-        self._match = match
         self._scene: int | None = None
         self._tracker = Tracker(new_track)
         self._followed: dict[int, Followed] = {}
@@ -106,6 +110,7 @@ class Line:
             (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
             for track in self._tracker.tracks
             if not self._followed[track.id].identity.due(at_s, crossed=track.crossed)
+            and not self.naming.wants(track.id, at_s)
             for box in (track.expected(at_s),)
         )[:64]
 
@@ -133,6 +138,7 @@ class Line:
         flight.tracks, ended = self._tracker.update(at_s, detected.boxes, detected.scores, detected.appearances)
         for track in ended:
             self._followed.pop(track.id, None)
+            self.naming.end(track.id)
         wanted: list[tuple[int, Track]] = []
         for face, found in enumerate(flight.tracks):
             if found is None:
@@ -142,11 +148,13 @@ class Line:
                 expression = self._config.expression
                 followed = self._followed[found.id] = Followed(
                     Smoother(settle_ms=expression.settle_ms, margin=expression.margin),
-                    TrackIdentity(self._config.identity.intervals_s, self._match),
+                    self.naming.begin(found.id, frame),
                 )
             quality = float(detected.qualities[face, 0])
-            if face in detected.patches and followed.identity.due(at_s, quality=quality, crossed=found.crossed):
+            due = followed.identity.due(at_s, quality=quality, crossed=found.crossed)
+            if face in detected.patches and (due or self.naming.wants(found.id, at_s)):
                 followed.identity.asked(at_s, quality)
+                self.naming.asked(found.id, at_s)
                 wanted.append((face, found))
         return wanted
 
@@ -171,29 +179,48 @@ class Line:
         self.published_at = now
         faces: list[Face] = []
         at_s = self._media_s(flight.frame)
+        flight.blur_all = flight.failed and self._config.privacy.blur != "none"
+        selected = None
         if flight.detected is not None and flight.tracks is not None:
-            for face, track in enumerate(flight.tracks):
-                followed = self._followed.get(track.id) if track else None
-                if track is not None and followed is not None:  # None: it turned out to be somebody else meanwhile
-                    faces.append(self._face(flight, face, track, followed, at_s))
-        return self._result(flight, now, sender, analysed=not flight.failed, faces=tuple(faces))
+            boxes = flight.detected.boxes
+            seen = [(face, t) for face, t in enumerate(flight.tracks) if t is not None and t.id in self._followed]
+            rest = set(range(len(boxes))) - {face for face, _ in seen}  # too weak, or somebody else meanwhile
+            placed = [(track.id, _box(boxes[face])) for face, track in seen]
+            shown = self.naming.show(flight.frame, placed, [_box(boxes[face]) for face in sorted(rest)], at_s)
+            flight.blur, selected = shown.blur, shown.selected
+            for face, track in seen:
+                identity = shown.identities[track.id]
+                faces.append(self._face(flight, face, track, self._followed[track.id], identity, at_s))
+        result = self._result(flight, now, sender, analysed=not flight.failed, faces=tuple(faces))
+        return result if selected is None else result.model_copy(update={"selected": selected})
 
     def unanalysed(self, flight: Flight, now: float, sender: str) -> Result:
         """Return a result that shows a picture whose analysis has not come."""
+        flight.blur_all = self._config.privacy.blur != "none"
         return self._result(flight, now, sender, analysed=False, faces=())
 
     # --- identity ---
 
-    def identified(self, track: Track, embedding: Floats, quality: float) -> None:
-        """An embedding of a track has come. A track that turns out to be two people's ends."""
+    def identified(self, track: Track, embedding: Floats, chip: Any, quality: float, frame: Frame) -> None:
+        """The embedding of a track's chip, (150, 150, 3), has come. A track that turns out to be two people's ends."""
         followed = self._followed.get(track.id)
         if followed is None:
             return
         if followed.identity.answered(embedding, quality):
             track.crossed = False
+            self.naming.looked(track.id, embedding, chip, quality, frame)
         else:
             self._tracker.end(track)
             del self._followed[track.id]
+            self.naming.end(track.id)
+
+    def people_changed(self, gone: frozenset[int]) -> None:
+        """The gallery is another one; ``gone`` people are forgotten."""
+        self.naming.changed(gone)
+
+    def now_s(self) -> float:
+        """Return the media time of the last picture."""
+        return self._last_media_s
 
     def identity_lost(self, track: Track) -> None:
         """An answer will not come."""
@@ -209,8 +236,11 @@ class Line:
     def _forget_people(self) -> None:
         self._tracker = Tracker(self._new_track)
         self._followed.clear()
+        self.naming.clear()
 
-    def _face(self, flight: Flight, face: int, track: Track, followed: Followed, at_s: float) -> Face:
+    def _face(
+        self, flight: Flight, face: int, track: Track, followed: Followed, identity: Identity, at_s: float
+    ) -> Face:
         detected = flight.detected
         assert detected is not None
         own = flight.probabilities.get(face)
@@ -221,7 +251,7 @@ class Line:
             box=_box(detected.boxes[face]),
             score=min(1.0, float(detected.scores[face])),
             landmarks=landmarks,  # type: ignore[arg-type]  # five by the shape of the array
-            identity=followed.identity.identity,
+            identity=identity,
             expression=_expression(look, own),
         )
 

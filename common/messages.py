@@ -209,6 +209,7 @@ class Identity(_Checked):
     status: Literal["known", "unknown", "pending"] = "pending"
     person: Count | None = Field(default=None, description="the person's number in the store")
     name: Text | None = None
+    number: Count | None = Field(default=None, description="of an unknown person: the same whenever seen again")
     distance: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="to the nearest person; 0.6 = apart"
     )
@@ -251,6 +252,7 @@ class Result(_OfFrame):
     timings_ms: dict[Annotated[str, Field(max_length=32)], Milliseconds] = Field(description="by stage, milliseconds")
     media_time_s: float = Field(ge=0, description="seconds since the source began, by its own clock")
     name: Text | None = Field(default=None, description="file name, for pictures of a folder")
+    selected: Count | None = Field(default=None, description="the track that somebody follows, if it is in the picture")
     faces: Annotated[tuple[Face, ...], Field(max_length=MAX_FACES)] = ()
 
 
@@ -261,6 +263,10 @@ class Picture(Message):
 
     encoding: Literal["raw", "jpeg"]
     result: Result
+    blur: Annotated[tuple[Box, ...], Field(max_length=4 * MAX_FACES)] = Field(
+        default=(), description="what nobody may see; boxes may reach beyond the picture"
+    )
+    blur_all: bool = Field(default=False, description="not analysed, and somebody may be in it whom nobody may see")
 
 
 class Preview(Message):

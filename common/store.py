@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from sqlalchemy import Connection, create_engine, event, insert, select, text, update
+from sqlalchemy import Connection, create_engine, delete, event, insert, select, text, update
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from common import encryption, schema
@@ -126,11 +126,19 @@ class Store:
     def setting(self, key: str) -> bytes | None:
         """Return what was kept under a key by ``set_setting``."""
         with self.read() as connection:
-            return _meta(connection, key)
+            return self.setting_in(connection, key)
+
+    def setting_in(self, connection: Connection, key: str) -> bytes | None:
+        """The same, as a connection sees it."""
+        return _meta(connection, key)
 
     def set_setting(self, connection: Connection, key: str, value: bytes) -> None:
         """Keep a small value under a key."""
         set_meta(connection, key, value)
+
+    def drop_setting(self, connection: Connection, key: str) -> None:
+        """Keep nothing under a key any more."""
+        connection.execute(delete(META).where(META.c.key == key))
 
     # --- sealed values ---
 

@@ -1,4 +1,4 @@
-"""Who a track is: when to look, what the looks say together, and whether they are of one person at all."""
+"""Who a track is: when to look, what the looks say together, and whether they are of one person at all. Pure."""
 
 from __future__ import annotations
 
@@ -9,46 +9,66 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.gallery import Candidate, Verdict
 from common.messages import Identity
 
-SAME_PERSON = 0.6  # distance of two embeddings up to which they are taken for one person's (face_recognition's figure)
-OTHER_PERSON = 0.75  # from here on they are certainly not; between the two nothing is said
-BETTER = 1.3  # a crop this much better than the best so far is worth a look out of turn
+OTHER_PERSON = 0.75  # two embeddings so far apart are certainly not of one person; nearer, nothing is said
+BETTER = 1.3  # a crop this much better than the best so far is worth a look out of turn …
+EARLY_S = 5.0  # … in the first seconds of a track …
+EARLY_LOOKS = 3  # … as long as there were fewer looks than this
 LOOK_AGAIN_S = 0.5  # after a crossing, and at least between two looks at better crops
+SOLID = 0.25  # quality from which one look may decide by itself
+HOLD = -0.08  # a name once said is kept down to this score, so that it does not flicker
+AGREEING = 2  # looks in a row that it takes to change a mind, or to decide on poor crops
+PATIENCE = 3  # looks after which a face that is nobody's for certain, but near somebody's, counts as unknown
+
+Floats = NDArray[np.float32]
+Recogniser = Callable[[Floats], Verdict]  # (128,) → the nearest enrolled people
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """The nearest enrolled person to an embedding."""
+class Summary:
+    """What a track's looks amount to: the weighted mean embedding, (128,), and the best quality among them."""
 
-    person: int
-    name: str
-    distance: float
-    confidence: float
-
-
-Matcher = Callable[[NDArray[np.float32]], Match | None]  # (128,) → nearest person, None if nobody is near enough
+    embedding: Floats
+    quality: float
+    looks: int
 
 
 class TrackIdentity:
     """The identity of one track over time; time is media time, seconds.
 
+    Each look moves the weighted mean of the track's embeddings (good crops count more), and the mean is judged against
+    the gallery: a vote in which every look has its say.
+
     Args:
         intervals_s: pauses between looks, the last one repeats.
-        match: finds the nearest enrolled person.
+        recognise: finds the nearest enrolled people.
+
+    Attributes:
+        identity: what is said of the track.
+        withheld: it is somebody of whom nothing may be said or kept.
     """
 
-    def __init__(self, intervals_s: tuple[float, ...], match: Matcher) -> None:
+    def __init__(self, intervals_s: tuple[float, ...], recognise: Recogniser) -> None:
         self.identity = Identity(status="pending")
+        self.withheld = False
         self._intervals_s = intervals_s
-        self._match = match
-        self._looks = 0
+        self._recognise = recognise
+        self._asked = 0
+        self._first_at: float | None = None
         self._next_at = -math.inf
         self._asked_at = -math.inf
         self._open = False
         self._best_quality = 0.0
         self._mean: NDArray[np.float64] | None = None
         self._weight = 0.0
+        self._looks = 0
+        self._held: int | None = None  # the person that it is taken for, also when nothing may be said of them
+        self._rival: int | None = None  # who the last looks say instead; 0: nobody
+        self._against = 0  # looks in a row that say so
+
+    # --- when to look ---
 
     def due(self, at_s: float, *, quality: float | None = None, crossed: bool = False) -> bool:
         """Whether a look is worth its price now: ``quality`` is that of the crop at hand (0..1), if there is one."""
@@ -58,24 +78,29 @@ class TrackIdentity:
             return True
         if at_s - self._asked_at < LOOK_AGAIN_S:
             return False
-        return crossed or (quality is not None and quality > BETTER * self._best_quality)
+        early = self._first_at is not None and at_s - self._first_at < EARLY_S and self._asked < EARLY_LOOKS
+        return crossed or (early and quality is not None and quality > BETTER * self._best_quality)
 
     def asked(self, at_s: float, quality: float) -> None:
         """A look is under way."""
         self._open = True
         self._asked_at = at_s
-        if at_s >= self._next_at:
-            pause = self._intervals_s[min(self._looks, len(self._intervals_s) - 1)]
-            self._next_at = at_s + pause
-            self._looks += 1
+        if self._first_at is None:
+            self._first_at = at_s
+        # A look out of turn takes the place of the next one in turn: a track costs so much and no more.
+        self._next_at = at_s + self._intervals_s[min(self._asked, len(self._intervals_s) - 1)]
+        self._asked += 1
         self._best_quality = max(self._best_quality, quality)
 
     def lost(self) -> None:
         """The answer will not come: look again at the next chance."""
         self._open = False
         self._next_at = -math.inf
+        self._asked = max(0, self._asked - 1)
 
-    def answered(self, embedding: NDArray[np.float32], quality: float) -> bool:
+    # --- what the looks say ---
+
+    def answered(self, embedding: Floats, quality: float) -> bool:
         """Take an embedding (128,). Returns False if it is of another person than the track's looks so far."""
         self._open = False
         if self._mean is not None and float(np.linalg.norm(self._mean - embedding)) > OTHER_PERSON:
@@ -86,20 +111,94 @@ class TrackIdentity:
         else:
             self._mean = self._mean + (embedding - self._mean) * (weight / (self._weight + weight))
         self._weight = min(self._weight + weight, 5.0)  # bounded, so that a face that ages into view still moves it
-        match = self._match(self._mean.astype(np.float32))
-        if match is None:
-            self.identity = Identity(status="unknown")
-        else:
-            self.identity = Identity(
-                status="known",
-                person=match.person,
-                name=match.name,
-                distance=match.distance,
-                confidence=match.confidence,
-            )
+        self._looks += 1
+        self._judge()
         return True
 
+    def reconsider(self, gone: frozenset[int] = frozenset()) -> bool:
+        """The gallery has changed: judge again by the looks there were, as if it had always been so.
 
-def nobody(embedding: NDArray[np.float32]) -> Match | None:
-    """Match nothing: the gallery is empty."""
-    return None
+        Args:
+            gone: people who are forgotten. A track that was one of them forgets its looks, too.
+
+        Returns:
+            Whether it has forgotten and begins anew.
+        """
+        forgets = self._held in gone
+        self._held, self._rival, self._against = None, None, 0
+        self.withheld = False
+        self.identity = Identity(status="pending")
+        if forgets:
+            self._mean, self._weight, self._looks, self._best_quality = None, 0.0, 0, 0.0
+            self._next_at = -math.inf
+        elif self._mean is not None:
+            self._judge()
+        return forgets
+
+    def summary(self) -> Summary | None:
+        """Return what the looks amount to, None before the first one."""
+        if self._mean is None:
+            return None
+        return Summary(self._mean.astype(np.float32), self._best_quality, self._looks)
+
+    # --- inside ---
+
+    def _judge(self) -> None:
+        assert self._mean is not None
+        verdict = self._recognise(self._mean.astype(np.float32))
+        best = verdict.best
+        held = None if self._held is None else verdict.of(self._held)
+        near = best is not None and best.score >= 0
+        named = best if near and verdict.clear else None
+        if held is not None and held.score >= HOLD and (named is None or named.person == held.person):
+            self._against, self._rival = 0, None
+            self._say(held)
+        elif self._held is not None:
+            self._doubt(named)
+        elif named is not None:
+            # A good crop decides at once; a poor one needs another that agrees.
+            if self._best_quality >= SOLID or self._agrees(named.person):
+                self._say(named)
+        elif best is None or best.score < HOLD:
+            if self._best_quality >= SOLID or self._agrees(0):
+                self._say_unknown()
+        elif self._looks >= PATIENCE and not near:
+            self._say_unknown()
+
+    def _doubt(self, named: Candidate | None) -> None:
+        """The looks do not say any more what is said of the track: change that when they go on so."""
+        if not self._agrees(0 if named is None else named.person):
+            return
+        if named is None:
+            self._say_unknown()
+        else:
+            self._say(named)
+
+    def _agrees(self, person: int) -> bool:
+        self._against = self._against + 1 if self._rival == person else 1
+        self._rival = person
+        return self._against >= AGREEING
+
+    def _say(self, candidate: Candidate) -> None:
+        self._held, self.withheld = candidate.person, candidate.withheld
+        self._rival, self._against = None, 0
+        if candidate.withheld:
+            self.identity = Identity(status="unknown")
+            return
+        self.identity = Identity(
+            status="known",
+            person=candidate.person,
+            name=candidate.name,
+            distance=candidate.distance,
+            confidence=candidate.confidence,
+        )
+
+    def _say_unknown(self) -> None:
+        self._held, self.withheld = None, False
+        self._rival, self._against = None, 0
+        self.identity = Identity(status="unknown")
+
+
+def nobody(embedding: Floats) -> Verdict:
+    """Recognise nobody: the gallery is empty."""
+    return Verdict()

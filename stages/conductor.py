@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from common.conductor import Conductor as Thinking
+from common.keeper import Keeper
 from common.line import Flight
 from common.messages import (
+    Correction,
     DetectionFinding,
     EndOfSource,
     ExpressionFinding,
@@ -27,7 +29,9 @@ from common.messages import (
     unpack,
 )
 from common.news import Complaint
-from common.stage import Stage, main
+from common.recall import Recall
+from common.stage import Stage, StageError, main
+from common.store import StoreError
 from common.trackids import TrackIds
 from common.transport import Socket, opened
 from common.worker import job_topic
@@ -43,11 +47,23 @@ class Conductor(Stage):
     def open(self) -> None:
         config = self.config
         self._complain = Complaint()
+        recall = Recall(
+            config.identity.most_unknown,
+            # An analysis of a file says the same however often it is made: it leaves no trace among the people.
+            remembers=config.identity.remember_unknown and not config.every_frame,
+        )
+        self._keeper = Keeper(config, self.instance)
+        self._keeper.numbers_low = lambda: recall.remembers and recall.unknown.free_numbers < 50
+        try:
+            recall.install(self._keeper.open())
+        except StoreError as error:
+            raise StageError(str(error)) from error
         first = config.pipeline.first_track
         self._thinking = Thinking(
             config,
             self,
             sender=self.instance,
+            recall=recall,
             new_track=itertools.count(first).__next__ if first else TrackIds(config.storage.data_dir / "tracks.next"),
         )
         self._sockets: list[Socket] = []
@@ -75,6 +91,7 @@ class Conductor(Stage):
         if self._frames in ready and self._taking:
             self._drain(self._frames, self._on_frame, 64)
         self._thinking.tick(now)
+        self._keep_people()
         self._archive_waiting()
         self._take_or_leave()
         # Whoever keeps an archive ends the run itself, once all of it has arrived there.
@@ -87,6 +104,12 @@ class Conductor(Stage):
     def close(self) -> None:
         for socket in getattr(self, "_sockets", []):
             socket.close()
+        if hasattr(self, "_thinking"):
+            for line in self._thinking.lines.values():
+                line.naming.clear()
+            self._keeper.write(self._thinking.recall.events())
+        if hasattr(self, "_keeper"):
+            self._keeper.close()
 
     def detail(self) -> dict[str, float | str]:
         counts, dispatcher = self._thinking.counts, self._thinking.dispatcher
@@ -120,11 +143,25 @@ class Conductor(Stage):
         if any(topic.startswith(watched) for watched in self._watched):
             self._pictures.send([topic, pack(self._picture(result, flight)), flight.pixels])
 
+    def correction(self, message: Correction) -> None:
+        self.news.publish(message, message.camera)
+
     def ended(self, camera: str, run: int) -> None:
         self._ended.add(camera)
         if self._archive is not None:
             end = EndOfSource(sender=self.instance, camera=camera, run=run, frames=self._thinking.counts.results)
             self._waiting.append([b"end", pack(end)])
+
+    # --- people ---
+
+    def _keep_people(self) -> None:
+        recall = self._thinking.recall
+        if events := recall.events():
+            self._keeper.write(events)
+        # Everything of an analysis is judged by the people who were known when it began.
+        snapshot = None if self.config.every_frame else self._keeper.news()
+        if snapshot is not None:
+            self._thinking.people(snapshot)
 
     # --- sockets ---
 
@@ -135,7 +172,13 @@ class Conductor(Stage):
         return socket
 
     def _picture(self, result: Result, flight: Flight) -> Picture:
-        return Picture(sender=self.instance, encoding=flight.frame.encoding, result=result)
+        return Picture(
+            sender=self.instance,
+            encoding=flight.frame.encoding,
+            result=result,
+            blur=flight.blur,
+            blur_all=flight.blur_all,
+        )
 
     def _read_subscriptions(self) -> None:
         while (parts := self._jobs.receive()) is not None:

@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.votes import Match, TrackIdentity, nobody
+from common.gallery import Candidate, Verdict
+from common.votes import TrackIdentity, nobody
 
 PAUSES = (1.0, 2.0, 10.0)
+Floats = NDArray[np.float32]
 
 
-def embedding(seed: int) -> NDArray[np.float32]:
+def embedding(seed: int) -> Floats:
     vector = np.random.default_rng(seed).normal(size=128)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def looks_until(identity: TrackIdentity, end_s: float, quality: float = 0.5) -> list[float]:
+def candidate(person: int, score: float, *, withheld: bool = False) -> Candidate:
+    return Candidate(person=person, name=f"person {person}", withheld=withheld, distance=0.5 * (1 - score), score=score)
+
+
+def saying(*verdicts: Verdict) -> Callable[[Floats], Verdict]:
+    """A gallery that answers so, one look after the other; the last answer repeats."""
+    left = list(verdicts)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+def verdict(*candidates: Candidate, clear: bool = True) -> Verdict:
+    return Verdict(candidates=candidates, clear=clear)
+
+
+ZOE, YAN = candidate(3, 0.4), candidate(4, 0.4)
+NEAR = candidate(3, -0.03)
+FAR = candidate(3, -0.3)
+
+
+def look(identity: TrackIdentity, at_s: float, quality: float = 0.5) -> None:
+    identity.asked(at_s, quality)
+    assert identity.answered(embedding(1), quality)
+
+
+def looks_until(
+    identity: TrackIdentity, end_s: float, quality: Callable[[float], float] = lambda _: 0.5
+) -> list[float]:
     times = []
     for step in range(int(end_s * 10) + 1):
         at = step / 10
-        if identity.due(at, quality=quality):
-            identity.asked(at, quality)
-            assert identity.answered(embedding(1), quality)
+        if identity.due(at, quality=quality(at)):
+            look(identity, at, quality(at))
             times.append(at)
     return times
 
@@ -36,20 +64,105 @@ def test_a_track_is_looked_at_at_birth_then_ever_more_rarely() -> None:
     assert all(abs(pause - 10) < 0.2 for pause in later)
 
 
+def test_crops_that_get_better_all_the_time_do_not_cost_more_looks_than_that() -> None:
+    times = looks_until(TrackIdentity(PAUSES, nobody), 30.0, lambda at: min(1.0, 0.05 * 1.2 ** (at * 4)))
+    assert len([at for at in times if at <= 5]) <= 3
+    assert all(b - a >= 9.9 for a, b in itertools.pairwise([at for at in times if at > 2]) if a > 5)
+
+
 def test_it_is_pending_until_a_look_and_unknown_when_nobody_matches() -> None:
     identity = TrackIdentity(PAUSES, nobody)
     assert identity.identity.status == "pending"
-    identity.asked(0.0, 0.5)
-    identity.answered(embedding(1), 0.5)
+    look(identity, 0.0)
     assert identity.identity.status == "unknown"
 
 
 def test_a_match_gives_the_name() -> None:
-    identity = TrackIdentity(PAUSES, lambda _: Match(3, "Zoë", 0.31, 0.93))
-    identity.asked(0.0, 0.5)
-    identity.answered(embedding(1), 0.5)
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE)))
+    look(identity, 0.0)
     found = identity.identity
-    assert (found.status, found.person, found.name, found.distance) == ("known", 3, "Zoë", 0.31)
+    assert (found.status, found.person, found.name, found.distance) == ("known", 3, "person 3", 0.3)
+    assert found.confidence is not None and found.confidence > 0.9
+
+
+def test_a_poor_crop_alone_names_nobody_but_two_that_agree_do() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE)))
+    look(identity, 0.0, quality=0.1)
+    assert identity.identity.status == "pending"
+    look(identity, 1.0, quality=0.1)
+    assert identity.identity.person == 3
+
+
+def test_two_people_alike_near_are_neither_named_nor_unknown() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE, YAN, clear=False)))
+    for at in range(6):
+        look(identity, float(at))
+    assert identity.identity.status == "pending"
+
+
+def test_somebody_near_an_enrolled_person_is_called_unknown_only_after_some_looks() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(NEAR)))
+    said = []
+    for at in range(3):
+        look(identity, float(at))
+        said.append(identity.identity.status)
+    assert said == ["pending", "pending", "unknown"]
+
+
+def test_a_name_does_not_flicker() -> None:
+    answers = [verdict(ZOE), verdict(NEAR), verdict(YAN), verdict(ZOE), verdict(FAR), verdict(ZOE)]
+    identity = TrackIdentity(PAUSES, saying(*answers))
+    for at in range(len(answers)):
+        look(identity, float(at))
+        assert identity.identity.person == 3, at
+
+
+def test_a_mind_is_changed_when_two_looks_in_a_row_say_so() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE), verdict(YAN), verdict(YAN)))
+    said = []
+    for at in range(3):
+        look(identity, float(at))
+        said.append(identity.identity.person)
+    assert said == [3, 3, 4]
+
+
+def test_a_name_that_no_look_supports_any_more_is_taken_back() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE), verdict(FAR)))
+    for at in range(3):
+        look(identity, float(at))
+    assert identity.identity.status == "unknown"
+
+
+def test_an_unknown_face_gets_its_name_when_a_better_crop_says_it() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(FAR), verdict(ZOE)))
+    look(identity, 0.0)
+    assert identity.identity.status == "unknown"
+    look(identity, 1.0)
+    assert identity.identity.person == 3
+
+
+def test_of_people_without_consent_nothing_is_said() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(candidate(3, 0.4, withheld=True))))
+    look(identity, 0.0)
+    assert identity.withheld
+    said = identity.identity
+    assert (said.status, said.person, said.name, said.distance, said.confidence) == ("unknown", None, None, None, None)
+
+
+def test_another_gallery_is_judged_by_the_looks_there_were() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(FAR), verdict(ZOE)))
+    look(identity, 0.0)
+    assert not identity.reconsider()
+    assert identity.identity.person == 3
+
+
+def test_a_track_forgets_its_looks_with_the_person() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE), Verdict()))
+    look(identity, 0.0)
+    assert identity.reconsider(frozenset({3}))
+    assert identity.summary() is None
+    assert identity.identity.status == "pending"
+    assert identity.due(0.1)  # and looks again, at whoever it is
 
 
 def test_a_lost_answer_is_asked_for_again_at_once() -> None:
@@ -62,8 +175,7 @@ def test_a_lost_answer_is_asked_for_again_at_once() -> None:
 
 def test_a_clearly_better_crop_and_a_crossing_are_worth_a_look_out_of_turn() -> None:
     identity = TrackIdentity(PAUSES, nobody)
-    identity.asked(0.0, 0.4)
-    identity.answered(embedding(1), 0.4)
+    look(identity, 0.0, quality=0.4)
     assert not identity.due(0.6, quality=0.45)
     assert identity.due(0.6, quality=0.8)
     assert identity.due(0.6, quality=0.4, crossed=True)
@@ -72,8 +184,17 @@ def test_a_clearly_better_crop_and_a_crossing_are_worth_a_look_out_of_turn() -> 
 
 def test_an_embedding_of_another_person_is_refused_and_changes_nothing() -> None:
     identity = TrackIdentity(PAUSES, nobody)
-    identity.asked(0.0, 0.5)
-    assert identity.answered(embedding(1), 0.5)
+    look(identity, 0.0)
     identity.asked(1.0, 0.5)
     assert not identity.answered(embedding(2), 0.5)
     assert identity.answered(embedding(1), 0.5)
+
+
+def test_good_crops_count_more() -> None:
+    identity = TrackIdentity(PAUSES, nobody)
+    near = (embedding(1) + 0.3 * embedding(2)).astype(np.float32)
+    identity.answered(embedding(1), 0.9)
+    identity.answered(near, 0.1)
+    summary = identity.summary()
+    assert summary is not None
+    assert np.linalg.norm(summary.embedding - embedding(1)) < 0.2 * np.linalg.norm(summary.embedding - near)

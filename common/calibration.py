@@ -1,0 +1,155 @@
+"""Calibration: the thresholds that suit the pictures and people at hand, found by trying them on people who are known.
+
+Each of the people in turn plays a stranger to the others, and each of their pictures somebody who comes back. The
+threshold is the most generous one that still names hardly any stranger.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Config
+from common.gallery import Gallery, Member, Thresholds
+from common.store import Store
+
+SETTING = "calibration"
+MIN_PEOPLE = 8
+MIN_PICTURES = 30
+STRANGERS = 0.004  # of strangers' pictures may be named, at most, on those it is found on
+LOOSEST, STRICTEST = 0.80, 0.50
+ROUNDS = 6
+REFERENCES = 3  # a person, as people are enrolled
+
+Floats = NDArray[np.float32]
+
+
+class CalibrationError(ValueError):
+    """There is not enough to calibrate with; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Thresholds and what they do on the people they were found with; rates are 0 … 1.
+
+    Attributes:
+        strangers: pictures of strangers that get a name.
+        known: pictures of enrolled people that get their own name.
+        mistaken: … that get another's.
+    """
+
+    accept: float
+    lead: float
+    strangers: float
+    known: float
+    mistaken: float
+    people: int
+    pictures: int
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(accept=self.accept, lead=self.lead)
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A picture against a gallery: how far in parts of others, how far in parts of the second-best, and whether it is
+    the right person (None: a stranger)."""
+
+    ratio: float
+    lead: float
+    right: bool | None
+
+
+def thresholds(store: Store, config: Config) -> Thresholds:
+    """Return the thresholds in force: what the configuration says, else the calibration, else the defaults."""
+    known = load(store)
+    base = Thresholds() if known is None else known.thresholds
+    return Thresholds(accept=config.identity.accept or base.accept, lead=config.identity.lead or base.lead)
+
+
+def load(store: Store) -> Calibration | None:
+    """Return the calibration that was kept, None if there is none."""
+    kept = store.setting(SETTING)
+    return None if kept is None else Calibration(**json.loads(kept))
+
+
+def keep(store: Store, calibration: Calibration | None) -> None:
+    """Put a calibration into force; None: back to the defaults."""
+    with store.write() as connection:
+        if calibration is None:
+            store.drop_setting(connection, SETTING)
+        else:
+            store.set_setting(connection, SETTING, json.dumps(asdict(calibration)).encode())
+        store.changed(connection)
+        told = "defaults" if calibration is None else f"accept {calibration.accept:.3f}, {calibration.people} people"
+        store.audit(connection, "calibrated", told)
+
+
+def calibrate(people: Sequence[Floats], *, seed: int = 0, strangers: float = STRANGERS) -> Calibration:
+    """Return the calibration that people's embeddings give, each (R, 128) float32.
+
+    Args:
+        seed: which pictures are taken for references and which are tried; the same seed gives the same result.
+        strangers: rate of strangers' pictures that may be named.
+
+    Raises:
+        CalibrationError: too few people or pictures.
+    """
+    people = [embeddings for embeddings in people if len(embeddings)]
+    pictures = sum(len(embeddings) for embeddings in people)
+    if len(people) < MIN_PEOPLE or pictures < MIN_PICTURES:
+        raise CalibrationError(
+            f"{len(people)} people with {pictures} pictures together are too few to calibrate with: "
+            f"at least {MIN_PEOPLE} people and {MIN_PICTURES} pictures are needed"
+        )
+    tries = _tries(people, np.random.default_rng(seed))
+    lead = Thresholds().lead
+    ratios = np.sort([t.ratio for t in tries if t.right is None and t.lead <= lead])
+    total = sum(t.right is None for t in tries)
+    allowed = math.floor(strangers * total)
+    # Just below the first stranger that is one too many; what is found on few people is rounded to the strict side.
+    accept = float(ratios[allowed]) - 1e-6 if len(ratios) > allowed else LOOSEST
+    accept = min(max(accept, STRICTEST), LOOSEST)
+    named = [t for t in tries if t.ratio <= accept and t.lead <= lead]
+    known = max(1, sum(t.right is not None for t in tries))
+    return Calibration(
+        accept=accept,
+        lead=lead,
+        strangers=sum(t.right is None for t in named) / max(1, total),
+        known=sum(t.right is True for t in named) / known,
+        mistaken=sum(t.right is False for t in named) / known,
+        people=len(people),
+        pictures=pictures,
+    )
+
+
+def _tries(people: Sequence[Floats], rng: np.random.Generator) -> list[_Try]:
+    tries: list[_Try] = []
+    for _ in range(ROUNDS):
+        orders = [rng.permutation(len(embeddings)) for embeddings in people]
+        enrolled = [e[order[: min(REFERENCES, max(1, len(e) - 1))]] for e, order in zip(people, orders, strict=True)]
+        rest = [e[order[REFERENCES:]] for e, order in zip(people, orders, strict=True)]
+        members = [Member(person=i, name=str(i), embeddings=e) for i, e in enumerate(enrolled)]
+        whole = Gallery(members)
+        for person, embeddings in enumerate(rest):
+            tries += [_tried(whole, embedding, person) for embedding in embeddings]
+        for person, embeddings in enumerate(people):
+            others = Gallery([member for member in members if member.person != person])
+            tries += [_tried(others, embedding, None) for embedding in embeddings]
+    return tries
+
+
+def _tried(gallery: Gallery, embedding: Floats, person: int | None) -> _Try:
+    verdict = gallery.recognise(embedding)
+    best = verdict.best
+    if best is None:
+        return _Try(math.inf, math.inf, None if person is None else False)
+    second = verdict.candidates[1].distance if len(verdict.candidates) > 1 else math.inf
+    ratio = (1.0 - best.score) * gallery.thresholds.accept
+    return _Try(ratio, best.distance / max(second, 1e-6), None if person is None else best.person == person)

@@ -1,0 +1,333 @@
+"""The people of one camera's pictures: a name or number for each track, once a picture, corrected when it was wrong.
+
+Pure: looks go in, identities, corrections and blurred places come out; what is to be written down goes to ``Recall``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Config
+from common.gallery import Verdict
+from common.messages import Box, Correction, Frame, Identity
+from common.recall import Enrolment, Recall, Sighting, UnknownLook
+from common.unknown import MIN_QUALITY
+from common.votes import TrackIdentity
+
+NOTE_EVERY_S = 5.0  # how often the end of a sighting that goes on is written down
+COVER_S = 1.0  # a face that was to be blurred and is lost stays covered so long
+BLUR_MARGIN = 0.25  # of the box's size on each side: hair and ears say who somebody is, too
+COLLECTED = 5  # crops that an enrolment from the live picture wants …
+COLLECT_S = 12.0  # … and how long it waits for them
+COLLECT_EVERY_S = 0.4
+DIFFERENT = 0.12  # distance of two crops from which the second one adds something
+MIN_CROP = 0.5  # quality of a crop that enrols
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of one track.
+
+    Attributes:
+        number: of the stranger that it is.
+        shown: what was published of it last, since which frame it has been followed, and until when it was seen.
+    """
+
+    identity: TrackIdentity
+    number: int | None = None
+    shown: Identity | None = None
+    run: int = 0
+    first_seq: int = 0
+    begin_at: float = 0.0
+    end_at: float = 0.0
+    noted_at: float = -1e18
+    noted_as: tuple[int | None, int | None] | None = None
+    box: Box | None = None
+    blurred_until_s: float = -1e18
+
+
+@dataclass(slots=True)
+class Collecting:
+    """An enrolment that gathers crops of a track."""
+
+    order: Enrolment
+    track: int
+    until_s: float
+    next_s: float = -1e18
+
+
+@dataclass(slots=True)
+class Followed:
+    """Whom somebody follows on this camera: a track, and who it was when last seen."""
+
+    track: int | None
+    person: int | None = None
+    number: int | None = None
+
+
+@dataclass(slots=True)
+class Shown:
+    """What a picture says of its faces.
+
+    Attributes:
+        identities: by track.
+        blur: boxes that nobody may see, x, y, width, height.
+        selected: the track that is followed, if it is in the picture.
+    """
+
+    identities: dict[int, Identity] = field(default_factory=dict)
+    blur: tuple[Box, ...] = ()
+    selected: int | None = None
+
+
+class Naming:
+    """Names the tracks of one camera."""
+
+    def __init__(self, config: Config, camera: str, recall: Recall) -> None:
+        self.corrections: deque[dict[str, Any]] = deque()  # fields of Correction messages to be sent
+        self.finished: deque[tuple[str, str | None]] = deque()  # enrolments that failed here: request, why
+        self._config = config
+        self._camera = camera
+        self._recall = recall
+        self._known: dict[int, Known] = {}
+        self._collecting: list[Collecting] = []
+        self._followed: Followed | None = None
+
+    def recognise(self, embedding: Floats) -> Verdict:
+        """Return who an embedding may be, by the gallery of the moment."""
+        return self._recall.gallery.recognise(embedding)
+
+    # --- tracks ---
+
+    def begin(self, track: int, frame: Frame) -> TrackIdentity:
+        """Follow a new track; returns what decides its identity."""
+        identity = TrackIdentity(self._config.identity.intervals_s, self.recognise)
+        self._known[track] = Known(
+            identity, run=frame.run, first_seq=frame.seq, begin_at=frame.captured_at, end_at=frame.captured_at
+        )
+        return identity
+
+    def end(self, track: int) -> None:
+        """A track has ended."""
+        known = self._known.pop(track, None)
+        if known is not None:
+            self._note(track, known, last=True)
+        self._collecting = [c for c in self._collecting if c.track != track or self._give_up(c)]
+
+    def clear(self) -> None:
+        """All tracks have ended: another scene."""
+        for track in list(self._known):
+            self.end(track)
+
+    def wants(self, track: int, at_s: float) -> bool:
+        """Whether a look is wanted beside those that the identity needs: somebody is being enrolled."""
+        return any(c.track == track and at_s >= c.next_s for c in self._collecting)
+
+    def looked(self, track: int, embedding: Floats, chip: NDArray[np.uint8], quality: float, frame: Frame) -> None:
+        """An embedding (128,) of a track has been counted; its chip is (150, 150, 3) uint8 RGB."""
+        known = self._known.get(track)
+        if known is None:
+            return
+        self._collect(track, embedding, chip, quality)
+        if frame.still or not self._recall.remembers:
+            return
+        summary = known.identity.summary()
+        if known.identity.identity.status != "unknown" or known.identity.withheld or summary is None:
+            return
+        if summary.quality < MIN_QUALITY:
+            return
+        unknown, at = self._recall.unknown, frame.captured_at
+        if known.number is not None and known.number in unknown:
+            person = unknown.seen_again(known.number, embedding, quality, at)
+        else:
+            others = {other.number for name, other in self._known.items() if name != track and other.number}
+            person = unknown.see(summary.embedding, quality, at, taken=others)
+        if person is None:
+            return
+        known.number = person.number
+        good = quality >= MIN_QUALITY
+        look = UnknownLook(
+            number=person.number,
+            embedding=person.embedding.copy(),
+            weight=person.weight,
+            first_at=person.first_at,
+            last_at=person.last_at,
+            looks=person.looks,
+            chip=chip.copy() if good else None,
+            own=embedding.copy() if good else None,
+            quality=quality,
+        )
+        self._recall.note(look)
+
+    def changed(self, gone: frozenset[int]) -> None:
+        """The gallery has changed: judge every track again; ``gone`` people are forgotten."""
+        for known in self._known.values():
+            if known.number is not None and known.number not in self._recall.unknown:
+                known.number = None  # named, merged or too long ago
+            known.identity.reconsider(gone)
+        if self._followed is not None and self._followed.person in gone:
+            self._followed = None
+
+    # --- once a picture ---
+
+    def show(self, frame: Frame, faces: Sequence[tuple[int, Box]], loose: Sequence[Box], at_s: float) -> Shown:
+        """Return what is said of a picture's faces.
+
+        Args:
+            faces: its tracks and where they are.
+            loose: faces that are on no track: whoever must not be seen may be among them.
+            at_s: media time.
+        """
+        shown = Shown()
+        claims: dict[int, tuple[float, int]] = {}
+        present = {track: self._known[track] for track, _ in faces if track in self._known}
+        for track, known in present.items():
+            said = known.identity.identity
+            if said.status == "known" and said.person is not None:
+                # One person is in one place: of two faces with one name the nearer one has it.
+                rank = (said.distance or 0.0, track)
+                claims[said.person] = min(claims.get(said.person, rank), rank)
+        for track, box in faces:
+            known_ = present.get(track)
+            if known_ is None:
+                continue
+            identity = known_.identity.identity
+            if identity.status == "known" and identity.person is not None and claims[identity.person][1] != track:
+                identity = Identity(status="unknown")
+            if identity.status == "unknown" and known_.number is not None:
+                identity = identity.model_copy(update={"number": known_.number})
+            shown.identities[track] = identity
+            known_.end_at, known_.box = frame.captured_at, box
+            self._correct(track, known_, identity)
+            self._note(track, known_)
+            if self._hides(known_, identity):
+                known_.blurred_until_s = at_s + COVER_S
+        shown.blur = self._blur(present, loose, at_s)
+        shown.selected = self._follow(shown.identities)
+        self._expire_collecting(at_s)
+        return shown
+
+    # --- what people ask for ---
+
+    def select(self, track: int | None, person: int | None = None, number: int | None = None) -> bool:
+        """Follow a face (None: nobody); returns False if there is no such track."""
+        if track is None and person is None and number is None:
+            self._followed = None
+            return True
+        if track is not None and track not in self._known:
+            return False
+        self._followed = Followed(track, person, number)
+        return True
+
+    def enrol(self, order: Enrolment, track: int, at_s: float) -> bool:
+        """Gather crops of a track and enrol whom they show; returns False if there is no such track."""
+        if track not in self._known:
+            return False
+        self._collecting.append(Collecting(order, track, at_s + COLLECT_S))
+        return True
+
+    # --- inside ---
+
+    def _collect(self, track: int, embedding: Floats, chip: NDArray[np.uint8], quality: float) -> None:
+        for collecting in [c for c in self._collecting if c.track == track]:
+            looks = collecting.order.looks
+            near = min((float(np.linalg.norm(embedding - other)) for other, _, _ in looks), default=1.0)
+            if quality >= MIN_CROP and near >= DIFFERENT:
+                looks.append((embedding.copy(), chip.copy(), quality))
+            if len(looks) >= COLLECTED:
+                self._collecting.remove(collecting)
+                self._recall.note(collecting.order)
+
+    def asked(self, track: int, at_s: float) -> None:
+        """A look at a track is under way."""
+        for collecting in self._collecting:
+            if collecting.track == track:
+                collecting.next_s = at_s + COLLECT_EVERY_S
+
+    def _expire_collecting(self, at_s: float) -> None:
+        self._collecting = [c for c in self._collecting if at_s < c.until_s or self._give_up(c)]
+
+    def _give_up(self, collecting: Collecting) -> bool:
+        """Enrol with what there is, or say that there is nothing; returns False."""
+        if collecting.order.looks:
+            self._recall.note(collecting.order)
+        else:
+            why = "no good crop of this face came: let it be larger, sharper and turned to the camera"
+            self.finished.append((collecting.order.request, why))
+        return False
+
+    def _correct(self, track: int, known: Known, now: Identity) -> None:
+        before, known.shown = known.shown, now
+        if before is None or (before.status, before.person, before.number) == (now.status, now.person, now.number):
+            return
+        if now.status == "pending" or (before.status == "pending" and now.status == "unknown" and not now.number):
+            return  # nothing has been found out
+        fields = {"camera": self._camera, "run": known.run, "track": track, "from_seq": known.first_seq}
+        self.corrections.append({**fields, "was": before, "now": now})
+
+    def _note(self, track: int, known: Known, *, last: bool = False) -> None:
+        identity = known.identity.identity
+        person = identity.person if identity.status == "known" else None
+        number = known.number if identity.status == "unknown" else None
+        who = (person, number)
+        if known.identity.withheld or (who == (None, None) and known.noted_as is None):
+            return
+        due = known.end_at - known.noted_at >= NOTE_EVERY_S or (last and known.end_at > known.noted_at)
+        if who == known.noted_as and not due:
+            return
+        known.noted_at, known.noted_as = known.end_at, who
+        times = {"begin_at": known.begin_at, "end_at": known.end_at}
+        self._recall.note(Sighting(track=track, camera=self._camera, person=person, unknown=number, **times))
+
+    def _hides(self, known: Known, identity: Identity) -> bool:
+        mode = self._config.privacy.blur
+        if mode == "none":
+            return False
+        undecided = identity.status == "pending"
+        return undecided or known.identity.withheld or (mode == "unknown" and identity.status == "unknown")
+
+    def _blur(self, present: dict[int, Known], loose: Sequence[Box], at_s: float) -> tuple[Box, ...]:
+        if self._config.privacy.blur == "none":
+            return ()
+        boxes = [_wider(box) for box in loose]
+        for track, known in self._known.items():
+            # A face that the detector misses for a moment is still in the picture.
+            if known.box is not None and at_s < known.blurred_until_s:
+                fresh = track in present
+                boxes.append(_wider(known.box, BLUR_MARGIN if fresh else 2 * BLUR_MARGIN))
+        return tuple(boxes)
+
+    def _follow(self, identities: dict[int, Identity]) -> int | None:
+        followed = self._followed
+        if followed is None:
+            return None
+        current = identities.get(followed.track) if followed.track is not None else None
+        if current is not None:
+            followed.person = current.person or followed.person
+            followed.number = current.number or followed.number
+            return followed.track
+        for track, identity in identities.items():
+            if (followed.person is not None and identity.person == followed.person) or (
+                followed.number is not None and identity.number == followed.number
+            ):
+                followed.track = track
+                return track
+        return None
+
+
+def correction(fields: dict[str, Any], sender: str) -> Correction:
+    """Return the message that a correction is published as."""
+    return Correction(sender=sender, **fields)
+
+
+def _wider(box: Box, margin: float = BLUR_MARGIN) -> Box:
+    x, y, width, height = box
+    return x - margin * width, y - margin * height, width * (1 + 2 * margin), height * (1 + 2 * margin)

@@ -11,7 +11,8 @@ import numpy as np
 from common.messages import ExpressionFinding, ExpressionJob, Message, MessageError, array_from
 from common.stage import StageError, main
 from common.worker import Worker
-from models.expression import ExpressionClassifier
+from models import gpu
+from models.expression import WEIGHTS, ExpressionClassifier
 from models.runtime import ModelError
 
 
@@ -26,14 +27,32 @@ class Expression(Worker[ExpressionJob]):
     def finding_kind(self) -> type[Message]:
         return ExpressionFinding
 
+    _classifier: ExpressionClassifier | gpu.TorchExpressionClassifier | None = None
+
     def load(self) -> None:
+        settings = self.config.expression
         try:
-            self._classifier = ExpressionClassifier(self.config.expression.model, threads=self.config.workers.threads)
+            self._classifier = self._on_gpu() if settings.model is None and gpu.usable() else None
+            if self._classifier is None:
+                self._classifier = ExpressionClassifier(
+                    settings.model,
+                    threads=self.config.workers.threads,
+                    precision=settings.precision,
+                    cache_dir=self.config.storage.data_dir / "compiled",
+                )
         except ModelError as error:
             raise StageError(str(error)) from error
-        self.log.info("ready")
+        self.log.info("ready (%s)", self._classifier.precision)
+
+    def _on_gpu(self) -> gpu.TorchExpressionClassifier | None:
+        try:
+            return gpu.TorchExpressionClassifier(WEIGHTS.with_suffix(".pt"))
+        except ModelError as error:
+            self.log.warning("the GPU is not used: %s", error)
+            return None
 
     def work(self, job: ExpressionJob, blobs: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
+        assert self._classifier is not None
         if len(blobs) != 1 or job.size != self._classifier.size:
             raise MessageError(f"{len(blobs)} parts of {job.size} px came, one of {self._classifier.size} was expected")
         crops = array_from(blobs[0], (job.count, job.size, job.size), np.uint8, "crops")

@@ -59,6 +59,8 @@ def foreign_package() -> str | None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
+    from common import people_arguments
+
     everywhere = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     everywhere.add_argument("--config", type=Path, metavar="FILE", help="settings, a TOML file")
     everywhere.add_argument("--data-dir", type=Path, metavar="DIR", help="where Mien keeps what lasts")
@@ -101,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     status.set_defaults(function=_status)
     doctor = commands.add_parser("doctor", parents=[everywhere], help="what works here, what does not, what to do")
     doctor.set_defaults(function=_doctor)
+    people_arguments.add_parser(commands, everywhere)
     return top
 
 

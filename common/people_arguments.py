@@ -1,0 +1,73 @@
+"""The words of ``python launch.py people …``; what they do is imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+ROLES = ("patient", "staff", "visitor")
+CONSENTS = ("given", "refused")
+
+
+def add_parser(commands: Any, everywhere: argparse.ArgumentParser) -> None:
+    """Put ``people`` and what it can do into the command line."""
+    top = commands.add_parser("people", parents=[everywhere], help="enrol, list, rename, merge, export, forget people")
+    top.set_defaults(function=_people)
+    verbs = top.add_subparsers(title="what to do", metavar="WHAT", dest="verb", required=True)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = verbs.add_parser(name, parents=[everywhere], help=text)
+        parser.set_defaults(function=_people)
+        return parser
+
+    add = verb("add", "enrol from pictures: a folder with one sub-folder or file a person, or one person's pictures")
+    add.add_argument("name", nargs="?", help="who it is, when the pictures are all of one person")
+    add.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, picture, or snapshot")
+    add.add_argument("--unknown", type=int, metavar="NUMBER", help="name an unknown person instead")
+    add.add_argument("--track", type=int, metavar="TRACK", help="enrol a face that is in view now instead")
+    add.add_argument("--camera", metavar="NAME", help="the camera that sees it")
+    add.add_argument("--face", type=int, metavar="N", help="which face of a picture with several, from the left")
+    add.add_argument("--again", action="store_true", help="add pictures to people who are enrolled already")
+    _fields(add)
+    verb("list", "who is enrolled")
+    show = verb("show", "one person's references and sightings")
+    show.add_argument("who", help="name, or #number")
+    verb("unknown", "unknown people that have been seen")
+    change = verb("change", "rename, or change role, notes or consent")
+    change.add_argument("who", help="name, or #number")
+    change.add_argument("--name", help="another name")
+    _fields(change, defaults=False)
+    merge = verb("merge", "make two people one")
+    merge.add_argument("who", help="the one that goes")
+    merge.add_argument("into", help="the one that stays")
+    split = verb("split", "make a new person of some references of another")
+    split.add_argument("who")
+    split.add_argument("name", help="the new person's name")
+    split.add_argument("references", type=int, nargs="+", help="numbers that 'people show' gives")
+    export = verb("export", "write people to a file, encrypted with this store's key")
+    export.add_argument("file", type=Path, nargs="?", help="default: in the data directory's folder 'exports'")
+    export.add_argument("--who", action="append", default=[], help="only this person; may be repeated")
+    bring = verb("import", "read people from a file that 'export' wrote")
+    bring.add_argument("file", type=Path)
+    bring.add_argument("--key", metavar="KEY", help="the key of the store that it comes from, when that is another one")
+    forget = verb("forget", "delete all that is kept of somebody")
+    forget.add_argument("who", nargs="?", help="name, or #number")
+    forget.add_argument("--unknown", type=int, metavar="NUMBER", help="an unknown person instead")
+    calibrate = verb("calibrate", "find thresholds that suit your pictures, from people who are known")
+    calibrate.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="default: the enrolled people")
+    calibrate.add_argument("--reset", action="store_true", help="back to the defaults")
+    verb("audit", "what was done with people's data, and by whom")
+
+
+def _fields(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
+    parser.add_argument("--role", choices=ROLES, default="patient" if defaults else None)
+    parser.add_argument("--notes", default="" if defaults else None)
+    parser.add_argument("--consent", choices=CONSENTS, default="given" if defaults else None)
+    parser.add_argument("--until", metavar="DATE", help="consent ends with this day: 2027-03-31; 'never'")
+
+
+def _people(arguments: argparse.Namespace) -> int:
+    from common import people_command
+
+    return people_command.main(arguments)

@@ -61,16 +61,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     from common import people_arguments
 
-    everywhere = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    everywhere.add_argument("--config", type=Path, metavar="FILE", help="settings, a TOML file")
-    everywhere.add_argument("--data-dir", type=Path, metavar="DIR", help="where Mien keeps what lasts")
-    everywhere.add_argument("--run-dir", type=Path, metavar="DIR", help="sockets of this run; one a running Mien")
-    everywhere.add_argument("--verbose", action="store_true", help="say more, and plain lines instead of the table")
-
+    everywhere = _everywhere()
     top = argparse.ArgumentParser(
         prog="launch.py",
         description="Mien watches faces live: who is here, and how they look. Without a command, everything starts.",
-        parents=[everywhere],
+        # Of its own: its defaults must not be those of the commands, where they would undo what stands before them.
+        parents=[_everywhere()],
     )
     top.set_defaults(function=_run, config=None, data_dir=None, run_dir=None, verbose=False)
     top.add_argument(
@@ -105,6 +101,16 @@ def parser() -> argparse.ArgumentParser:
     doctor.set_defaults(function=_doctor)
     people_arguments.add_parser(commands, everywhere)
     return top
+
+
+def _everywhere() -> argparse.ArgumentParser:
+    """Return what is understood before a command and after it."""
+    everywhere = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    everywhere.add_argument("--config", type=Path, metavar="FILE", help="settings, a TOML file")
+    everywhere.add_argument("--data-dir", type=Path, metavar="DIR", help="where Mien keeps what lasts")
+    everywhere.add_argument("--run-dir", type=Path, metavar="DIR", help="sockets of this run; one a running Mien")
+    everywhere.add_argument("--verbose", action="store_true", help="say more, and plain lines instead of the table")
+    return everywhere
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -68,7 +68,7 @@ def key_of(data_dir: Path, *, make: bool) -> bytes:
     """
     text = os.environ.get(KEY_VARIABLE)
     if text is not None:
-        return _read(text, f"the environment variable {KEY_VARIABLE}")
+        return parsed(text, f"the environment variable {KEY_VARIABLE}")
     path = data_dir / KEY_FILE
     try:
         text = path.read_text(encoding="ascii", errors="replace")
@@ -81,7 +81,7 @@ def key_of(data_dir: Path, *, make: bool) -> bytes:
         return _make(path)
     except OSError as error:
         raise KeyProblem(f"the key file {path} cannot be read: {error}") from error
-    key = _read(text, f"the key file {path}")
+    key = parsed(text, f"the key file {path}")
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         path.chmod(0o600)
     return key
@@ -99,7 +99,7 @@ def _make(path: Path) -> bytes:
     try:
         os.link(temporary, path)  # only one of two processes that start together makes the key; the other reads it
     except FileExistsError:
-        return _read(path.read_text(encoding="ascii"), f"the key file {path}")
+        return parsed(path.read_text(encoding="ascii"), f"the key file {path}")
     except OSError:  # a file system without hard links
         os.replace(temporary, path)
     finally:
@@ -107,7 +107,8 @@ def _make(path: Path) -> bytes:
     return key
 
 
-def _read(text: str, where: str) -> bytes:
+def parsed(text: str, where: str) -> bytes:
+    """Return a key written in base64 or hexadecimal. Raises KeyProblem, naming ``where`` it came from."""
     text = text.strip()
     try:
         key = bytes.fromhex(text) if len(text) == 2 * KEY_BYTES else base64.b64decode(text, validate=True)

@@ -138,6 +138,16 @@ def plan(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def pictures(source: Path) -> list[Path]:
+    """Return one person's pictures: a file, or all in a folder. Raises PeopleError: there are none."""
+    if source.is_dir():
+        found = [path for paths in plan(source).values() for path in paths]
+        return sorted(found)
+    if not source.exists():
+        raise PeopleError(f"there is no picture {source}")
+    return [source]
+
+
 def enrol(
     store: Store,
     reader: PhotoReader,

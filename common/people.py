@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from common.gallery import Gallery, Member, Thresholds
-from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN, UNKNOWN_CROP
+from common.schema import AUDIT, PERSON, REFERENCE, SIGHTING, UNKNOWN, UNKNOWN_CROP
 from common.store import Store
 
 Role = Literal["patient", "staff", "visitor"]
@@ -114,7 +114,7 @@ def add(
     """
     fields: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     with store.write() as connection:
-        return _add(store, connection, name, references, **fields)
+        return add_in(store, connection, name, references, **fields)
 
 
 def add_references(store: Store, who: str, references: Sequence[Reference]) -> Person:
@@ -250,7 +250,7 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
         for row in rows
     ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
     with store.write() as connection:
-        person = _add(store, connection, name, references, **fields)
+        person = add_in(store, connection, name, references, **fields)
         connection.execute(update(SIGHTING).where(SIGHTING.c.unknown_id == number).values(person_id=person.id))
         connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
         store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
@@ -274,6 +274,49 @@ def gallery(store: Store, thresholds: Thresholds | None = None, *, at: float | N
         if p.id in embeddings
     ]
     return Gallery(members, thresholds, generation=generation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A track of somebody; unix seconds."""
+
+    track: int
+    camera: str
+    begin_at: float
+    end_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranger:
+    """An unknown person, as the store has them; unix seconds."""
+
+    number: int
+    first_at: float
+    last_at: float
+    looks: int
+    crops: int
+
+
+def sightings_of(store: Store, person: int | None = None, *, unknown: int | None = None) -> list[Seen]:
+    """Return the tracks of a person (or of an unknown person's number), newest first."""
+    own = SIGHTING.c.person_id == person if unknown is None else SIGHTING.c.unknown_id == unknown
+    with store.read() as connection:
+        rows = connection.execute(select(SIGHTING).where(own).order_by(SIGHTING.c.begin_at.desc())).all()
+    return [Seen(track=r.track, camera=r.camera, begin_at=r.begin_at, end_at=r.end_at) for r in rows]
+
+
+def unknown_people(store: Store) -> list[Stranger]:
+    """Return the unknown people that are kept, last seen first."""
+    crops = select(func.count()).where(UNKNOWN_CROP.c.unknown_id == UNKNOWN.c.id).scalar_subquery().label("crops")
+    with store.read() as connection:
+        rows = connection.execute(select(UNKNOWN, crops).order_by(UNKNOWN.c.last_at.desc())).all()
+    return [Stranger(number=r.id, first_at=r.first_at, last_at=r.last_at, looks=r.looks, crops=r.crops) for r in rows]
+
+
+def audit_log(store: Store) -> list[Row[Any]]:
+    """Return the lines of the audit log, oldest first: at, who, did, about."""
+    with store.read() as connection:
+        return list(connection.execute(select(AUDIT).order_by(AUDIT.c.id)).all())
 
 
 # --- inside ---
@@ -301,7 +344,7 @@ def _find(connection: Connection, who: str) -> Person:
     return _person(row)
 
 
-def _add(
+def add_in(
     store: Store,
     connection: Connection,
     name: str,
@@ -312,6 +355,7 @@ def _add(
     consent: Consent = "given",
     consent_until: float | None = None,
 ) -> Person:
+    """Enrol somebody within the caller's transaction; see ``add``."""
     name = checked_name(name)
     _check(role=role, notes=notes, consent=consent)
     now = time.time()

@@ -108,6 +108,13 @@ class Store:
         line = {"at": time.time() if at is None else at, "who": self.who, "did": did, "about": about[:2000]}
         connection.execute(insert(schema.AUDIT).values(**line))
 
+    def redact(self, connection: Connection, person: int, name: str) -> None:
+        """Take a forgotten person's name out of the audit log; their number stays."""
+        lines = connection.execute(select(schema.AUDIT).where(schema.AUDIT.c.about.contains(name, autoescape=True)))
+        for line in lines.all():
+            about = line.about.replace(f"#{person} {name}", f"#{person}")
+            connection.execute(update(schema.AUDIT).where(schema.AUDIT.c.id == line.id).values(about=about))
+
     # --- the generation: whoever keeps people in memory sees by it that they have changed ---
 
     def generation(self) -> int:

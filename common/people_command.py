@@ -1,0 +1,262 @@
+"""What ``python launch.py people …`` does: enrol, list, change, merge, split, export, import and forget people."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from common import forgetting, options, people, transfer
+from common.config import Config, load
+from common.control import NoAnswer, ask
+from common.people import PeopleError, Person
+from common.rundir import attached
+from common.store import Store, StoreError
+
+_HINT_S = 2.0
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do what the command line says; return the exit code (1: something was left out, 2: it could not be done)."""
+    config = load(arguments.config, overrides=options.overrides_of(arguments))
+    running = attached(config)
+    if running.storage.data_dir == config.storage.data_dir:
+        config = running
+    try:
+        if arguments.verb == "add" and arguments.track is not None:
+            return _add_live(config, arguments)
+        with Store(config.storage.data_dir, who=f"people {arguments.verb}") as store:
+            return _VERBS[arguments.verb](store, config, arguments)
+    except (PeopleError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    fields = {"role": arguments.role, "notes": arguments.notes, "consent": arguments.consent}
+    if arguments.until is not None and arguments.until != "never":
+        fields["consent_until"] = _end_of(arguments.until)
+    return fields
+
+
+def _end_of(day: str) -> float:
+    try:
+        begin = datetime.strptime(day, "%Y-%m-%d").astimezone()
+    except ValueError as error:
+        raise PeopleError(f"--until {day!r}: write the day like 2027-03-31") from error
+    return begin.timestamp() + 86400.0
+
+
+def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    if arguments.unknown is not None:
+        if arguments.name is None:
+            raise PeopleError("a name is needed: people add NAME --unknown NUMBER")
+        person = people.from_unknown(store, arguments.unknown, arguments.name, **_given(arguments))
+        print(f"unknown person {arguments.unknown} is now {_described(person)}")
+        return 0
+    if arguments.source is None:
+        raise PeopleError("where are the pictures? people add --from FOLDER, or people add NAME --from PICTURE")
+    from common import enrolment
+    from models.runtime import ModelError
+
+    if arguments.name is None:
+        planned = enrolment.plan(arguments.source)
+    else:
+        planned = {people.checked_name(arguments.name): enrolment.pictures(arguments.source)}
+    try:
+        reader = enrolment.PhotoReader(config)
+    except ModelError as error:
+        raise PeopleError(str(error)) from error
+    total = sum(len(paths) for paths in planned.values())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("enrolling", total=total)
+
+        def told(path: Path) -> None:
+            progress.update(task, advance=1, description=path.name[:40])
+
+        report = enrolment.enrol(
+            store, reader, planned, face=arguments.face, again=arguments.again, told=told, **_given(arguments)
+        )
+    for person in report.enrolled:
+        print(f"enrolled {_described(person)}")
+    for person in report.extended:
+        print(f"more pictures of {_described(person)}")
+    for path, why in report.rejected:
+        print(f"left out {path}: {why}", file=sys.stderr)
+    print(f"{len(report.enrolled)} enrolled, {len(report.extended)} extended, {len(report.rejected)} pictures left out")
+    return 0 if report.enrolled or report.extended else 1
+
+
+def _add_live(config: Config, arguments: argparse.Namespace) -> int:
+    if arguments.name is None:
+        raise PeopleError("a name is needed: people add NAME --track TRACK")
+    print("look at the camera, then turn your head slowly to both sides …", file=sys.stderr)
+    fields: dict[str, Any] = {key: value for key, value in _given(arguments).items() if value is not None}
+    try:
+        reply = ask(
+            config, "conductor", "enrol", timeout_s=25.0,
+            camera=arguments.camera, track=arguments.track, name=arguments.name, **fields,
+        )  # fmt: skip
+    except NoAnswer as error:
+        raise PeopleError(str(error)) from error
+    if not reply.ok:
+        raise PeopleError(reply.error or "it was not done")
+    print(f"enrolled {reply.result['person']}")
+    return 0
+
+
+def _list(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    table = Table("number", "name", "role", "consent", "references", "notes")
+    now = time.time()
+    for person in people.everybody(store):
+        consent = person.consent if person.consent_until is None else f"{person.consent} until {_day(person)}"
+        if person.withheld(now) and person.consent == "given":
+            consent = f"expired {_day(person)}"
+        notes = person.notes.split("\n")[0][:40]
+        table.add_row(f"#{person.id}", person.name, person.role, consent, str(person.references), notes)
+    Console().print(table if table.row_count else "nobody is enrolled (python launch.py people add --from FOLDER)")
+    return 0
+
+
+def _show(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    person = people.find(store, arguments.who)
+    print(_described(person))
+    if person.notes:
+        print(person.notes)
+    table = Table("reference", "quality", "from")
+    for number, reference in people.references_of(store, f"#{person.id}"):
+        table.add_row(str(number), f"{reference.quality:.2f}", reference.source)
+    Console().print(table)
+    seen = people.sightings_of(store, person.id)
+    for sighting in seen[:20]:
+        print(f"{_at(sighting.begin_at)} – {_at(sighting.end_at)}  {sighting.camera}, track {sighting.track}")
+    return 0
+
+
+def _unknown(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    table = Table("number", "first seen", "last seen", "looks", "crops")
+    for row in people.unknown_people(store):
+        table.add_row(str(row.number), _at(row.first_at), _at(row.last_at), str(row.looks), str(row.crops))
+    Console().print(table if table.row_count else "no unknown people are kept")
+    return 0
+
+
+def _change(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    fields = _given(arguments)
+    forever = arguments.until == "never"
+    person = people.change(store, arguments.who, name=arguments.name, forever=forever, **fields)
+    print(_described(person))
+    return 0
+
+
+def _merge(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    print(_described(people.merge(store, arguments.who, arguments.into)))
+    return 0
+
+
+def _split(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    print(_described(people.split(store, arguments.who, arguments.name, arguments.references)))
+    return 0
+
+
+def _export(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    path = arguments.file or transfer.default_path(config.storage.data_dir)
+    count = transfer.write(store, path, arguments.who)
+    print(f"{count} people written to {path}; whoever reads it needs this store's key")
+    return 0
+
+
+def _import(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    report = transfer.read(store, arguments.file, key=arguments.key)
+    for name in report.left_out:
+        print(f"left out {name}: somebody of that name is enrolled already", file=sys.stderr)
+    print(f"{report.added} people added, {len(report.left_out)} left out")
+    return 1 if report.left_out else 0
+
+
+def _forget(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    if (arguments.who is None) == (arguments.unknown is None):
+        raise PeopleError("who is to be forgotten? people forget NAME, or people forget --unknown NUMBER")
+    if arguments.unknown is not None:
+        forgetting.forget_unknown(store, config, arguments.unknown)
+        print(f"unknown person {arguments.unknown} is forgotten")
+        return 0
+    done = forgetting.forget(store, config, arguments.who)
+    print(f"forgotten: {done}")
+    return 0
+
+
+def _calibrate(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    from common import calibration
+
+    if arguments.reset:
+        calibration.keep(store, None)
+        print("the defaults are in force again")
+        return 0
+    if arguments.source is None:
+        embeddings = [member.embeddings for member in people.gallery(store).members]
+    else:
+        embeddings = _embeddings_in(config, arguments.source)
+    try:
+        found = calibration.calibrate(embeddings)
+    except calibration.CalibrationError as error:
+        raise PeopleError(str(error)) from error
+    calibration.keep(store, found)
+    print(
+        f"calibrated on {found.people} people, {found.pictures} pictures: "
+        f"accept {found.accept:.3f}, lead {found.lead:.2f}\n"
+        f"on these: {found.known:.1%} of known pictures named right, {found.mistaken:.2%} wrong, "
+        f"{found.strangers:.2%} of strangers named"
+    )
+    return 0
+
+
+def _embeddings_in(config: Config, folder: Path) -> list[Any]:
+    import numpy as np
+
+    from common import enrolment
+    from common.photos import PhotoError
+
+    reader, found = enrolment.PhotoReader(config), []
+    for paths in enrolment.plan(folder).values():
+        references = []
+        for path in paths:
+            try:
+                references.append(reader.reference(path).embedding)
+            except (PhotoError, enrolment.Rejected) as error:
+                print(f"left out {path}: {error}", file=sys.stderr)
+        if references:
+            found.append(np.stack(references))
+    return found
+
+
+def _audit(store: Store, config: Config, arguments: argparse.Namespace) -> int:
+    for line in people.audit_log(store):
+        print(f"{_at(line.at)}  {line.who}: {line.did}: {line.about}")
+    return 0
+
+
+def _described(person: Person) -> str:
+    return f"#{person.id} {person.name} ({person.role}, consent {person.consent}, {person.references} references)"
+
+
+def _day(person: Person) -> str:
+    return "" if person.consent_until is None else _at(person.consent_until - 1)[:10]
+
+
+def _at(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+_VERBS = {
+    "add": _add, "list": _list, "show": _show, "unknown": _unknown, "change": _change, "merge": _merge,
+    "split": _split, "export": _export, "import": _import, "forget": _forget, "calibrate": _calibrate, "audit": _audit,
+}  # fmt: skip

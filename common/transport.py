@@ -42,6 +42,7 @@ class Socket:
         self.channel = channel
         self.endpoint = endpoint
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(getattr(zmq, role.upper()))
+        self._send_waits_ms = self._receive_waits_ms = 0
         options = {
             zmq.LINGER: linger_ms,
             zmq.SNDHWM: channel.send_queue,
@@ -75,25 +76,34 @@ class Socket:
 
         Large parts are handed over, not copied: do not write to an array after sending it.
         """
-        if not self._send_first(parts[0], int(zmq.SNDMORE) if len(parts) > 1 else 0, timeout_ms):
-            return False
+        # Waiting is left to ZeroMQ: asking first whether there is room would cost as much as sending.
+        if timeout_ms and timeout_ms != self._send_waits_ms:
+            self._socket.setsockopt(zmq.SNDTIMEO, timeout_ms)
+            self._send_waits_ms = timeout_ms
+        flags = 0 if timeout_ms else int(zmq.NOBLOCK)
         last = len(parts) - 1
-        for index in range(1, last + 1):  # the first part was taken: the rest of the message follows without waiting
-            self._send_part(parts[index], int(zmq.SNDMORE) if index < last else 0)
+        try:
+            for index, part in enumerate(parts):
+                if index == 1:
+                    flags = 0  # the first part was taken: the rest of the message follows without waiting
+                more = int(zmq.SNDMORE) if index < last else 0
+                if isinstance(part, bytes) and len(part) < _COPY_BELOW:
+                    self._socket.send(part, flags | more)
+                else:
+                    self._socket.send(part, flags | more, copy=_size(part) < _COPY_BELOW)
+        except zmq.Again:
+            return False
         return True
 
     def receive(self, *, timeout_ms: int = 0) -> Received | None:
         """Return the parts of the next message as views, or None if none came in time."""
+        if timeout_ms and timeout_ms != self._receive_waits_ms:
+            self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+            self._receive_waits_ms = timeout_ms
         try:
-            # Asking first whether there is something costs as much as taking it.
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            frames = self._socket.recv_multipart(0 if timeout_ms else zmq.NOBLOCK, copy=False)
         except zmq.Again:
-            if not timeout_ms or not self._socket.poll(timeout_ms, zmq.POLLIN):
-                return None
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return None
+            return None
         return [frame.buffer for frame in frames]
 
     def wait(self, timeout_ms: int) -> bool:
@@ -111,24 +121,6 @@ class Socket:
     def close(self) -> None:
         """Close at once, but for ``linger_ms``. Closing twice is allowed."""
         self._socket.close()
-
-    def _send_first(self, part: Any, flags: int, timeout_ms: int) -> bool:
-        try:
-            self._send_part(part, flags | int(zmq.NOBLOCK))
-        except zmq.Again:
-            if not timeout_ms or not self._socket.poll(timeout_ms, zmq.POLLOUT):
-                return False
-            try:
-                self._send_part(part, flags | int(zmq.NOBLOCK))
-            except zmq.Again:
-                return False
-        return True
-
-    def _send_part(self, part: Any, flags: int) -> None:
-        if isinstance(part, bytes) and len(part) < _COPY_BELOW:
-            self._socket.send(part, flags)
-        else:
-            self._socket.send(part, flags, copy=_size(part) < _COPY_BELOW)
 
     def __enter__(self) -> Self:
         return self

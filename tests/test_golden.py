@@ -91,5 +91,6 @@ def test_pictures_of_a_folder_are_independent(tmp_path: Path) -> None:
     assert len({row["track"] for row in rows}) == len(rows)  # nobody is taken for somebody of another picture
     first, again = by_file["a.jpg"][0], by_file["d.jpg"][0]
     assert {mark: first[mark] for mark in FACE_MARK} == {mark: again[mark] for mark in FACE_MARK}
-    for row in rows:  # nothing was smoothed over pictures
-        assert all(row[f"smoothed_{name}"] == row[name] for name in EXPRESSIONS)
+    for row in (row for row in rows if row["expression"] == "ok"):  # nothing was smoothed over pictures
+        own, smoothed = ([row[f"{prefix}{name}"] for name in EXPRESSIONS] for prefix in ("", "smoothed_"))
+        assert smoothed == pytest.approx(own, abs=1e-5)  # the smoother computes in double precision

@@ -6,13 +6,14 @@ import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from common.conductor import Conductor as Thinking
 from common.keeper import Keeper
 from common.line import Flight
 from common.messages import (
+    Control,
     Correction,
     DetectionFinding,
     EndOfSource,
@@ -29,8 +30,9 @@ from common.messages import (
     unpack,
 )
 from common.news import Complaint
-from common.recall import Recall
-from common.stage import Stage, StageError, main
+from common.people import PeopleError, checked_name
+from common.recall import Enrolment, Recall
+from common.stage import Answer, ControlError, Stage, StageError, main
 from common.store import StoreError
 from common.trackids import TrackIds
 from common.transport import Socket, opened
@@ -154,8 +156,43 @@ class Conductor(Stage):
 
     # --- people ---
 
+    def control(self, request: Control) -> Answer | None:
+        args = request.args
+        if request.do == "people":  # somebody has changed them: a hint to look now
+            self._keeper.hint()
+            return {}
+        if request.do not in ("select", "enrol"):
+            return super().control(request)
+        lines = self._thinking.lines
+        camera = args.get("camera") or (next(iter(lines)) if len(lines) == 1 else None)
+        line = lines.get(str(camera))
+        if line is None:
+            raise ControlError(f"which camera is meant? There are {', '.join(self.config.cameras)}")
+        track, person, number = (_whole(args, name) for name in ("track", "person", "number"))
+        if request.do == "select":
+            if not line.naming.select(track, person, number):
+                raise ControlError(f"there is no track {track} in view of {line.camera}")
+            return {"camera": line.camera, "track": track}
+        name = args.get("name")
+        if not isinstance(name, str) or track is None:
+            raise ControlError("a name and a track are needed")
+        try:
+            name = checked_name(name)
+        except PeopleError as error:
+            raise ControlError(str(error)) from error
+        fields = {key: args[key] for key in ("role", "notes", "consent", "consent_until") if args.get(key) is not None}
+        if not line.naming.enrol(Enrolment(request=request.request, name=name, fields=fields), track, line.now_s()):
+            raise ControlError(f"there is no track {track} in view of {line.camera}")
+        return None  # answered when enough crops have come
+
     def _keep_people(self) -> None:
         recall = self._thinking.recall
+        for line in self._thinking.lines.values():
+            while line.naming.finished:
+                request, why = line.naming.finished.popleft()
+                self.answer(request, error=why)
+        for request, person, why in self._keeper.answers():
+            self.answer(request, {"person": person}, error=why)
         if events := recall.events():
             self._keeper.write(events)
         # Everything of an analysis is judged by the people who were known when it began.
@@ -251,6 +288,13 @@ class Conductor(Stage):
         elif self._taking and not taking:
             self.poller.remove(self._frames)
         self._taking = taking
+
+
+def _whole(args: Mapping[str, Any], name: str) -> int | None:
+    value = args.get(name)
+    if value is not None and (not isinstance(value, int) or value < 0):
+        raise ControlError(f"{name} is a number, not {str(value)[:40]!r}")
+    return value
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tracks on the crowd scene against its truth: ids that moved, ids a person, at several frame rates.
 
-    python bench/tracking.py [--long-side 576]
+    python bench/tracking.py [--long-side 512]
 
 The detector runs once; then each tracker gets the same detections. norfair, a tracker library, is compared where it is
 installed (``pip install norfair``).
@@ -98,18 +98,18 @@ def thinned(seen: list[Seen], way: str) -> Iterator[Seen]:
     for item in seen:
         if way.startswith("every") and item.frame % int(way.split()[1]):
             continue
-        if way == "a third lost" and chance.random() < 1 / 3:
+        if way.endswith("% lost") and chance.random() < float(way.split()[0]) / 100:
             continue
         yield item
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--long-side", type=int, default=576, help="detector input, pixels")
+    parser.add_argument("--long-side", type=int, default=512, help="detector input, pixels")
     arguments = parser.parse_args()
     truth, seen = crowd.truth(), detections(arguments.long_side)
     table = Table("tracker", "frames", "recall", "ids that moved", "ids / people", title="tracks on demo:crowd")
-    for way, rate in (("every 1", 30.0), ("every 2", 15.0), ("every 3", 10.0), ("a third lost", 20.0)):
+    for way, rate in (("every 1", 30.0), ("every 2", 15.0), ("every 3", 10.0), ("30 % lost", 20.0), ("75 % lost", 8.0)):
         trackers = {"own": own()}
         if importlib.util.find_spec("norfair") is not None:
             trackers["norfair"] = norfair(rate)

@@ -30,6 +30,7 @@ class TrackingLimits:
         alike: appearance similarity (cosine) below which a nearby detection is somebody else.
         alike_again: the same after a gap, when position says less.
         clearly: lead in appearance that settles between two tracks.
+        looks: weight of appearance against position where several tracks could go on with several faces.
     """
 
     birth_score: float = 0.5
@@ -40,6 +41,7 @@ class TrackingLimits:
     alike: float = 0.5
     alike_again: float = 0.75
     clearly: float = 0.1
+    looks: float = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +133,7 @@ class Tracker:
         # A face where its track left it a moment ago is that face, even behind a hand that changes its look.
         overlap = iou(expected, boxes)
         possible |= (overlap >= 0.5) & (unseen <= 0.5) & (alike >= limits.alike - 0.3)
-        score = np.where(possible, overlap + (1.0 - distance / reach) + alike, -np.inf)
+        score = np.where(possible, overlap + (1.0 - distance / reach) + limits.looks * alike, -np.inf)
         pairs: list[tuple[int, int]] = []
         left = score.copy()
         while left.size and np.isfinite(best := left.max()):

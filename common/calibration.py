@@ -23,7 +23,7 @@ MIN_PEOPLE = 8
 MIN_PICTURES = 30
 STRANGERS = 0.004  # of strangers' pictures may be named, at most, on those it is found on
 LOOSEST, STRICTEST = 0.80, 0.50
-ROUNDS = 6
+ROUNDS = 3
 REFERENCES = 3  # a person, as people are enrolled
 
 Floats = NDArray[np.float32]

@@ -136,8 +136,10 @@ class Keeper:
                 if waiting:
                     self._write(self._store, waiting)
                     waiting = []
-                if stopping:
+                if stopping and self._events.empty():
                     break
+                if stopping:
+                    continue
                 if time.monotonic() >= next_look or self._look_now.is_set():
                     self._look_now.clear()
                     next_look = time.monotonic() + LOOK_EVERY_S

@@ -112,6 +112,7 @@ class TrackIdentity:
             self._mean = self._mean + (embedding - self._mean) * (weight / (self._weight + weight))
         self._weight = min(self._weight + weight, 5.0)  # bounded, so that a face that ages into view still moves it
         self._looks += 1
+        self._best_quality = max(self._best_quality, quality)
         self._judge()
         return True
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 import cv2
-import numpy as np
 
-from common import jpeg
+from common import blurring, jpeg
 from common.config import Config
-from common.messages import MessageError, Picture, Preview, array_from, pack, unpack
+from common.messages import MessageError, Picture, Preview, pack, unpack
 from common.news import Complaint
+from common.pixels import decode
 from common.stage import Stage, main
 from common.transport import Received, Socket, opened
 
@@ -91,11 +91,18 @@ class PreviewStage(Stage):
             raise MessageError(f"a picture of {result.camera} came under another camera's name")
         if result.camera not in self._watched:
             return  # a camera whose name begins like that of a watched one
-        if picture.encoding == "jpeg":
+        hides = picture.blur_all or bool(picture.blur)
+        if picture.encoding == "jpeg" and not hides:
             jpeg.expect(parts[2], result.width, result.height)
             data: bytes | memoryview = parts[2]
         else:
-            pixels = array_from(parts[2], (result.height, result.width, 3), np.uint8, "picture")
+            pixels = decode(parts[2], picture.encoding, result.width, result.height)
+            if hides:
+                pixels = pixels.copy()
+                if picture.blur_all:
+                    blurring.blur_all(pixels)
+                else:
+                    blurring.blur_faces(pixels, picture.blur)
             data = jpeg.encode(pixels, self.config.preview.jpeg_quality)
         self._n += 1
         preview = Preview(sender=self.instance, n=self._n, analysed=result.analysed, result=result)

@@ -1,0 +1,40 @@
+"""Making faces unrecognisable in a picture, before it leaves the machine's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from common.messages import Box
+
+CELLS = 6  # of a face's longer side; what is left of it says that somebody is there, not who
+WHOLE_CELLS = 16  # of a picture's longer side, where faces are not known
+
+
+def blur_faces(picture: NDArray[np.uint8], boxes: Sequence[Box]) -> None:
+    """Blur boxes, x, y, width, height, of a picture, (H, W, 3) uint8 BGR, in place; what lies outside is left out.
+
+    A mosaic of means, smoothed: unlike a Gaussian blur it cannot be undone, for each cell is one number.
+    """
+    rows, columns = picture.shape[:2]
+    for x, y, width, height in boxes:
+        left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
+        right, bottom = min(columns, int(np.ceil(x + width))), min(rows, int(np.ceil(y + height)))
+        if left < right and top < bottom:
+            _blur(picture[top:bottom, left:right], CELLS)
+
+
+def blur_all(picture: NDArray[np.uint8]) -> None:
+    """Blur a whole picture, (H, W, 3) uint8 BGR, in place."""
+    _blur(picture, WHOLE_CELLS)
+
+
+def _blur(view: NDArray[np.uint8], cells: int) -> None:
+    rows, columns = view.shape[:2]
+    longest = max(rows, columns)
+    size = (max(1, round(columns * cells / longest)), max(1, round(rows * cells / longest)))
+    small = cv2.resize(view, size, interpolation=cv2.INTER_AREA)
+    view[:] = cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR)

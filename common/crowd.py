@@ -1,4 +1,4 @@
-"""``demo:crowd``: a hall with thirteen people, 1280×720 at 30 frames/s, 25 s, looped without a seam; and its truth.
+"""``demo:crowd``: a hall with nine people, 1280×720 at 30 frames/s, 25 s, looped without a seam; and its truth.
 
 The scene is rendered once into the data directory and then played like any video. Everything in it is fixed, so that
 the same versions of the libraries give the same bytes.

@@ -79,9 +79,6 @@ FIVE: tuple[Box, ...] = (
 PHOTOS: dict[str, Photo] = {
     "sunglasses": Photo("five_people.jpg", FIVE[0], hair=0.8),
     "blonde": Photo("five_people.jpg", FIVE[1], hair=0.8),
-    "curls": Photo("five_people.jpg", FIVE[2], hair=0.9),
-    "necklace": Photo("five_people.jpg", FIVE[3], hair=0.8),
-    "pearls": Photo("five_people.jpg", FIVE[4], hair=0.8),
     "obama": Photo("obama.jpg", (369, 85, 251, 348), hair=0.62),
     "biden": Photo("biden.jpg", (430, 161, 286, 409), hair=0.62),
     "hiker": Photo("single_face.jpg", (184, 136, 199, 270)),
@@ -90,8 +87,8 @@ PHOTOS: dict[str, Photo] = {
     "angry": Photo("portrait_angry.jpg", (108, 141, 268, 314), hair=1.0, shirt=(120, 110, 70)),
 }
 
-# Face boxes in the clips, every so many frames, straight lines between.
-WOMAN_STEP, MAN_STEP = 15, 12
+# Face boxes in the clip of the woman, every so many frames, straight lines between.
+WOMAN_STEP = 15
 # fmt: off
 WOMAN: tuple[Box, ...] = (
     (323, 51, 223, 294), (330, 65, 217, 278), (362, 72, 211, 276), (347, 43, 216, 290),
@@ -102,13 +99,8 @@ WOMAN: tuple[Box, ...] = (
     (332, 2, 227, 319), (339, 11, 228, 312), (334, 19, 233, 325), (352, 22, 220, 317),
     (365, 21, 216, 321), (367, 21, 214, 322),
 )
-MAN: tuple[Box, ...] = (
-    (215, 82, 159, 216), (213, 76, 160, 212), (212, 66, 164, 236), (211, 65, 165, 235),
-    (210, 64, 167, 236), (210, 64, 167, 236), (217, 70, 160, 224),
-)
 # fmt: on
-WOMAN_FRAMES, MAN_FRAMES = 375, 72  # used from the beginning
-OUTLINE_STEP = 12
+WOMAN_FRAMES = 375  # used from the beginning
 CUT_SCALE = 0.4  # the cutting is done on a smaller picture
 
 
@@ -148,25 +140,13 @@ def photo_cutout(name: str) -> Cutout:
 
 
 class Clip:
-    """One of the clips ("woman" or "man"), shrunk so that its faces are about ``face_height`` pixels high."""
+    """The clip of the woman, shrunk so that its faces are about ``face_height`` pixels high."""
 
-    def __init__(self, name: str, face_height: float) -> None:
-        keys, step, count = (WOMAN, WOMAN_STEP, WOMAN_FRAMES) if name == "woman" else (MAN, MAN_STEP, MAN_FRAMES)
-        boxes = boxes_between(keys, step, count)
+    def __init__(self, face_height: float) -> None:
+        boxes = boxes_between(WOMAN, WOMAN_STEP, WOMAN_FRAMES)
         scale = face_height / float(boxes[:, 3].mean())
         self._boxes = boxes * scale
-        self._pictures = _frames(sample(f"{name}.mp4"), count, scale)
-        self._long_hair = name == "woman"
-        # He keeps still: an outline now and then is enough. It is drawn at the size the cutting is made for.
-        self._outlines: list[Pixels] = []
-        if not self._long_hair:
-            enlarge = FACE_HEIGHT / face_height
-            for number in range(0, count, OUTLINE_STEP):
-                x, y, width, height = (float(value) * enlarge for value in self._boxes[number])
-                picture = self._pictures[number]
-                part = cv2.resize(picture, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_LINEAR)
-                outline = _silhouette(part, (x, y, width, height), (0.72, 0.92), [])
-                self._outlines.append(cv2.resize(outline, (picture.shape[1], picture.shape[0])))
+        self._pictures = _frames(sample("woman.mp4"), WOMAN_FRAMES, scale)
         self.middle = float((self._boxes[:, 0] + self._boxes[:, 2] / 2).mean())  # x of the face, on average
         self.rows = self._pictures[0].shape[0]
 
@@ -175,11 +155,7 @@ class Clip:
         picture = self._pictures[number]
         x, y, width, height = (float(value) for value in self._boxes[number])
         box = (x, y, width, height)
-        if self._long_hair:
-            alpha = _long_hair(picture.shape[1], picture.shape[0], box)
-        else:
-            alpha = self._outlines[number // OUTLINE_STEP]
-        return cut_out(picture, alpha, box)
+        return cut_out(picture, _long_hair(picture.shape[1], picture.shape[0], box), box)
 
 
 def _frames(path: Path, count: int, scale: float) -> list[Pixels]:

@@ -79,33 +79,19 @@ def _visiting(outside: float, inside: float, chin: float, height: float, times: 
     return path
 
 
-def _rising(x: float, chin: float, height: float, times: tuple[float, float]) -> Path:
-    """Up from behind the counter at the first time, down again at the second."""
-
-    def path(t: float) -> tuple[float, float, float]:
-        here = _ease(t, times[0], times[0] + 1.2) - _ease(t, times[1], times[1] + 1.2)
-        return x + 12 * _wave(t, 2), chin + (1 - here) * 2.1 * height, height
-
-    return path
-
-
 BACK, MIDDLE, FRONT = BACK_COUNTER, MIDDLE_COUNTER, HEIGHT
 ACTORS = (
-    Actor("pearls", 10, _standing(150, BACK - 22, 47, 16, 0.1)),
-    Actor("curls", 11, _walking(420, 110, BACK - 26, 56, 0.3)),
     Actor("blonde", 12, _standing(700, BACK - 19, 43, 10, 0.6)),
     Actor("sunglasses", 13, _visiting(1340, 930, BACK - 24, 52, (1.0, 18.0))),
-    Actor("necklace", 30, _rising(905, MIDDLE - 40, 92, (4.0, 20.0))),
     Actor("surprised", 31, _visiting(1350, 1090, MIDDLE - 44, 86, (7.0, 19.5))),
     Actor("angry", 32, _standing(715, MIDDLE - 46, 102, 14, 0.45)),
     Actor("obama", 33, _walking(330, 205, MIDDLE - 48, 102, 0.25)),
     Actor("biden", 34, _walking(330, 215, MIDDLE - 44, 114, 0.75)),
     Actor("happy", 50, _walking(350, 215, FRONT - 66, 148, 0.0)),
     Actor("hiker", 51, _walking(360, 225, FRONT - 54, 166, 0.5)),
-    Actor("man", 52, _standing(770, FRONT - 62, 158, 26, 0.2)),
     Actor("woman", 53, _standing(1085, FRONT - 24, 176, 10, 0.7)),
 )
-CLIPS = {"woman": (375, 750), "man": (72, 150)}  # frames; after how many it begins again (to and fro)
+CLIPS = {"woman": (375, 750)}  # frames; after how many it begins again (to and fro)
 TURN_BEGINS_S, TURN_ENDS_S, TURN_TAKES_S = 9.0, 14.0, 1.6
 
 
@@ -135,7 +121,7 @@ class CrowdStage:
             # Shrunk well once; what is left to do for each frame is a few per cent.
             largest = max(actor.path(number / FRAME_RATE)[2] for number in range(FRAMES))
             if actor.name in CLIPS:
-                self._clips[actor.name] = Clip(actor.name, largest)
+                self._clips[actor.name] = Clip(largest)
             else:
                 self._photos[actor.name] = photo_cutout(actor.name).scaled(largest / FACE_HEIGHT)
         self._turning = TurningHead(self._photos["angry"])

@@ -1,0 +1,302 @@
+"""Enrolling, changing, merging, splitting, naming, moving and forgetting people; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import forgetting, keeper, people, snapshots, transfer
+from common.config import Config, load
+from common.keeper import Keeper
+from common.people import PeopleError
+from common.people_arguments import CONSENTS, ROLES
+from common.recall import Enrolment, Sighting, UnknownLook
+from common.store import Store, StoreError
+from tests.conftest import wait_until
+from tests.people import face_of, reference
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load(overrides={"storage": {"data_dir": tmp_path / "data"}}, environment={})
+
+
+@pytest.fixture
+def store(config: Config) -> Store:
+    with Store(config.storage.data_dir) as made:
+        yield made
+
+
+CHIP = np.full((150, 150, 3), 120, np.uint8)
+
+
+def look(number: int, at: float = 1000.0, person: int = 7) -> UnknownLook:
+    face = face_of(person, int(at) % 97)
+    return UnknownLook(
+        number=number, embedding=face, weight=1.0, first_at=at, last_at=at, looks=1, chip=CHIP, own=face, quality=0.8
+    )
+
+
+def written(config: Config, *events: object) -> None:
+    kept = Keeper(config, "test")
+    kept.open()
+    kept.write(list(events))  # type: ignore[arg-type]
+    kept.close()
+
+
+def sighting(track: int, person: int | None = None, unknown: int | None = None, end_at: float = 1010.0) -> Sighting:
+    return Sighting(track=track, camera="cam0", person=person, unknown=unknown, begin_at=1000.0, end_at=end_at)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("x" * 10_240, "at most 100"),
+        ("Ada\nLovelace", "control"),
+        ("Ada\x1b[31m", "control"),
+        ("Ada\x00", "control"),
+        ("\u202eadA", "control"),
+    ],
+)
+def test_what_cannot_be_a_name_is_refused(store: Store, name: str, why: str) -> None:
+    with pytest.raises(PeopleError, match=why):
+        people.add(store, name, [reference(1)])
+    assert people.everybody(store) == []
+    assert store.generation() == 0
+
+
+@pytest.mark.parametrize("name", ["Zoë", "李小龍", "O'Neil-Smith Jr.", "محمد", "Robert'); DROP TABLE person;--"])
+def test_names_of_all_kinds_are_kept_as_they_are(store: Store, name: str) -> None:
+    people.add(store, name, [reference(1)])
+    assert people.find(store, name).name == name
+
+
+@pytest.mark.parametrize("again", ["ada", "ADA", " Ada ", "\uff21da"])
+def test_a_name_that_is_taken_is_refused_however_it_is_written(store: Store, again: str) -> None:
+    people.add(store, "Ada", [reference(1)])
+    with pytest.raises(PeopleError, match="enrolled already"):
+        people.add(store, again, [reference(2)])
+    assert len(people.everybody(store)) == 1
+
+
+def test_numbers_are_never_used_twice(store: Store, config: Config) -> None:
+    first = people.add(store, "Ada", [reference(1)]).id
+    forgetting.forget(store, config, "Ada")
+    assert people.add(store, "Ben", [reference(2)]).id > first
+
+
+def test_the_best_references_are_kept(store: Store) -> None:
+    people.add(store, "Ada", [reference(1, look, quality=look / 30) for look in range(30)])
+    kept = people.references_of(store, "Ada")
+    assert len(kept) == people.MAX_REFERENCES
+    assert min(one.quality for _, one in kept) == pytest.approx(10 / 30)
+
+
+def test_a_person_is_renamed_and_another_ones_name_is_refused(store: Store) -> None:
+    people.add(store, "Ada", [reference(1)])
+    people.add(store, "Ben", [reference(2)])
+    assert people.change(store, "Ada", name="Ada L.", role="staff").role == "staff"
+    with pytest.raises(PeopleError, match="somebody else"):
+        people.change(store, "Ada L.", name="BEN")
+    assert {person.name for person in people.everybody(store)} == {"Ada L.", "Ben"}
+    for wrong in ({"role": "boss"}, {"consent": "maybe"}, {"notes": "x" * 20_000}):
+        with pytest.raises(PeopleError):
+            people.change(store, "Ben", **wrong)  # type: ignore[arg-type]
+
+
+def test_two_become_one_and_one_becomes_two(store: Store, config: Config) -> None:
+    ada, ben = people.add(store, "Ada", [reference(1)]), people.add(store, "Ben", [reference(2), reference(2, 1)])
+    written(config, sighting(5, person=ben.id))
+    merged = people.merge(store, "Ben", "Ada")
+    assert (merged.id, merged.references) == (ada.id, 3)
+    assert [seen.track for seen in people.sightings_of(store, ada.id)] == [5]
+    numbers = [number for number, _ in people.references_of(store, "Ada")]
+    with pytest.raises(PeopleError, match="some, but not all"):
+        people.split(store, "Ada", "Ben", numbers)
+    assert people.split(store, "Ada", "Ben", numbers[:2]).references == 2
+    assert people.find(store, "Ada").references == 1
+
+
+def test_nobody_is_merged_out_of_a_refusal(store: Store) -> None:
+    people.add(store, "Ada", [reference(1)])
+    people.add(store, "Ben", [reference(2)], consent="refused")
+    with pytest.raises(PeopleError, match="refused"):
+        people.merge(store, "Ben", "Ada")
+
+
+def test_consent_is_judged_when_it_matters(store: Store) -> None:
+    people.add(store, "Ada", [reference(1)], consent_until=1000.0)
+    assert not people.gallery(store, at=999.0).members[0].withheld
+    assert people.gallery(store, at=1000.0).members[0].withheld
+    people.change(store, "Ada", forever=True)
+    assert not people.gallery(store, at=1e12).members[0].withheld
+
+
+def test_an_unknown_person_is_named_with_crops_and_history(store: Store, config: Config) -> None:
+    events = [look(4, 1000.0 + 3 * i) for i in range(8)]
+    written(config, *events, sighting(11, unknown=4), sighting(12, unknown=4), sighting(13, unknown=5))
+    [stranger] = people.unknown_people(store)
+    assert (stranger.number, stranger.crops) == (4, keeper.CROPS)
+    ada = people.from_unknown(store, 4, "Ada")
+    assert ada.references == keeper.CROPS
+    assert {seen.track for seen in people.sightings_of(store, ada.id)} == {11, 12}
+    assert people.unknown_people(store) == []
+    with pytest.raises(PeopleError, match="number 4"):
+        people.from_unknown(store, 4, "Ben")
+
+
+def test_a_name_that_is_taken_leaves_the_unknown_person(store: Store, config: Config) -> None:
+    written(config, look(4))
+    people.add(store, "Ada", [reference(1)])
+    with pytest.raises(PeopleError, match="already"):
+        people.from_unknown(store, 4, "Ada")
+    assert len(people.unknown_people(store)) == 1
+
+
+def test_what_is_noticed_of_somebody_who_was_just_forgotten_is_not_kept(store: Store, config: Config) -> None:
+    ada = people.add(store, "Ada", [reference(1)])
+    forgetting.forget(store, config, "Ada")
+    written(config, sighting(5, person=ada.id), sighting(6, unknown=2))
+    assert people.sightings_of(store, ada.id) == []
+    assert [seen.track for seen in people.sightings_of(store, unknown=2)] == [6]
+
+
+def test_late_names_reach_what_was_seen_before(store: Store, config: Config) -> None:
+    ada = people.add(store, "Ada", [reference(1)])
+    written(config, sighting(5, unknown=3, end_at=1005.0), sighting(5, person=ada.id, end_at=1012.0))
+    [seen] = people.sightings_of(store, ada.id)
+    assert (seen.begin_at, seen.end_at) == (1000.0, 1012.0)
+
+
+def test_the_keeper_hands_over_what_changes_and_enrols(store: Store, config: Config) -> None:
+    kept = Keeper(config, "test")
+    first = kept.open()
+    try:
+        assert first.gallery.references == 0
+        people.add(store, "Ada", [reference(1)])
+        fresh = wait_until(kept.news, 2, "the keeper notices")
+        assert [member.name for member in fresh.gallery.members] == ["Ada"]
+        order = Enrolment(request="r", name="Ada", fields={}, looks=[(face_of(2), CHIP, 0.9)])
+        kept.write([order])
+        [(request, person, why)] = wait_until(kept.answers, 5, "an answer")
+        assert (request, person) == ("r", None) and why is not None and "already" in why
+        kept.write([Enrolment(request="s", name="Ben", fields={"role": "staff"}, looks=order.looks)])
+        [(_, person, why)] = wait_until(kept.answers, 5, "an answer")
+        assert person is not None and why is None
+        assert people.find(store, "Ben").role == "staff"
+    finally:
+        kept.close()
+
+
+def test_a_keeper_that_cannot_write_keeps_what_it_has(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.store.BUSY_MS", 50)
+    kept = Keeper(config, "test")
+    kept.open()
+    with store.write() as connection:
+        store.changed(connection)
+        kept.write([sighting(9, unknown=1)])
+        wait_until(lambda: kept._complained > 0, 5, "it says that it cannot write")
+    wait_until(lambda: people.sightings_of(store, unknown=1), 5, "it is written after all")
+    kept.close()
+
+
+def test_what_is_too_old_is_swept(store: Store, config: Config) -> None:
+    now = time.time()
+    day = 86400.0
+    written(
+        config,
+        look(1, now - 40 * day), look(2, now - 10 * day), look(3, now - day),
+        sighting(1, unknown=1, end_at=now - 100 * day), sighting(2, unknown=2, end_at=now),
+    )  # fmt: skip
+    keeper.sweep(store, config)
+    left = {stranger.number: stranger.crops for stranger in people.unknown_people(store)}
+    assert left == {2: 0, 3: 1}
+    assert people.sightings_of(store, unknown=1) == [] and people.sightings_of(store, unknown=2)
+
+
+def test_forgetting_reaches_snapshots_exports_and_the_audit_log(store: Store, config: Config) -> None:
+    ada = people.add(store, "Ada", [reference(1)])
+    people.add(store, "Ben", [reference(2)])
+    folder = snapshots.folder(config)
+    folder.mkdir(parents=True)
+
+    def snapshot(name: str, *persons: int | None) -> None:
+        faces = [
+            {"identity": {"person": p, "name": "Ada" if p == ada.id else "Ben", "status": "known"}} for p in persons
+        ]
+        (folder / f"{name}.json").write_text(json.dumps({"faces": faces}))
+        for suffix in (snapshots.PICTURE, snapshots.ANNOTATED):
+            (folder / f"{name}{suffix}").write_bytes(b"a picture")
+
+    snapshot("hers", ada.id)
+    snapshot("both", ada.id, 2)
+    snapshot("his", 2)
+    export = transfer.default_path(config.storage.data_dir)
+    transfer.write(store, export)
+    done = forgetting.forget(store, config, "ada")
+    assert (done.references, done.snapshots, done.redacted, done.exports) == (1, 1, 1, 1)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "both.jpg", "both.json", "his.annotated.jpg", "his.jpg", "his.json",
+    ]  # fmt: skip
+    assert "Ada" not in (folder / "both.json").read_text()
+    assert [entry["name"] for entry in transfer.read_entries(store.cipher, export)] == ["Ben"]
+    assert not any("Ada" in line.about for line in people.audit_log(store))
+    assert people.audit_log(store)[-1].did == "forgot"
+    with pytest.raises(PeopleError, match="nobody called"):
+        forgetting.forget(store, config, "ada")
+
+
+def test_an_export_comes_back_the_same_in_another_store(store: Store, tmp_path: Path) -> None:
+    people.add(store, "Ada", [reference(1), reference(1, 1)], role="staff", notes="left-handed", consent="refused")
+    path = tmp_path / "people.mien"
+    assert transfer.write(store, path) == 1
+    assert reference(1).embedding.tobytes()[:12] not in path.read_bytes() and b"Ada" not in path.read_bytes()
+    key = (store.path.parent / "mien.key").read_text()
+    with Store(tmp_path / "other") as other:
+        with pytest.raises(PeopleError, match="cannot be opened with this key"):
+            transfer.read(other, path)
+        report = transfer.read(other, path, key=key)
+        assert report.added == 1
+        back = people.find(other, "Ada")
+        assert (back.role, back.notes, back.consent, back.references) == ("staff", "left-handed", "refused", 2)
+        assert transfer.read(other, path, key=key).left_out == ["Ada"]
+
+
+def test_imports_that_cannot_be_read_change_nothing(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "people.mien"
+    transfer.write(store, path)
+    good = path.read_bytes()
+    cases = {
+        "newer Mien": good.replace(b"\n1\n", b"\n2\n", 1),
+        "no export": b"PK something else",
+        "cannot be opened": good[:-3],
+    }
+    for why, content in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(PeopleError, match=why):
+            transfer.read(store, path)
+    with pytest.raises(PeopleError, match="cannot be read"):
+        transfer.read(store, tmp_path / "nowhere.mien")
+    transfer.write_entries(store.cipher, path, [{"name": "Ada"}])
+    with pytest.raises(PeopleError, match="damaged"):
+        transfer.read(store, path)
+    assert people.everybody(store) == []
+
+
+def test_a_store_without_its_key_stops_the_keeper_with_a_reason(config: Config) -> None:
+    Store(config.storage.data_dir).close()
+    (config.storage.data_dir / "mien.key").unlink()
+    with pytest.raises(StoreError, match="key file"):
+        Keeper(config, "test").open()
+
+
+def test_the_command_line_knows_the_same_roles() -> None:
+    assert people.Role.__args__ == ROLES and people.Consent.__args__ == CONSENTS  # type: ignore[attr-defined]

@@ -48,6 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     exporting.add_argument("--data", type=Path, required=True, help="directory with fer_val.npz, for the temperature")
     exporting.add_argument("--out", type=Path, default=WEIGHTS, help="file to write")
     exporting.add_argument("--start", type=Path, help="also write the weights for `fit --start` to this file")
+    exporting.add_argument(
+        "--favour-rare",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="0 to 1: take away what the "
+        "network knows of how rare an expression is; more recall of rare ones, less accuracy",
+    )
     evaluating = commands.add_parser("evaluate", help="print every figure about a model file")
     evaluating.add_argument("--data", type=Path, required=True, help="directory with fer_val.npz")
     evaluating.add_argument("--model", type=Path, default=WEIGHTS, help="ONNX file")
@@ -76,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
         )
         print(scores)
     elif options.command == "export":
-        temperature = export(options.run, options.data, options.out, options.start)
+        temperature = export(options.run, options.data, options.out, options.start, options.favour_rare)
         print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB, temperature {temperature:.3f}")
     else:
         width = None if sys.stdout.isatty() else 120

@@ -1,5 +1,7 @@
 """The shipped expression network: its contract, and that it sees what nobody could mistake."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench import expression as bench
 from common import media
 from common.expressions import EXPRESSIONS
 from models import crop, runtime
@@ -80,6 +83,23 @@ def test_nobody_of_the_five_looks_negative(classifier: ExpressionClassifier) -> 
     assert len(labels) == 5
     assert labels.count("happy") >= 4
     assert not {"angry", "disgusted", "fearful", "sad"} & set(labels)
+
+
+def test_the_clip_is_followed_from_tears_to_laughter(classifier: ExpressionClassifier) -> None:
+    seen = bench.watch(media.sample("woman.mp4"), FaceDetector(), step=6)
+    times, probabilities = bench.classify(seen, classifier, crop.SIDE, upright=True)
+    leading = {
+        part: LABELS[int(probabilities[(times >= begin) & (times < end)].mean(axis=0).argmax())]
+        for part, (begin, end) in bench.PARTS_S.items()
+    }
+    assert leading["cries"] in {"sad", "fearful"}
+    assert leading["looks up"] in {"surprised", "neutral"}
+    assert leading["laughs"] == "happy"
+
+
+def test_a_worker_does_not_load_torch() -> None:
+    code = "import sys, models.expression, models.crop; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=WEIGHTS.parents[2]).returncode == 0
 
 
 def test_wrong_faces_are_refused_with_what_was_expected(classifier: ExpressionClassifier) -> None:

@@ -21,7 +21,7 @@ from models.train import metrics  # noqa: E402
 from models.train.__main__ import main  # noqa: E402
 from models.train.augment import Augmentation  # noqa: E402
 from models.train.evaluate import cut_all  # noqa: E402
-from models.train.export import averaged_network, export  # noqa: E402
+from models.train.export import averaged_network, export, without_prior  # noqa: E402
 from models.train.fit import COLUMNS, Run, fit, logits_of, training_set  # noqa: E402
 from models.train.network import ExpressionNet  # noqa: E402
 from models.train.schedule import Schedule  # noqa: E402
@@ -213,6 +213,16 @@ def test_a_helping_process_fits_the_same_weights(data: Path) -> None:
     state = torch.load(data / "run" / "checkpoint.pt", weights_only=False)
     assert state["progress"] == 1.0
     assert state["steps"] * 16 < 0.9 * 140 * (0.6 * 3 + 0.4 * 3 / (24 / 32) ** 2)  # the rest was done by the other
+
+
+def test_favouring_the_rare_moves_logits_by_their_shares_only() -> None:
+    torch.manual_seed(0)
+    network = ExpressionNet((8, 16), (1, 1)).eval()
+    shares = np.array([0.1, 0.01, 0.02, 0.3, 0.1, 0.17, 0.3])
+    faces = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        moved = without_prior(network, shares, 0.5)(faces) - network(faces)
+    assert moved.numpy() == pytest.approx(np.tile(-0.5 * np.log(shares), (2, 1)), abs=1e-5)
 
 
 def test_augmented_faces_stay_pictures_and_come_from_the_seed() -> None:

@@ -250,7 +250,7 @@ def main() -> int:
     report = Report(
         "identity",
         "people named right and wrong, speed, scale",
-        settings={"accept": defaults.accept, "lead": defaults.lead, "splits": SPLITS, "agreeing_looks": AGREEING},
+        settings={"nearer": defaults.nearer, "lead": defaults.lead, "splits": SPLITS, "agreeing_looks": AGREEING},
     )
     for part in parts:
         PARTS[part](report, load(environment={}), arguments.faces)

@@ -22,7 +22,8 @@ SETTING = "calibration"
 MIN_PEOPLE = 8
 MIN_PICTURES = 30
 STRANGERS = 0.004  # of strangers' pictures may be named, at most, on those it is found on
-LOOSEST, STRICTEST = 0.80, 0.50
+LOST = 0.005  # of known pictures that may be lost by being stricter than the strangers ask
+LOOSEST, STRICTEST = 0.12, 0.40
 ROUNDS = 3
 REFERENCES = 3  # a person, as people are enrolled
 
@@ -43,7 +44,7 @@ class Calibration:
         mistaken: … that get another's.
     """
 
-    accept: float
+    nearer: float
     lead: float
     strangers: float
     known: float
@@ -53,15 +54,15 @@ class Calibration:
 
     @property
     def thresholds(self) -> Thresholds:
-        return Thresholds(accept=self.accept, lead=self.lead)
+        return Thresholds(nearer=self.nearer, lead=self.lead)
 
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """A picture against a gallery: how far in parts of others, how far in parts of the second-best, and whether it is
+    """A picture against a gallery: how much nearer than others, how far in parts of the second-best, and whether it is
     the right person (None: a stranger)."""
 
-    ratio: float
+    gain: float
     lead: float
     right: bool | None
 
@@ -70,7 +71,7 @@ def thresholds(store: Store, config: Config) -> Thresholds:
     """Return the thresholds in force: what the configuration says, else the calibration, else the defaults."""
     known = load(store)
     base = Thresholds() if known is None else known.thresholds
-    return Thresholds(accept=config.identity.accept or base.accept, lead=config.identity.lead or base.lead)
+    return Thresholds(nearer=config.identity.nearer or base.nearer, lead=config.identity.lead or base.lead)
 
 
 def load(store: Store) -> Calibration | None:
@@ -87,7 +88,7 @@ def keep(store: Store, calibration: Calibration | None) -> None:
         else:
             store.set_setting(connection, SETTING, json.dumps(asdict(calibration)).encode())
         store.changed(connection)
-        told = "defaults" if calibration is None else f"accept {calibration.accept:.3f}, {calibration.people} people"
+        told = "defaults" if calibration is None else f"nearer {calibration.nearer:.3f}, {calibration.people} people"
         store.audit(connection, "calibrated", told)
 
 
@@ -110,16 +111,19 @@ def calibrate(people: Sequence[Floats], *, seed: int = 0, strangers: float = STR
         )
     tries = _tries(people, np.random.default_rng(seed))
     lead = Thresholds().lead
-    ratios = np.sort([t.ratio for t in tries if t.right is None and t.lead <= lead])
+    gains = np.sort([t.gain for t in tries if t.right is None and t.lead <= lead])[::-1]
     total = sum(t.right is None for t in tries)
     allowed = math.floor(strangers * total)
-    # Just below the first stranger that is one too many; what is found on few people is rounded to the strict side.
-    accept = float(ratios[allowed]) - 1e-6 if len(ratios) > allowed else LOOSEST
-    accept = min(max(accept, STRICTEST), LOOSEST)
-    named = [t for t in tries if t.ratio <= accept and t.lead <= lead]
+    # Just beyond the first stranger that is one too many …
+    nearer = float(gains[allowed]) + 1e-6 if len(gains) > allowed else LOOSEST
+    # … and where known faces leave room, half-way to them: a few dozen people do not show how near a stranger can be.
+    kept = [t.gain for t in tries if t.right and t.lead <= lead]
+    room = float(np.quantile(kept, LOST)) if kept else nearer
+    nearer = min(max(nearer, (nearer + room) / 2, LOOSEST), STRICTEST)
+    named = [t for t in tries if t.gain >= nearer and t.lead <= lead]
     known = max(1, sum(t.right is not None for t in tries))
     return Calibration(
-        accept=accept,
+        nearer=nearer,
         lead=lead,
         strangers=sum(t.right is None for t in named) / max(1, total),
         known=sum(t.right is True for t in named) / known,
@@ -149,7 +153,8 @@ def _tried(gallery: Gallery, embedding: Floats, person: int | None) -> _Try:
     verdict = gallery.recognise(embedding)
     best = verdict.best
     if best is None:
-        return _Try(math.inf, math.inf, None if person is None else False)
+        return _Try(-math.inf, math.inf, None if person is None else False)
     second = verdict.candidates[1].distance if len(verdict.candidates) > 1 else math.inf
-    ratio = (1.0 - best.score) * gallery.thresholds.accept
-    return _Try(ratio, best.distance / max(second, 1e-6), None if person is None else best.person == person)
+    return _Try(
+        best.apart - best.distance, best.distance / max(second, 1e-6), None if person is None else best.person == person
+    )

@@ -1,10 +1,10 @@
 """The gallery: the enrolled people in memory, and who of them an embedding is nearest to. Pure; exact.
 
 One distance does not serve every kind of picture: portraits of one photographer, grey and cut tight, lie closer
-together than snapshots in colour, for the same and for different people alike. So a distance is judged in parts of how
-far the same face is from *other* people (the cohort): the mean of the query's distances to other enrolled people and of
-theirs to the candidate (score normalisation from both sides, "S-norm"; Shum et al., 2010, for speakers). With few
-people enrolled the cohort is filled up with what is usual for this network on photographs.
+together than snapshots in colour, for the same and for different people alike. So a distance is judged by how far the
+same face is from *other* people (the cohort): the mean of the query's distances to other enrolled people and of theirs
+to the candidate (score normalisation from both sides, "S-norm"; Shum et al., 2010, for speakers). With few people
+enrolled the cohort is filled up with what is usual for this network on photographs.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Thresholds:
     """When a face is somebody's.
 
     Attributes:
-        accept: a person is near enough when the distance is at most this part of the distance to other people.
+        nearer: a person is near enough when the distance is this much less than the distance to other people.
         lead: … and at most this part of the distance to the second-best person.
     """
 
-    accept: float = 0.69
+    nearer: float = 0.235
     lead: float = 0.92
 
 
@@ -52,13 +52,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A person, and how near an embedding is: ``score`` is 1 at no distance, 0 where near enough ends."""
+    """A person, and how near an embedding is.
+
+    Attributes:
+        distance: to their references.
+        score: 1 at no distance, 0 where near enough ends.
+        apart: how far the same face is from other people.
+    """
 
     person: int
     name: str
     withheld: bool
     distance: float
     score: float
+    apart: float = USUAL_APART
 
     @property
     def confidence(self) -> float:
@@ -129,7 +136,8 @@ class Gallery:
                     name=found.name,
                     withheld=found.withheld,
                     distance=distance,
-                    score=1.0 - distance / max(self.thresholds.accept * apart, 1e-6),
+                    score=1.0 - distance / max(apart - self.thresholds.nearer, 0.05),
+                    apart=apart,
                 )
             )
         # The order is that of the distances: others only say whether somebody is near enough, not who is nearer.
@@ -187,7 +195,7 @@ class Gallery:
         found: dict[int, float] = {}
         self._measure(embedding, self._first(bound, FIRST), found, without)
         ranked = sorted(found.values())
-        far = 1.1 * self.thresholds.accept * USUAL_APART  # nobody is named from so far
+        far = USUAL_APART - self.thresholds.nearer + 0.15  # nobody is named from so far
         matters = min(far, ranked[0] / self.thresholds.lead) if ranked else far
         if len(ranked) > 1:
             matters = min(matters, ranked[1])

@@ -212,7 +212,7 @@ def _calibrate(store: Store, config: Config, arguments: argparse.Namespace) -> i
     calibration.keep(store, found)
     print(
         f"calibrated on {found.people} people, {found.pictures} pictures: "
-        f"accept {found.accept:.3f}, lead {found.lead:.2f}\n"
+        f"nearer {found.nearer:.3f}, lead {found.lead:.2f}\n"
         f"on these: {found.known:.1%} of known pictures named right, {found.mistaken:.2%} wrong, "
         f"{found.strangers:.2%} of strangers named"
     )

@@ -1,0 +1,208 @@
+"""Photographs of all kinds become references, or are rejected with a reason."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import enrolment, people, photos
+from common.config import Config, load
+from common.enrolment import PhotoReader, Rejected
+from common.media import data_dir, sample
+from common.people import PeopleError
+from common.photos import PhotoError
+from common.store import Store
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load(overrides={"storage": {"data_dir": data_dir()}}, environment={})
+
+
+@pytest.fixture(scope="module")
+def reader(config: Config) -> PhotoReader:
+    return PhotoReader(config)
+
+
+def obama(size: int = 700) -> Image.Image:
+    with Image.open(sample("obama.jpg")) as picture:
+        picture.thumbnail((size, size))
+        return picture.convert("RGB")
+
+
+SAVED = {
+    "jpg": {}, "png": {}, "webp": {"quality": 95}, "gif": {}, "bmp": {}, "tiff": {}, "heic": {"quality": 90},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SAVED)
+def test_every_kind_of_picture_gives_the_same_person(tmp_path: Path, reader: PhotoReader, suffix: str) -> None:
+    if suffix == "heic":
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    path = tmp_path / f"photo.{suffix}"
+    obama().save(path, **SAVED[suffix])  # type: ignore[arg-type]
+    wanted = reader.reference(sample("obama.jpg")).embedding
+    assert np.linalg.norm(reader.reference(path).embedding - wanted) < 0.25
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "P", "RGBA", "LA", "I;16"])
+def test_every_colour_mode_is_read(tmp_path: Path, reader: PhotoReader, mode: str) -> None:
+    if mode == "I;16":
+        grey = np.asarray(obama().convert("L"), np.uint16) * 256
+        picture = Image.fromarray(grey)
+    else:
+        picture = obama().convert(mode)
+    path = tmp_path / ("photo.tiff" if mode in ("CMYK", "I;16") else "photo.png")
+    picture.save(path)
+    wanted = reader.reference(sample("obama.jpg")).embedding
+    assert np.linalg.norm(reader.reference(path).embedding - wanted) < 0.4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:20, :30] = (255, 0, 0)  # red at the upper left
+    turns = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.transpose(1, 0, 2), 6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(upright, -1),
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.ascontiguousarray(turns[orientation])).save(path, exif=exif)
+    got = photos.read(path)
+    assert got.shape == (40, 60, 3)
+    assert got[5, 5].tolist() == [0, 0, 255] and got[35, 55].tolist() == [0, 0, 0]  # BGR
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    for size in ((60_000, 60_000), (20_000, 10_000)):
+        path.write_bytes(png_that_claims(*size))
+        with pytest.raises(PhotoError, match="million"):
+            photos.read(path)
+
+
+def test_what_is_no_picture_is_said_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    for content in (b"", b"not a picture", sample("obama.jpg").read_bytes()[:5000], os.urandom(5000)):
+        path.write_bytes(content)
+        with pytest.raises(PhotoError):
+            photos.read(path)
+    with pytest.raises(PhotoError):
+        photos.read(tmp_path / "nowhere.jpg")
+
+
+def test_pictures_that_show_nobody_for_certain_are_rejected_with_the_reason(reader: PhotoReader) -> None:
+    face = np.asarray(cv2.imread(str(sample("obama.jpg"))), np.uint8)
+    small = np.full((600, 800, 3), 90, np.uint8)
+    small[250:310, 380:428] = cv2.resize(face, (48, 60))
+    cases = {
+        "no face": np.full((400, 400, 3), 127, np.uint8),
+        "faces were found": np.asarray(cv2.imread(str(sample("five_people.jpg"))), np.uint8),
+        "small|no face": small,
+        "blurred|no face": np.asarray(cv2.GaussianBlur(face, (0, 0), 22), np.uint8),
+        "dark|no face": (face // 30).astype(np.uint8),
+    }
+    for why, picture in cases.items():
+        with pytest.raises(Rejected, match=why):
+            reader.reference_of(picture, "")
+
+
+def test_one_face_of_several_can_be_chosen(reader: PhotoReader) -> None:
+    embeddings = [reader.reference(sample("five_people.jpg"), face=face).embedding for face in range(1, 6)]
+    apart = np.linalg.norm(np.stack(embeddings)[:, None] - np.stack(embeddings)[None], axis=2)
+    assert apart[~np.eye(5, dtype=bool)].min() > 0.4
+    with pytest.raises(Rejected, match="face 6"):
+        reader.reference(sample("five_people.jpg"), face=6)
+
+
+def folder_of(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name, pictures in {"Obama": ("obama", "obama2"), "Biden": ("biden",)}.items():
+        (folder / name).mkdir(parents=True)
+        for picture in pictures:
+            (folder / name / f"{picture}.jpg").write_bytes(sample(f"{picture}.jpg").read_bytes())
+    (folder / "Hiker.jpg").write_bytes(sample("single_face.jpg").read_bytes())
+    (folder / "Group.jpg").write_bytes(sample("five_people.jpg").read_bytes())
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "broken.png").write_bytes(b"broken")
+    return folder
+
+
+def test_a_folder_enrols_everybody_in_it_and_says_what_was_left_out(tmp_path: Path, reader: PhotoReader) -> None:
+    folder = folder_of(tmp_path)
+    with Store(tmp_path / "data") as store:
+        report = enrolment.enrol(store, reader, enrolment.plan(folder), role="staff")
+        assert {(person.name, person.references) for person in report.enrolled} == {
+            ("Obama", 2), ("Biden", 1), ("Hiker", 1),
+        }  # fmt: skip
+        rejected = {path.name: why for path, why in report.rejected}
+        assert set(rejected) == {"Group.jpg", "broken.png"}
+        assert "5 faces" in rejected["Group.jpg"]
+        assert all(person.role == "staff" for person in people.everybody(store))
+        # Once more: everybody is there already, and nothing is doubled.
+        again = enrolment.enrol(store, reader, enrolment.plan(folder))
+        assert not again.enrolled and len(people.everybody(store)) == 3
+        more = enrolment.enrol(store, reader, {"Obama": [sample("obama3.jpg")]}, again=True)
+        assert [person.references for person in more.extended] == [3]
+
+
+def test_somebody_who_is_enrolled_under_another_name_is_noticed(tmp_path: Path, reader: PhotoReader) -> None:
+    with Store(tmp_path / "data") as store:
+        enrolment.enrol(store, reader, {"Obama": [sample("obama.jpg")], "Biden": [sample("biden.jpg")]})
+        report = enrolment.enrol(store, reader, {"Barack": [sample("obama3.jpg")]})
+        assert not report.enrolled and "looks like 'Obama'" in report.rejected[0][1]
+        assert enrolment.enrol(store, reader, {"Barack": [sample("obama3.jpg")]}, again=True).enrolled
+
+
+def test_a_picture_of_somebody_else_among_the_others_is_left_out(tmp_path: Path, reader: PhotoReader) -> None:
+    mixed = [sample(name) for name in ("obama.jpg", "obama2.jpg", "biden.jpg", "obama3.jpg")]
+    with Store(tmp_path / "data") as store:
+        report = enrolment.enrol(store, reader, {"Obama": mixed})
+        assert [path.name for path, _ in report.rejected] == ["biden.jpg"]
+        assert report.enrolled[0].references == 3
+
+
+def test_folders_that_cannot_be_used_are_explained(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for path, why in ((tmp_path / "nowhere", "no folder"), (empty, "no pictures"), (sample("obama.jpg"), "is a file")):
+        with pytest.raises(PeopleError, match=why):
+            enrolment.plan(path)
+
+
+def test_a_folder_without_rights_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path)
+    locked = folder / "Biden"
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        # For the system's administrator no folder is without rights: the system's answer is made here.
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(locked))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PeopleError, match=r"no right to read .*Biden"):
+        enrolment.plan(folder)

@@ -236,6 +236,8 @@ def environment(data_dir: Path | None) -> dict[str, str]:
     path = os.pathsep.join(part for part in (str(ROOT), kept.get("PYTHONPATH")) if part)
     # Without the safe path, ``python -m`` looks into the current directory first, where anybody's ``common`` may lie.
     kept |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    # Small products of matrices are slower on several threads, most of all where every core has its own work.
+    kept = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1") | kept
     return kept if data_dir is None else kept | {"MIEN_DATA_DIR": str(data_dir)}
 
 

@@ -96,7 +96,7 @@ class IdentityConfig(_Section):
         default=None, gt=0, lt=0.6, description="so much less far than other people names; null: as calibrated"
     )
     lead: float | None = Field(
-        default=None, gt=0.3, le=1, description="distance, in parts of the second-best's, that names; null: as calibrated"
+        default=None, gt=0.3, le=1, description="… at most in parts of the second-best's distance; null: as calibrated"
     )
     remember_unknown: bool = Field(default=True, description="strangers get numbers and sightings are written down")
     most_unknown: int = Field(default=500, ge=1, le=10_000, description="strangers kept; the longest unseen goes first")

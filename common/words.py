@@ -18,10 +18,12 @@ REASONS = {
 
 
 def who(identity: Identity) -> str:
-    """Return the name, ``unknown``, or ``…`` while the answer is to come."""
+    """Return the name, ``unknown`` with the number it has, or ``…`` while the answer is to come."""
     if identity.status == "known":
         return one_line(identity.name or f"person {identity.person}")
-    return "unknown" if identity.status == "unknown" else WAITING
+    if identity.status == "unknown":
+        return "unknown" if identity.number is None else f"unknown {identity.number}"
+    return WAITING
 
 
 def looks(expression: Expression) -> str:

@@ -117,7 +117,11 @@ class Window:
 
     def take(self, preview: Preview, now: float) -> None:
         """Make this the picture on show."""
+        before = self.result.selected if self.result is not None else None
         self.result, self.analysed = preview.result, preview.analysed
+        followed = self.result.selected
+        if followed is not None and followed not in (before, self.selected):
+            self.select(followed, now)  # somebody asked for it, or whom this window follows has come back
         for face in self.result.faces:
             self._first_seen.setdefault(face.track, now)
             self._first_seen.move_to_end(face.track)

@@ -39,6 +39,8 @@ class DisplayStage(Stage):
         self._complaint = Complaint()
         self._window = Window(tuple(config.cameras), time.monotonic())
         self._picture: NDArray[np.uint8] | None = None
+        self._followed: int | None = None  # the track that the conductor was asked to follow
+        self._following: set[str] = set()  # requests to do so
         self._asked: dict[str, tuple[Action, str]] = {}  # request: what for, which camera
         self._drawn_at = 0.0
         self._size = (0, 0)
@@ -83,6 +85,7 @@ class DisplayStage(Stage):
             self._read_previews()
         self._read_answers()
         self._read_keys()
+        self._tell_selected()
         now = time.monotonic()
         if not self.finished and (self._window.due(self._drawn_at, now) or self._window_size() != self._size):
             self._draw(now)
@@ -121,9 +124,25 @@ class DisplayStage(Stage):
             return
         self._window.take(seen.preview, time.monotonic())
 
+    def _tell_selected(self) -> None:
+        """Have the conductor follow the face that was selected here, also when its track is lost and found again."""
+        assert self._asker is not None
+        selected, result = self._window.selected, self._window.result
+        if selected == self._followed or result is None:
+            return
+        # A face that is let go because it has been out of sight for long is still to be found again.
+        if (selected is not None or result.selected == self._followed) and selected != result.selected:
+            self._following.add(
+                self._asker.ask("conductor", "select", camera=self._window.shown, track=selected, timeout_s=2.0)
+            )
+        self._followed = selected
+
     def _read_answers(self) -> None:
         assert self._asker is not None
         for request, answer in self._asker.answers():
+            if request in self._following:
+                self._following.discard(request)  # a track that has just ended cannot be followed: nothing to say
+                continue
             action, camera = self._asked.pop(request)
             self._window.notice(_told(action, camera, answer), time.monotonic())
 

@@ -242,3 +242,21 @@ def test_the_picture_keeps_its_shape_above_the_status_line(size: tuple[int, int]
 def test_the_smallest_windows_have_a_layout(size: tuple[int, int]) -> None:
     places = layout(*size, 7680, 4320)
     assert places.picture.width >= 1 and places.picture.height >= 1
+
+
+def test_a_face_that_somebody_asked_to_follow_is_selected_and_found_again_under_another_track() -> None:
+    window = Window(("cam0",), 0.0)
+    faces = five(640, 360)
+    first, second = faces.faces[0].track, faces.faces[1].track
+
+    def show(selected: int | None, at: float) -> None:
+        window.take(preview(faces.model_copy(update={"selected": selected})), at)
+
+    show(first, 1.0)
+    assert window.selected == first
+    show(None, 2.0)  # out of sight
+    show(second, 3.0)  # the same person, another track
+    assert window.selected == second
+    window.select(None, 4.0)
+    show(second, 4.1)  # let go here; the conductor has not heard of it yet
+    assert window.selected is None

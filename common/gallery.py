@@ -24,6 +24,7 @@ USUAL_WEIGHT = 2  # for how many people of the cohort that figure counts
 COHORT = 512  # references that stand for all others; more would not change the mean
 COARSE = 48  # dimensions of the first pass, in the order of how much the gallery varies along them
 FIRST = 64  # references looked at closely at first
+CLOSELY = 12  # … of which the nearest give the first idea
 NEAREST = 3  # candidates a verdict names
 
 
@@ -116,15 +117,18 @@ class Gallery:
         pick = np.unique(np.linspace(0, self.references - 1, COHORT).astype(np.intp))
         self._cohort, self._cohort_owner = self._all[pick], self._owner[pick]
         self._apart = self._apart_of_members()
+        self._most_apart = float(self._apart.max())
 
     def recognise(self, embedding: Floats, *, without: Sequence[int] = ()) -> Verdict:
         """Return who an embedding (128,) float32 may be; ``without`` these people."""
         if not self.members:
             return Verdict()
-        ranked = self._nearest(embedding, frozenset(without))
+        to_cohort = _distances(embedding, self._cohort)
+        # Whoever is farther than this cannot be named, however the cohort is divided; a little more to be certain.
+        far = (max(USUAL_APART, float(to_cohort.mean())) + self._most_apart) / 2 - self.thresholds.nearer + 0.03
+        ranked = self._nearest(embedding, frozenset(without), far)
         if not ranked:
             return Verdict()
-        to_cohort = _distances(embedding, self._cohort)
         candidates = []
         for member, distance in ranked[:NEAREST]:
             others = to_cohort[self._cohort_owner != member]
@@ -185,22 +189,23 @@ class Gallery:
     def _first(self, bound: Floats, count: int) -> NDArray[np.intp]:
         return np.argpartition(bound, count - 1)[:count] if count < self.references else np.arange(self.references)
 
-    def _nearest(self, embedding: Floats, without: frozenset[int]) -> list[tuple[int, float]]:
+    def _nearest(self, embedding: Floats, without: frozenset[int], far: float) -> list[tuple[int, float]]:
         """Return members and their distances (mean of the two nearest references), nearest first.
 
         The nearest two are certain, as far as they matter: a second one that is farther than the lead asks, and anybody
-        who is too far to be named, need not be found.
+        beyond ``far``, need not be found.
         """
         bound = self._bounds(embedding)
         found: dict[int, float] = {}
-        self._measure(embedding, self._first(bound, FIRST), found, without)
+        first = self._first(bound, FIRST)
+        order = np.argsort(_distances(embedding, self._all[first]))
+        self._measure(embedding, first[order[:CLOSELY]], found, without)
         ranked = sorted(found.values())
-        far = USUAL_APART - self.thresholds.nearer + 0.15  # nobody is named from so far
         matters = min(far, ranked[0] / self.thresholds.lead) if ranked else far
-        if len(ranked) > 1:
-            matters = min(matters, ranked[1])
-        # A person's distance is at least that of the nearest reference.
-        self._measure(embedding, np.flatnonzero(bound <= np.float32(matters**2 + 1e-5)), found, without)
+        # A person's distance is at least that of the nearest reference, and a reference's at least its bound.
+        rows = np.flatnonzero(bound <= np.float32(max(matters, 0.0) ** 2 + 1e-5))
+        rows = rows[_distances(embedding, self._all[rows]) <= matters + 1e-4]
+        self._measure(embedding, rows, found, without)
         return sorted(found.items(), key=lambda entry: entry[1])
 
     def _measure(

@@ -248,7 +248,7 @@ class Line:
         landmarks = tuple((float(x), float(y)) for x, y in detected.landmarks[face])
         return Face(
             track=track.id,
-            box=_box(detected.boxes[face]),
+            box=_inside(detected.boxes[face], flight.frame.width, flight.frame.height),
             score=min(1.0, float(detected.scores[face])),
             landmarks=landmarks,  # type: ignore[arg-type]  # five by the shape of the array
             identity=identity,
@@ -277,6 +277,13 @@ class Line:
 def near_known(box: Floats, known: Floats) -> bool:
     """Whether a face, x, y, w, h, stands where one of the known ones (K, 4) was expected."""
     return bool(len(known)) and bool(iou(box[None], known).max() > 0.3)
+
+
+def _inside(row: Floats, width: int, height: int) -> Box:
+    """The box clipped to the picture in double precision: x + w of single floats may round to just beyond the edge."""
+    x, y, right, bottom = float(row[0]), float(row[1]), float(row[0]) + float(row[2]), float(row[1]) + float(row[3])
+    x, y = min(max(x, 0.0), width), min(max(y, 0.0), height)
+    return x, y, max(min(right, width) - x, 0.0), max(min(bottom, height) - y, 0.0)
 
 
 def _box(row: Floats) -> Box:

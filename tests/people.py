@@ -48,7 +48,7 @@ def own_data_dir(path: Path) -> Path:
     """A data directory that holds nobody, with the sample media and the compiled models of the usual one."""
     media.fetch()
     path.mkdir(parents=True, exist_ok=True)
-    for name in ("samples", "compiled"):
+    for name in ("samples", "compiled", "crowd"):
         source = media.data_dir() / name
         source.mkdir(exist_ok=True)
         if os.name == "posix":

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 
 from common import config as configuration
-from common import media
 from common.config import Config
 from common.messages import CameraState, Message, Result, Stats
 from common.news import NewsReader
 from tests.conftest import ROOT, stage_environment, wait_until
+from tests.people import own_data_dir
 
 STARTS_WITHIN_S = 60.0
 
@@ -30,7 +30,7 @@ class Running:
     def __init__(self, config: Config, source: str, *arguments: str, **overrides: Any) -> None:
         cameras = {"cam0": {"source": source}}
         settings = config.model_dump(mode="json") | {"cameras": cameras, "run_dir": str(config.run_dir / "run")}
-        settings["storage"]["data_dir"] = str(media.data_dir())  # the sample media, and compiled models, are there
+        settings["storage"]["data_dir"] = str(own_data_dir(config.run_dir / "data"))
         settings["pipeline"]["first_track"] = 1
         for section, values in overrides.items():
             settings[section] = settings[section] | values if isinstance(values, dict) else values

@@ -61,7 +61,7 @@ def test_every_wrong_key_is_named_with_its_value_and_what_would_be_right(tmp_pat
     assert "workers.faces = 2: there is no such key; known here: detection, expression" in text
     assert "cameras.door.sorce = 'demo': there is no such key; known here: encoding" in text
     assert "ward 3" in text
-    assert "64 to 4096 pixels, or 'auto'" in text
+    assert "detection.input_long_side = 7: Input should be greater than or equal to 64" in text
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from common.trackids import TrackIds
 from common.transport import Socket, opened
 from common.worker import job_topic
 
+TICK_S = 0.02
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
 
 
@@ -80,6 +81,7 @@ class Conductor(Stage):
         self._waiting: deque[list[Any]] = deque()  # for the archive
         self._watched: set[bytes] = set()
         self._taking = True
+        self._next_tick = 0.0
         self._ended: set[str] = set()
 
     def handle(self, ready: set[Socket]) -> None:
@@ -92,8 +94,10 @@ class Conductor(Stage):
             self._drain(self._findings, self._on_finding, 256)
         if self._frames in ready and self._taking:
             self._drain(self._frames, self._on_frame, 64)
-        self._thinking.tick(now)
-        self._keep_people()
+        if now >= self._next_tick:  # what happened has been thought about; this is for what did not happen
+            self._next_tick = now + TICK_S
+            self._thinking.tick(now)
+            self._keep_people()
         self._archive_waiting()
         self._take_or_leave()
         # Whoever keeps an archive ends the run itself, once all of it has arrived there.
@@ -101,7 +105,7 @@ class Conductor(Stage):
             self.finished = True
 
     def wait_ms(self) -> float:
-        return 10.0
+        return TICK_S * 1e3
 
     def close(self) -> None:
         for socket in getattr(self, "_sockets", []):

@@ -12,6 +12,7 @@ from models.runtime import ModelError, Precision
 
 LABELS: Final = EXPRESSIONS
 WEIGHTS: Final = Path(__file__).parent / "weights" / "expression.onnx"
+START: Final = WEIGHTS.with_name("expression-start.pt")  # the same network for torch: to train on, or for a GPU
 LARGEST_BATCH: Final = 16
 
 

@@ -42,8 +42,7 @@ class TorchExpressionClassifier:
     """The shipped network, run by torch from its weights. Same interface as ``models.expression.ExpressionClassifier``.
 
     Args:
-        weights: the ``.pt`` file beside the ONNX file; its ``.json`` neighbour tells the network's shape and
-            temperature.
+        weights: the ``.pt`` file beside the ONNX file, whose ``.json`` tells the network's shape and temperature.
         device: ``cuda`` or ``cpu``.
 
     Raises:
@@ -59,10 +58,12 @@ class TorchExpressionClassifier:
         self._torch: Any = torch
         self._device = device
         try:
-            card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+            card = json.loads(weights.with_name("expression.json").read_text(encoding="utf-8"))
             config = RunConfig.model_validate(card["run"])
             network = ExpressionNet(config.widths, config.depths, config.dropout)
             network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            # The weights are those to go on training from; what ships differs by how it weighs rare expressions.
+            network.head.bias.data = torch.tensor(card["head_bias"], dtype=torch.float32)
             self._network = network.float().eval().to(device)
             self._temperature = float(card["temperature"])
         except (OSError, KeyError, ValueError, RuntimeError) as error:

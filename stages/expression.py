@@ -12,7 +12,7 @@ from common.messages import ExpressionFinding, ExpressionJob, Message, MessageEr
 from common.stage import StageError, main
 from common.worker import Worker
 from models import gpu
-from models.expression import WEIGHTS, ExpressionClassifier
+from models.expression import START, ExpressionClassifier
 from models.runtime import ModelError
 
 
@@ -46,7 +46,7 @@ class Expression(Worker[ExpressionJob]):
 
     def _on_gpu(self) -> gpu.TorchExpressionClassifier | None:
         try:
-            return gpu.TorchExpressionClassifier(WEIGHTS.with_suffix(".pt"))
+            return gpu.TorchExpressionClassifier(START)
         except ModelError as error:
             self.log.warning("the GPU is not used: %s", error)
             return None

@@ -12,13 +12,13 @@ from common.media import sample
 from models import gpu
 from models.crop import cut, face_square
 from models.detector import FaceDetector
-from models.expression import WEIGHTS, ExpressionClassifier
+from models.expression import START, ExpressionClassifier
 from models.runtime import ModelError
 
 
 def test_torch_and_the_compiled_graph_agree_on_real_faces() -> None:
     compiled = ExpressionClassifier(precision="f32")
-    by_torch = gpu.TorchExpressionClassifier(WEIGHTS.with_suffix(".pt"), device="cpu")
+    by_torch = gpu.TorchExpressionClassifier(START, device="cpu")
     photo = np.asarray(cv2.imread(str(sample("five_people.jpg"))), np.uint8)
     found = FaceDetector().detect(photo)
     assert by_torch.size == compiled.size

@@ -17,9 +17,9 @@ Picture = NDArray[np.uint8]
 SIZE: Final = 48
 """Side of the expression network's input in pixels."""
 
-SIDE: Final = 1.05
-"""Side of the square, in longer sides of the detector's box: faces in the training pictures fill their frames as much,
-and of sides from 0.95 to 1.3 it is among the steadiest on the sample clips (``python -m bench.expression``)."""
+SIDE: Final = 1.15
+"""Side of the square, in longer sides of the detector's box: of sides from 0.95 to 1.3, the one with which the sample
+clips are followed best (``python -m bench.expression``)."""
 
 LARGEST_ANGLE_DEG: Final = 45.0
 """Eye lines steeper than this are taken for wrong landmarks, and the square stays upright."""

@@ -136,7 +136,7 @@ def export(run: Path, data: Path, onnx: Path, start: Path | None = None, adjustm
     card = {
         "temperature": temperature,
         "prior_adjustment": adjustment,
-        "head_bias": [round(float(value), 6) for value in network.head.bias],
+        "head_bias": [round(float(value), 6) for value in network.head.bias.detach()],
         "trained_for": state["progress"],
         "epochs": state["epoch"],
         "run": state["config"],

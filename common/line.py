@@ -18,7 +18,7 @@ from common.messages import Box, Expression, Face, Frame, Identity, Probabilitie
 from common.naming import Naming
 from common.recall import Recall
 from common.smoothing import Look, Smoother
-from common.tracks import Track, Tracker, iou
+from common.tracks import Track, Tracker
 from common.votes import TrackIdentity
 
 Floats = NDArray[np.float32]
@@ -272,11 +272,6 @@ class Line:
             name=frame.name,
             faces=faces,
         )
-
-
-def near_known(box: Floats, known: Floats) -> bool:
-    """Whether a face, x, y, w, h, stands where one of the known ones (K, 4) was expected."""
-    return bool(len(known)) and bool(iou(box[None], known).max() > 0.3)
 
 
 def _inside(row: Floats, width: int, height: int) -> Box:

@@ -182,6 +182,11 @@ class Tracker:
         self.tracks.remove(track)
 
 
+def near_known(box: Floats, known: Floats) -> bool:
+    """Whether a face, x, y, w, h, stands where one of the known ones (K, 4) was expected."""
+    return bool(len(known)) and bool(iou(box[None], known).max() > 0.3)
+
+
 def iou(first: Floats, second: Floats) -> Floats:
     """Return the intersection over union of every box with every other: (N, 4) and (M, 4), x, y, w, h → (N, M)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 import cv2
 import numpy as np
 
-from common.line import near_known
 from common.messages import MAX_FACES, DetectionFinding, DetectionJob, Message
 from common.pixels import decode
 from common.stage import StageError, main
+from common.tracks import near_known
 from common.worker import Worker
 from models import appearance, chips, crop, quality
 from models.detector import FaceDetector

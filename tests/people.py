@@ -51,6 +51,8 @@ def own_data_dir(path: Path) -> Path:
     for name in ("samples", "compiled", "crowd"):
         source = media.data_dir() / name
         source.mkdir(exist_ok=True)
+        if (path / name).exists():
+            continue  # the same run, started again
         if os.name == "posix":
             (path / name).symlink_to(source)
         else:

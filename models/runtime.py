@@ -160,6 +160,8 @@ def compile_network(
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        # OpenVINO would pin the threads of every process to the same first cores.
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": chosen_precision(precision, bf16_allowed=bf16_allowed),
     }
     if profiling:

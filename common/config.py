@@ -152,6 +152,38 @@ class PrivacyConfig(_Section):
     sighting_days: float = Field(default=90, gt=0, le=3650, description="sightings older than this are deleted")
 
 
+class DashboardConfig(_Section):
+    """The page in the browser. On this machine alone unless configured, and then only with encryption."""
+
+    enabled: bool = Field(default=True, description="false: no page, and no port for it")
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0: all of them")
+    port: int = Field(default=8080, ge=1, le=65535)
+    names: tuple[str, ...] = Field(default=(), description="names under which browsers may reach this machine besides")
+    tls_cert: Path | None = Field(default=None, description="certificate with its chain, PEM; with tls_key: https")
+    tls_key: Path | None = Field(default=None, description="the certificate's private key, PEM")
+    session_hours: float = Field(default=12, gt=0, le=24 * 30, description="a log-in ends after this")
+    idle_minutes: float = Field(default=30, gt=0, le=24 * 60, description="… or so long after its last page was closed")
+
+    @model_validator(mode="after")
+    def _encrypted_beyond_here(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both files, or neither")
+        for key, path in (("tls_cert", self.tls_cert), ("tls_key", self.tls_key)):
+            if self.enabled and path is not None and not path.is_file():
+                raise ValueError(f"{key}: there is no file {path}")
+        if self.enabled and not self.loopback and self.tls_cert is None:
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, which is allowed with encryption only: set "
+                "tls_cert and tls_key to your certificate's files, or host to 127.0.0.1"
+            )
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return self.host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
+
+
 class SupervisionConfig(_Section):
     heartbeat_timeout_s: float = Field(default=5, gt=0.5, description="a process silent this long is replaced")
     start_timeout_s: float = Field(default=60, gt=1, description="… while it loads its model")
@@ -187,6 +219,7 @@ class Config(_Section):
     storage: StorageConfig = StorageConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    dashboard: DashboardConfig = DashboardConfig()
 
     @model_validator(mode="after")
     def _paths_fit(self) -> Self:

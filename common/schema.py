@@ -7,6 +7,7 @@ from sqlalchemy import (
     Connection,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -99,12 +100,180 @@ SIGHTING = Table(
     Column("end_at", Float, nullable=False, index=True),
 )
 
+# An episode: somebody needs a look, from when that began until it was over.
+EPISODE = Table(
+    "episode",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("rule", String(100), nullable=False),
+    Column("about", String(16), nullable=False),  # expression, unseen or offline
+    Column("camera", String(64), nullable=False),  # where it was noticed last
+    Column("person_id", ForeignKey("person.id", ondelete="CASCADE"), index=True),
+    Column("unknown_id", Integer, index=True),
+    Column("track", Integer),
+    Column("label", String(16)),  # the expression that weighed most
+    Column("began_at", Float, nullable=False),
+    Column("opened_at", Float, nullable=False, index=True),
+    Column("escalated_at", Float),
+    Column("acknowledged_at", Float),
+    Column("acknowledged_by", String(128)),
+    Column("snoozed_until", Float),
+    Column("judgement", String(16)),  # useful or false alarm
+    Column("judged_by", String(128)),
+    Column("closed_at", Float, index=True),
+    Column("closed_why", String(64)),
+    Column("peak", Float),  # highest probability of the rule's expressions together
+    Column("assessed_s", Float, nullable=False, default=0.0),
+    Column("unassessed_s", Float, nullable=False, default=0.0),
+    Column("text", Text, nullable=False),
+    Column("snapshot", Text),  # path of a picture's file
+    Column("memory", Text),  # JSON: what the alerts stage needs to go on with it after a restart
+    sqlite_autoincrement=True,
+)
+
+# What was published of an episode; ``serial`` goes up by one a step and is never used twice.
+EPISODE_STEP = Table(
+    "episode_step",
+    METADATA,
+    Column("serial", Integer, primary_key=True),
+    Column("episode_id", ForeignKey("episode.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("by_whom", String(128)),
+    Column("message", Text, nullable=False),  # the news as it was published, JSON
+    sqlite_autoincrement=True,
+)
+
+# What is to be told outside, until it has been told.
+NOTIFICATION = Table(
+    "notification",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("episode_id", ForeignKey("episode.id", ondelete="CASCADE"), index=True),  # null: a test
+    Column("serial", Integer),
+    Column("target", String(64), nullable=False),  # a name of the configuration, never its address
+    Column("title", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("camera", String(64)),  # whose snapshot is to be attached
+    Column("snapshot", Text),
+    Column("created_at", Float, nullable=False),
+    Column("state", String(16), nullable=False, index=True),  # waiting, sent or failed
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", Float, nullable=False),
+    Column("done_at", Float),
+    Column("error", Text),
+    sqlite_autoincrement=True,
+)
+
+# History. A track says whose its seconds are, so that a name found late is one changed row.
+HISTORY_TRACK = Table(
+    "history_track",
+    METADATA,
+    Column("track", Integer, primary_key=True, autoincrement=False),
+    Column("camera", String(64), nullable=False),
+    Column("person_id", ForeignKey("person.id", ondelete="CASCADE")),
+    Column("unknown_id", Integer),
+    Column("begin_at", Integer, nullable=False),
+    Column("end_at", Integer, nullable=False, index=True),
+    Index("history_track_person", "person_id", "begin_at"),
+    Index("history_track_unknown", "unknown_id", "begin_at"),
+)
+
+HISTORY_SECOND = Table(
+    "history_second",
+    METADATA,
+    Column("track", ForeignKey("history_track.track", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("second", Integer, primary_key=True, autoincrement=False),  # unix seconds
+    Column("seen", LargeBinary, nullable=False),  # common/history_rows.py
+    sqlite_with_rowid=False,
+)
+
+# What seconds become when they are old. ``subject``: a person's number, or minus an unknown person's.
+HISTORY_MINUTE = Table(
+    "history_minute",
+    METADATA,
+    Column("subject", Integer, primary_key=True, autoincrement=False),
+    Column("minute", Integer, primary_key=True, autoincrement=False),  # unix seconds / 60
+    Column("camera", String(64), primary_key=True),
+    Column("seen", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# When a camera gave results: what lies between is time in which nobody could be seen.
+HISTORY_WATCH = Table(
+    "history_watch",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("camera", String(64), nullable=False),
+    Column("begin_at", Float, nullable=False),
+    Column("end_at", Float, nullable=False, index=True),
+)
+
+NOTE = Table(
+    "note",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("person_id", ForeignKey("person.id", ondelete="CASCADE"), index=True),
+    Column("unknown_id", Integer, index=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("created_at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Who may look at the page. Passwords as argon2 hashes; of sessions and tokens only the SHA-256 is kept.
+
+PAGE_USER = Table(
+    "page_user",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("name_key", String(200), nullable=False, unique=True),
+    Column("hash", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("one_time", Integer, nullable=False),  # 1: the password has to be replaced at the next log-in
+    Column("created_at", Float, nullable=False),
+    Column("seen_at", Float),
+    sqlite_autoincrement=True,
+)
+
+PAGE_SESSION = Table(
+    "page_session",
+    METADATA,
+    Column("id", LargeBinary(32), primary_key=True),
+    Column("user_id", ForeignKey("page_user.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("began_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+PAGE_TOKEN = Table(
+    "page_token",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("hash", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("seen_at", Float),
+    sqlite_autoincrement=True,
+)
+
 # One entry a version: the tables it adds, then statements for what it changes. A step that has been published is never
 # edited; a change of the tables above is another step.
 Step = tuple[tuple[Table, ...], tuple[str, ...]]
 STEPS: tuple[Step, ...] = (
     ((META, PERSON, REFERENCE, AUDIT), ()),
     ((UNKNOWN, UNKNOWN_CROP, SIGHTING), ()),
+    ((PAGE_USER, PAGE_SESSION, PAGE_TOKEN), ()),
+    (
+        (EPISODE, EPISODE_STEP, NOTIFICATION, HISTORY_TRACK, HISTORY_SECOND, HISTORY_MINUTE, HISTORY_WATCH, NOTE),
+        (
+            # Whoever deletes a person deletes their minutes: a signed number cannot be a foreign key.
+            "CREATE TRIGGER history_minute_of_person AFTER DELETE ON person BEGIN "
+            "DELETE FROM history_minute WHERE subject = OLD.id; END",
+        ),
+    ),
 )
 VERSION = len(STEPS)
 

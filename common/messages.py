@@ -308,15 +308,27 @@ class Alert(Message):
 
     kind: ClassVar[str] = "alerts"
 
+    serial: Count = Field(
+        default=0, description="lasting number of this step, one more each time: ask for what you missed (`events`)"
+    )
     camera: Name
-    episode: Count
+    episode: Count = Field(description="the episode's number; never used twice")
     event: Literal["opened", "escalated", "acknowledged", "snoozed", "judged", "closed"]
-    rule: Text
-    person: Count | None = None
-    track: Count | None = None
-    label: Text | None = None
-    since: float
-    text: Text
+    rule: Text = Field(description="the rule's name in the configuration")
+    about: Literal["expression", "unseen", "offline"] = Field(
+        default="expression", description="unseen: present, but no face to be seen; offline: the camera gives nothing"
+    )
+    person: Count | None = Field(default=None, description="whom it is about, by number in the store …")
+    name: Text | None = None
+    number: Count | None = Field(default=None, description="… or the number of an unknown person …")
+    track: Count | None = Field(default=None, description="… or this track; none of them: the camera itself")
+    label: Text | None = Field(default=None, description="the expression that weighs most")
+    since: float = Field(description="when what the rule looks for began; unix seconds")
+    text: Text = Field(description="for people; says what is seen and asks to check, never more")
+    by: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="who did it, if somebody did")
+    until: float | None = Field(default=None, description="of `snoozed`: unix seconds")
+    judgement: Literal["useful", "false alarm"] | None = None
+    why: Text | None = Field(default=None, description="of `closed`")
 
 
 class Stats(Message):

@@ -85,9 +85,11 @@ EXAMPLES: dict[type[Message], tuple[str, dict[str, Any]]] = {
     Alert: (
         "alerts.cam0",
         {
-            "v": 1, "at": _AT, "from": "alerts.ward.4730", "n": 8, "camera": "cam0", "episode": 12, "event": "opened",
-            "rule": "sad for 45 s", "person": 3, "track": 17, "label": "sad", "since": 1789999955.0,
-            "text": "Ada has looked sad for 0:45, please check",
+            "v": 1, "at": _AT, "from": "alerts.ward.4730", "n": 8, "serial": 118, "camera": "cam0", "episode": 12,
+            "event": "opened", "rule": "negative", "about": "expression", "person": 3, "name": "Ada", "number": None,
+            "track": 17, "label": "sad", "since": 1789999955.0,
+            "text": "Ada has looked sad for 0:45 – please check", "by": None, "until": None, "judgement": None,
+            "why": None,
         },
     ),
     Preview: (

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,3 +253,17 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return "unknown user"
+
+
+def main(argv: list[str]) -> int:
+    """Make the store in a data directory, or bring it up to date: ``python -m common.store DIR``."""
+    try:
+        Store(Path(argv[0]), who="store").close()
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -35,6 +35,8 @@ def plan(
     specs: list[ChildSpec] = []
     for row in table.values():
         wanted = (row.name in only) if only else (screen or row.runs != "screen")
+        if row.name == "dashboard" and not config.dashboard.enabled:
+            wanted = False
         if wanted and row.name not in without:
             specs.extend(_processes(row, config))
     if not specs:
@@ -62,5 +64,5 @@ def _spec(row: StageRow, name: str, *arguments: str) -> ChildSpec:
         module=row.module,
         arguments=arguments,
         ends_run=row.ends_run,
-        needed=by_kind.get(row.runs, "yes"),
+        needed="no" if row.optional else by_kind.get(row.runs, "yes"),
     )

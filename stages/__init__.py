@@ -17,6 +17,7 @@ class StageRow:
         runs: ``once``; ``camera``: one process a camera; ``pool``: as many as the configuration says; ``screen``: once,
             where there is a screen.
         does: for people.
+        optional: the run goes on when this one finds at its start that it cannot work.
         ends_run: the run is over when all its processes say that they have finished (the window was closed, every
             frame of the files has its result).
     """
@@ -27,6 +28,7 @@ class StageRow:
     gives: str
     does: str
     ends_run: bool = False
+    optional: bool = False
 
     @property
     def module(self) -> str:
@@ -96,6 +98,14 @@ STAGES: dict[str, StageRow] = {
             gives="a window",
             does="live picture, boxes, names, expressions, keys",
             ends_run=True,
+        ),
+        StageRow(
+            name="dashboard",
+            runs="once",
+            takes="previews, news",
+            gives="a web page, control",
+            does="the page in the browser: live, people, alerts, history, health",
+            optional=True,
         ),
     )
 }

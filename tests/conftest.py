@@ -109,7 +109,7 @@ def run_dir() -> Iterator[Path]:
 @pytest.fixture
 def config(run_dir: Path, tmp_path: Path) -> Config:
     """A configuration that meets nobody else's: own run directory and data directory, free ports. Saved for stages."""
-    news_in, news_out, previews = free_ports(3)
+    news_in, news_out, previews, page = free_ports(4)
     made = configuration.load(
         overrides={
             "run_dir": run_dir,
@@ -118,6 +118,7 @@ def config(run_dir: Path, tmp_path: Path) -> Config:
                 "news_out": f"tcp://127.0.0.1:{news_out}",
                 "previews": f"tcp://127.0.0.1:{previews}",
             },
+            "dashboard": {"port": page},
             "storage": {"data_dir": tmp_path / "data"},
         },
         environment={},

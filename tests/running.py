@@ -32,6 +32,7 @@ class Running:
         settings = config.model_dump(mode="json") | {"cameras": cameras, "run_dir": str(config.run_dir / "run")}
         settings["storage"]["data_dir"] = str(own_data_dir(config.run_dir / "data"))
         settings["pipeline"]["first_track"] = 1
+        settings["dashboard"]["enabled"] = False  # unless the test is about it: it takes seconds to start
         for section, values in overrides.items():
             settings[section] = settings[section] | values if isinstance(values, dict) else values
         self.path = config.run_dir / "running.json"

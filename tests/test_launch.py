@@ -31,6 +31,7 @@ def settings(config: Config, tmp_path: Path) -> Path:
     text = (
         f"run_dir = '{config.run_dir / 'run'}'\n"
         f"[endpoints]\nnews_in = '{ends.news_in}'\nnews_out = '{ends.news_out}'\npreviews = '{ends.previews}'\n"
+        f"[dashboard]\nport = {config.dashboard.port}\n"
         f"[storage]\ndata_dir = '{tmp_path / 'data'}'\n"
     )
     path = tmp_path / "mien.toml"

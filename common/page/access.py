@@ -121,8 +121,9 @@ def session(store: Store, session_id: bytes, *, longest_s: float, idle_s: float)
     if now > row.began_at + longest_s or now > row.used_at + idle_s:
         end(store, session_id)
         return None
-    with store.write() as connection:
-        connection.execute(update(PAGE_SESSION).where(PAGE_SESSION.c.id == session_id).values(seen_at=now))
+    if now - row.used_at > min(30.0, idle_s / 4):
+        with store.write() as connection:
+            connection.execute(update(PAGE_SESSION).where(PAGE_SESSION.c.id == session_id).values(seen_at=now))
     return Session(id=session_id, user=_user(row), began_at=row.began_at, seen_at=now)
 
 

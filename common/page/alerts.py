@@ -1,0 +1,162 @@
+"""The Alerts page: what is open, with what can be done about it, and what was."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Awaitable, Callable
+
+from nicegui import ui
+from starlette.requests import Request
+
+from common import alert_store, people
+from common.alert_store import Episode
+from common.page import told
+from common.page.frame import Page, frame
+from common.page.guard import Guard
+from common.page.site import Site
+
+SNOOZES = (5, 15, 30, 60)  # minutes
+DAYS = (1, 7, 30, 90)
+PER_PAGE = 50
+
+
+def register(site: Site, guard: Guard) -> None:
+    """Add the page's route."""
+
+    @ui.page("/alerts")
+    async def alerts(request: Request) -> None:
+        with frame(site, guard, request, "alerts") as page:
+            await _build(page)
+
+
+def open_list(page: Page) -> None:
+    """Build the list of open episodes; it follows what happens."""
+    place = ui.element("div").classes("alert-list").props('aria-live="polite"').mark("open-alerts")
+    shown = -1
+
+    def follow() -> None:
+        nonlocal shown
+        if shown == page.site.alert_steps:
+            return
+        shown = page.site.alert_steps
+        place.clear()
+        with place:
+            for episode in sorted(
+                page.site.episodes, key=lambda one: (one.acknowledged_at is not None, -one.opened_at)
+            ):
+                _card(page, episode)
+            if not page.site.episodes:
+                ui.label(page.t("no_open_alerts")).classes("quiet empty")
+
+    follow()
+    ui.timer(0.5, follow)
+
+
+async def _build(page: Page) -> None:
+    t, desk = page.t, page.site.desk
+    with ui.element("div").classes("page-head"):
+        ui.label(t("open_alerts")).classes("heading")
+        ui.space()
+        if page.may("admin"):
+
+            async def test() -> None:
+                with page.told():
+                    done = await desk.ask("alerts", "test-notification", timeout_s=60.0)
+                    ui.notify(t("test_sent", targets=", ".join(f"{k}: {v}" for k, v in done.items())), type="positive")
+
+            ui.button(t("test_notification"), icon="outgoing_mail", on_click=test).props("flat no-caps")
+    open_list(page)
+    everybody = await desk.store(None, people.everybody)
+    with ui.element("div").classes("page-head"):
+        ui.label(t("past_alerts")).classes("heading")
+        ui.space()
+        days = ui.select({n: t("last_days", count=n) for n in DAYS}, value=7).props("outlined dense").mark("days")
+        who = ui.select({0: t("all_people"), **{p.id: p.name for p in everybody}}, value=0).props("outlined dense")
+        verdicts = {"": t("all"), "useful": t("useful"), "false alarm": t("false_alarm")}
+        verdict = ui.select(verdicts, value="").props("outlined dense")
+    place = ui.element("div").classes("alert-list").mark("past-alerts")
+    shown = -1
+
+    async def fill() -> None:
+        nonlocal shown
+        shown = page.site.alert_steps
+        with page.told():
+            found = await desk.ledger(
+                alert_store.episodes,
+                begin=time.time() - float(days.value) * 86400,
+                is_open=False,
+                person=int(who.value) or None,
+                judgement=verdict.value or None,
+                limit=PER_PAGE,
+            )
+            if who.value:
+                await desk.audit(page.user.name, "viewed", f"alerts of #{who.value}")
+            place.clear()
+            with place:
+                for episode in found:
+                    _card(page, episode)
+                if not found:
+                    ui.label(t("no_past_alerts")).classes("quiet empty")
+
+    for chooser in (days, who, verdict):
+        chooser.on_value_change(fill)
+    await fill()
+
+    async def follow() -> None:
+        if shown != page.site.alert_steps:
+            await fill()
+
+    ui.timer(1.0, follow)
+
+
+def _card(page: Page, episode: Episode) -> None:
+    t = page.t
+    state = episode.state
+    with ui.element("article").classes(f"card alert alert-{state}").mark(f"episode-{episode.id}"):
+        with ui.element("div").classes("alert-text"):
+            mark = episode.label if episode.about == "expression" and episode.label else "none"
+            ui.html(f'<i class="mark" data-label="{mark}"></i>', sanitize=False)
+            since = told.clock((episode.closed_at or time.time()) - episode.began_at)
+            if episode.open:
+                since = f'<span class="since" data-since="{episode.began_at}">{since}</span>'
+            text = told.episode(t, episode, time_mark="\0")
+            ui.html(f"<strong>{html.escape(text).replace(chr(0), since)}</strong>", sanitize=False)
+        facts = [told.moment(t, episode.began_at), t("at_camera", camera=episode.camera)]
+        if state == "escalated":
+            facts.append(t("escalated"))
+        if episode.acknowledged_by:
+            facts.append(t("acknowledged_by", who=episode.acknowledged_by))
+        if episode.open and episode.snoozed_until and episode.snoozed_until > time.time():
+            facts.append(t("snoozed_until", time=told.hour(episode.snoozed_until)))
+        if episode.judgement:
+            facts.append(t("judged_useful" if episode.judgement == "useful" else "judged_false"))
+        ui.label(" · ".join(facts)).classes("quiet")
+        if page.may("operator"):
+            with ui.element("div").classes("actions"):
+                _actions(page, episode)
+
+
+def _actions(page: Page, episode: Episode) -> None:
+    t, number = page.t, episode.id
+
+    def asking(do: str, **args: str | int) -> Callable[[], Awaitable[None]]:
+        async def ask() -> None:
+            with page.told():
+                await page.site.desk.ask("alerts", do, timeout_s=5.0, episode=number, by=page.user.name, **args)
+                await page.site.desk.audit(page.user.name, "alert", f"{do} episode {number}")
+
+        return ask
+
+    if episode.open and episode.acknowledged_at is None:
+        ui.button(t("acknowledge"), on_click=asking("acknowledge")).props("no-caps unelevated").mark("acknowledge")
+    if episode.open:
+        with ui.button(t("snooze"), icon="snooze").props("no-caps flat"), ui.menu():
+            for minutes in SNOOZES:
+                ui.menu_item(t("snooze_minutes", count=minutes), asking("snooze", minutes=minutes))
+    if episode.about == "expression":
+        for verdict, key, icon in (("useful", "useful", "thumb_up"), ("false alarm", "false_alarm", "thumb_down")):
+            chosen = "unelevated" if episode.judgement == verdict else "flat"
+            ui.button(t(key), icon=icon, on_click=asking("judge", judgement=verdict)).props(f"no-caps {chosen}").mark(
+                key
+            )

@@ -1,0 +1,176 @@
+"""What all routes of the page share: the configuration, the desk, the feed, and what the news has said so far.
+
+Belongs to the event loop of the page; news and pictures are handed in by ``call_soon_threadsafe``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from common import alert_store
+from common.alert_store import Episode
+from common.config import Config
+from common.ledger import LedgerError
+from common.messages import Alert, CameraState, Message, Result, Stats
+from common.meter import percentile
+from common.page.access import Session, User
+from common.page.desk import Desk
+from common.page.feed import Feed
+from common.page.recent import Recent
+from common.status import Board
+
+TOLD_EVERY_S = 5.0  # browsers are told how things stand at least so often
+_TIMED = 300  # results whose times are kept, of all cameras together
+_STALE_AFTER_S = 5.0  # a stage that is not well for so long is worth a word
+ALERTS_EVERY_S = 15.0
+
+log = logging.getLogger("mien.dashboard")
+
+
+@dataclass(slots=True)
+class Site:
+    """The page's memory.
+
+    Attributes:
+        episodes: those that are open.
+        alert_steps: goes up with every change of them, for pages that show them.
+        opened: how many were opened since the page's start, for browsers that make a sound.
+    """
+
+    config: Config
+    desk: Desk
+    feed: Feed
+    recent: Recent = field(default_factory=Recent)
+    board: Board = field(default_factory=Board)
+    states: dict[str, tuple[CameraState, float]] = field(default_factory=dict)
+    episodes: list[Episode] = field(default_factory=list)
+    alert_steps: int = 0
+    opened: int = 0
+    started_at: float = field(default_factory=time.monotonic)
+    _alerts_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _timings: list[dict[str, float]] = field(default_factory=list)
+    _unwell_since: dict[str, float] = field(default_factory=dict)
+    _told: dict[str, Any] | None = None
+    _told_at: float = 0.0
+
+    # --- what comes in ---
+
+    def take(self, message: Message) -> None:
+        """Take news in."""
+        now = time.monotonic()
+        if isinstance(message, Stats):
+            self.board.note(message, now)
+        elif isinstance(message, CameraState):
+            before = self.states.get(message.camera)
+            self.states[message.camera] = (message, now)
+            if before is None or before[0].state != message.state:
+                self.tell()
+        elif isinstance(message, Alert):
+            self.opened += message.event in ("opened", "escalated")
+            self._alerts_changed.set()
+
+    def sample(self, result: Result) -> None:
+        """Take a result in, of which there may be many more."""
+        self.recent.note(result)
+        self._timings.append({**result.timings_ms, "latency": result.latency_ms})
+        del self._timings[:-_TIMED]
+
+    # --- what it means ---
+
+    def latencies(self) -> dict[str, tuple[float, float]]:
+        """Return median and 95th percentile of each stage's part of the latency, milliseconds."""
+        names = {name: None for timing in self._timings for name in timing}
+        return {
+            name: (percentile(values, 0.5), percentile(values, 0.95))
+            for name in names
+            if (values := sorted(timing[name] for timing in self._timings if name in timing))
+        }
+
+    def cameras(self) -> dict[str, dict[str, Any]]:
+        """Return how each camera is: its state, for how many seconds, why, and what it shows."""
+        told: dict[str, dict[str, Any]] = {}
+        for camera in self.config.cameras:
+            message, heard = self.states.get(camera, (None, 0.0))
+            if message is None:
+                told[camera] = {"state": "waiting", "for_s": time.monotonic() - self.started_at, "reason": None}
+                continue
+            silent_s = time.monotonic() - heard
+            state = message.state if silent_s < 5 or message.state == "ended" else "offline"
+            since_s = max(0.0, time.time() - message.since) if state == message.state else silent_s
+            told[camera] = {
+                "state": state,
+                "for_s": round(since_s, 1),
+                "reason": message.reason,
+                "source": message.source,
+            }
+        return told
+
+    def unwell(self) -> list[str]:
+        """Return what is wrong with the processes, in words, once it has been so for some seconds."""
+        now = time.monotonic()
+        wrong = {f"{row.name}: {row.state}" for row in self.board.rows(now) if row.style}
+        names = {text.split(":")[0]: text for text in wrong}
+        self._unwell_since = {name: self._unwell_since.get(name, now) for name in names}
+        return sorted(text for name, text in names.items() if now - self._unwell_since[name] >= _STALE_AFTER_S)
+
+    # --- what browsers are told ---
+
+    def telling(self) -> dict[str, Any]:
+        """Return how things stand, as every open page gets it."""
+        return {
+            "now": round(time.time(), 3),
+            "cameras": self.cameras(),
+            "alerts": sum(episode.acknowledged_at is None for episode in self.episodes),
+            "opened": self.opened,
+            "unwell": self.unwell(),
+        }
+
+    def tell(self, *, only_changes: bool = False) -> None:
+        """Tell every open page how things stand."""
+        telling = self.telling()
+        shape = {
+            **telling,
+            "now": None,
+            "cameras": {name: (c["state"], c["reason"]) for name, c in telling["cameras"].items()},
+            "unwell": [text.split(":")[0] for text in telling["unwell"]],
+        }
+        now = time.monotonic()
+        if only_changes and shape == self._told and now - self._told_at < TOLD_EVERY_S:
+            return
+        self._told, self._told_at = shape, now
+        self.feed.tell(telling)
+
+    async def tick(self) -> None:
+        """Once a second: notice browsers that stall, and say what has changed."""
+        while True:
+            await asyncio.sleep(1.0)
+            self.feed.count()
+            if self.feed.watchers:
+                self.tell(only_changes=True)
+
+    async def follow_alerts(self) -> None:
+        """Keep the open episodes up to date: at each step that is published, and now and then all the same."""
+        while True:
+            self._alerts_changed.clear()
+            try:
+                found = await self.desk.ledger(alert_store.episodes, is_open=True)
+            except LedgerError as error:
+                log.warning("alerts cannot be read at the moment: %s", error)
+            else:
+                if found != self.episodes:
+                    self.episodes = found
+                    self.alert_steps += 1
+                    self.tell()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._alerts_changed.wait(), ALERTS_EVERY_S)
+
+
+def user_of(scope: Any) -> User:
+    """Return who asks; the guard has let nobody else through."""
+    session: Session = scope["mien"]
+    return session.user

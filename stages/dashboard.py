@@ -1,0 +1,147 @@
+"""The dashboard stage: the page in the browser."""
+
+from __future__ import annotations
+
+import time
+
+from common.config import Config
+from common.control import Asker
+from common.messages import Message, MessageError, Result, unpack
+from common.news import Complaint
+from common.page import access
+from common.page.desk import Wish
+from common.page.feed import packed
+from common.page.server import PortError, Server, listening
+from common.stage import Stage, StageError, main
+from common.store import StoreError
+from common.transport import Received, Socket, opened
+from common.watching import Viewer, read
+
+SAMPLE_EVERY_S = 0.5  # of the results of a camera, one so often is looked at
+RESULTS = b"results."
+
+
+class DashboardStage(Stage):
+    """Serves the page: previews and news in, requests out."""
+
+    name = "dashboard"
+
+    def __init__(self, config: Config, *, camera: str | None = None) -> None:
+        super().__init__(config, camera=camera)
+        self._complaint = Complaint()
+        self._viewer: Viewer | None = None
+        self._results: Socket | None = None
+        self._asker: Asker | None = None
+        self._server: Server | None = None
+        self._wishes: dict[str, Wish] = {}
+        self._sampled: dict[bytes, float] = {}
+
+    def open(self) -> None:
+        try:
+            listener = listening(self.config)
+        except PortError as error:
+            raise StageError(str(error)) from error
+        server = Server(self.config, self.instance)
+        self._server = server
+        try:
+            password = access.first_password(server.desk.opened())
+        except StoreError as error:
+            raise StageError(str(error)) from error
+        self._viewer = Viewer(self.config)
+        self.poller.add(self._viewer.socket)
+        self._results = opened("news_out", self.config.endpoint("news_out"), "sub")
+        self._results.subscribe(RESULTS)  # not in the poller: nobody is in a hurry for them
+        self._asker = Asker(self.config, self.news)
+        server.start(listener)
+        self.log.info("the page is at %s", server.address)
+        if password is not None:
+            # Said once, to whoever started Mien; it works once, and not any more when another was made.
+            self.log.warning("log in at %s as %s with the password %s", server.address, access.FIRST_USER, password)
+
+    def topics(self) -> tuple[str, ...]:
+        return ("camera.", "alerts.", "stats.")
+
+    def on_news(self, topic: str, message: Message) -> None:
+        if self._server is not None:
+            self._server.call(self._server.site.take, message)
+
+    def wait_ms(self) -> float:
+        return 20.0 if self._server is not None and self._server.site.feed.watchers else 100.0
+
+    def handle(self, ready: set[Socket]) -> None:
+        assert self._viewer is not None and self._server is not None
+        if not self._server.alive:
+            raise RuntimeError("the page's server has ended")
+        self._viewer.watch(*self._server.site.feed.wanted)
+        if self._viewer.socket in ready:
+            self._read_previews()
+        self._read_results()
+        self._ask()
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._viewer is not None:
+            self.poller.remove(self._viewer.socket)
+            self._viewer.close()
+        if self._results is not None:
+            self._results.close()
+        if self._asker is not None:
+            self._asker.close()
+
+    def detail(self) -> dict[str, float | str]:
+        if self._server is None:
+            return {}
+        watchers = list(self._server.site.feed.watchers)
+        self.meter.dropped = sum(watcher.replaced for watcher in watchers)
+        return {"pages": float(len(watchers)), "watched": float(len(self._server.site.feed.wanted))}
+
+    # --- inside ---
+
+    def _read_previews(self) -> None:
+        assert self._viewer is not None and self._server is not None
+        newest: dict[bytes, Received] = {}
+        while (parts := self._viewer.receive()) is not None:
+            self.meter.taken += 1
+            newest[bytes(parts[0])] = parts
+        for parts in newest.values():
+            began = time.perf_counter()
+            try:
+                seen = read(parts)
+            except MessageError as error:
+                self.meter.bad_messages += 1
+                self._complaint(self.log, "previews", error)
+                continue
+            self._server.picture(seen.preview.result.camera, packed(seen))
+            self.meter.given += 1
+            self.meter.worked((time.perf_counter() - began) * 1e3)
+
+    def _read_results(self) -> None:
+        """Look at one result of each camera now and then; checking all of them would cost more than the rest."""
+        assert self._results is not None and self._server is not None
+        now = time.monotonic()
+        deadline = now + 0.1
+        while time.monotonic() < deadline and (parts := self._results.receive()) is not None:
+            topic = bytes(parts[0][:128])
+            if len(parts) < 2 or now - self._sampled.get(topic, 0.0) < SAMPLE_EVERY_S:
+                continue
+            self._sampled[topic] = now
+            try:
+                self._server.call(self._server.site.sample, unpack(Result, parts[1]))
+            except MessageError as error:
+                self.meter.bad_messages += 1
+                self._complaint(self.log, "results", error)
+
+    def _ask(self) -> None:
+        assert self._asker is not None and self._server is not None
+        while not self._server.desk.wishes.empty():
+            wish = self._server.desk.wishes.get()
+            request = self._asker.ask(wish.stage, wish.do, timeout_s=wish.timeout_s, **wish.args)
+            self._wishes[request] = wish
+        for request, reply in self._asker.answers():
+            wish = self._wishes.pop(request)
+            self._server.call(lambda answer=wish.answer, reply=reply: answer.done() or answer.set_result(reply))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(DashboardStage))

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from common.config import Config
 from common.page import access
-from common.page.access import Session
+from common.page.access import Session, Token
 from common.page.desk import Desk
 
 Scope = MutableMapping[str, Any]
@@ -86,6 +86,12 @@ class Guard:
         for task in self._open.pop(key, set()):
             task.cancel("session")
 
+    def end(self) -> None:
+        """Close everything that is open: the page ends."""
+        for tasks in self._open.values():
+            for task in tasks:
+                task.cancel()
+
     async def watch(self) -> None:
         """Look every session with open pages up again now and then: they end, also while they are in use."""
         while True:
@@ -121,7 +127,8 @@ class Guard:
         if path.startswith(OPEN):
             await self._app(scope, receive, send)
         elif path.startswith(FOR_TOKENS) and session is None:
-            if scope["method"] == "GET" and await self._token(headers):
+            scope["mien_token"] = await self._token(headers) if scope["method"] == "GET" else None
+            if scope["mien_token"] is not None:
                 await self._app(scope, receive, send)
             else:
                 extra = [(b"www-authenticate", b'Bearer realm="Mien"')]
@@ -164,11 +171,11 @@ class Guard:
             if not tasks:
                 self._open.pop(session.id, None)
 
-    async def _token(self, headers: dict[str, str]) -> bool:
+    async def _token(self, headers: dict[str, str]) -> Token | None:
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret:
-            return False
-        return await self._desk.store(None, access.token, secret.strip()) is not None
+            return None
+        return await self._desk.store(None, access.token, secret.strip())
 
     # --- what a request says of itself ---
 

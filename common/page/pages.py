@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from nicegui import ui
 from starlette.staticfiles import StaticFiles
 
-from common.page import live
+from common.page import alerts, api, health, history, live, people, report, users
 from common.page.feed import Watcher
 from common.page.forms import Forms
 from common.page.guard import Guard
@@ -59,7 +59,11 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
     async def recent(track: int, person: int | None = None, number: int | None = None) -> Response:
         return JSONResponse(site.recent.moments(track=track, person=person, number=number))
 
-    live.register(site, guard)
+    api.build(app, site)
+    report.register(app, site)
+    people.register(app, site, guard)
+    for page in (live, alerts, history, health, users):
+        page.register(site, guard)
     ui.run_with(app, title="Mien", tailwind=False, show_welcome_message=False, reconnect_timeout=5.0, favicon="👁")
 
 

@@ -79,10 +79,11 @@ class Server:
         self._lock = threading.Lock()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        self._guard: Guard
 
     def start(self, listener: socket.socket) -> None:
         """Serve on a socket that listens. Raises RuntimeError when the server does not start."""
-        guard = self._app()
+        self._guard = guard = self._app()
         settings = self._config.dashboard
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -142,8 +143,8 @@ class Server:
     def close(self) -> None:
         """End the server and what it has open."""
         if self._server is not None:
+            self.call(self._guard.end)  # open pages are not waited for: they come back by themselves
             self._server.should_exit = True
-            self._server.force_exit = True  # open pages are not waited for: they come back by themselves
         if self._thread is not None:
             self._thread.join(_ENDS_WITHIN_S)
         self.desk.close()

@@ -29,7 +29,8 @@ class View {
     this.caption = make("figcaption", "caption");
     this.trouble = make("div", "trouble");
     this.trouble.hidden = true;
-    const full = make("button", "full", "⛶", { type: "button", title: t("full_screen"), "aria-label": t("full_screen") });
+    const full = make("button", "full", "", { type: "button", title: t("full_screen"), "aria-label": t("full_screen") });
+    full.append(make("i", "material-icons", "fullscreen", { "aria-hidden": "true" }));
     full.onclick = () => (document.fullscreenElement ? document.exitFullscreen() : this.box.requestFullscreen());
     this.box.append(this.canvas, this.trouble, this.caption, full);
     this.canvas.addEventListener("click", (event) => this.click(event));

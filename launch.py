@@ -59,7 +59,7 @@ def foreign_package() -> str | None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    from common import people_arguments
+    from common import alerts_arguments, people_arguments
 
     everywhere = _everywhere()
     top = argparse.ArgumentParser(
@@ -100,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", parents=[everywhere], help="what works here, what does not, what to do")
     doctor.set_defaults(function=_doctor)
     people_arguments.add_parser(commands, everywhere)
+    alerts_arguments.add_parser(commands, everywhere)
+    alerts_arguments.add_export(commands, everywhere)
     return top
 
 

@@ -161,10 +161,7 @@ def episodes(
 def episode(ledger: Ledger, number: int) -> Episode:
     """Return one episode. Raises AlertError: there is none of that number."""
     with ledger.read() as connection:
-        row = connection.execute(f"{_EPISODES} WHERE episode.id = ?", (number,)).fetchone()
-    if row is None:
-        raise AlertError(f"there is no episode {number}")
-    return _episode(row)
+        return _episode(row(connection, number))
 
 
 def open_count(ledger: Ledger) -> int:
@@ -207,6 +204,14 @@ def notifications(ledger: Ledger, *, number: int | None = None, limit: int = 100
 
 
 # --- for the alerts stage ---
+
+
+def row(connection: sqlite3.Connection, number: int) -> sqlite3.Row:
+    """Return one episode's columns. Raises AlertError: there is none of that number."""
+    found: sqlite3.Row | None = connection.execute(f"{_EPISODES} WHERE episode.id = ?", (number,)).fetchone()
+    if found is None:
+        raise AlertError(f"there is no episode {number}")
+    return found
 
 
 def memories(connection: sqlite3.Connection) -> list[sqlite3.Row]:

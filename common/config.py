@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig, Rule
 from common.channels import CHANNELS
 from common.messages import Name
 
@@ -82,6 +83,9 @@ class DetectionConfig(_Section):
     model: Path | None = Field(default=None, description="a YuNet ONNX file of your own; null: CenterFace")
     input_long_side: int = Field(
         default=512, ge=64, le=4096, description="pixels of the longer side that the network sees; 40 px faces at 1280"
+    )
+    adapt_input: bool = Field(
+        default=True, description="look with a smaller input in between, while all faces in view are large enough"
     )
     score_threshold: float = Field(
         default=0.35, gt=0, lt=1, description="weaker detections do not count; a track begins at 0.5, or here if higher"
@@ -208,6 +212,9 @@ class Config(_Section):
     cameras: dict[Name, CameraConfig] = Field(default_factory=lambda: {"cam0": CameraConfig()}, min_length=1)
     every_frame: bool = Field(default=False, description="analyse every frame, however long it takes")
     loop: bool = Field(default=True, description="the demo begins again when it ends")
+    shared_memory: bool = Field(
+        default=True, description="raw pictures reach processes of the same machine through shared memory"
+    )
     run_dir: Path = Field(default_factory=_default_run_dir, description="sockets of this run")
     endpoints: EndpointsConfig = EndpointsConfig()
     workers: WorkersConfig = WorkersConfig()
@@ -218,8 +225,20 @@ class Config(_Section):
     preview: PreviewConfig = PreviewConfig()
     storage: StorageConfig = StorageConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    alerts: AlertsConfig = AlertsConfig()
+    history: HistoryConfig = HistoryConfig()
+    notifications: NotificationsConfig = NotificationsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     dashboard: DashboardConfig = DashboardConfig()
+
+    @model_validator(mode="after")
+    def _targets_are_there(self) -> Self:
+        there = self.notifications.targets
+        for rule in self.alerts.rules:
+            for target in set(rule.targets or ()) - set(there):
+                known = ", ".join(there) or "none"
+                raise ValueError(f"alerts: rule {rule.name!r} tells {target!r}; notifications.targets has: {known}")
+        return self
 
     @model_validator(mode="after")
     def _paths_fit(self) -> Self:
@@ -338,4 +357,6 @@ def _advice(problem: Any, model: type[BaseModel]) -> str:
             model = annotation
         elif step == "cameras" or model is CameraConfig:
             model = CameraConfig
+        elif step == "rules":
+            model = Rule
     return f"there is no such key; known here: {', '.join(sorted(model.model_fields))}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
-from common import people, snapshots, transfer
+from common import exports, people, records, snapshots, transfer
 from common.config import Config
 from common.people import PeopleError
 from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN
@@ -25,10 +25,13 @@ class Forgotten:
     snapshots: int
     redacted: int  # snapshots that show others, too: the name was taken out
     exports: int
+    history: int  # tracks and minutes
+    episodes: int
 
     def __str__(self) -> str:
         return (
-            f"{self.references} references, {self.sightings} sightings, {self.snapshots} snapshots, "
+            f"{self.references} references, {self.sightings} sightings, {self.history} rows of history, "
+            f"{self.episodes} episodes, {self.snapshots} snapshots, "
             f"name taken out of {self.redacted} snapshots and {self.exports} exports"
         )
 
@@ -42,7 +45,8 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
     """
     person = people.find(store, who)
     gone, redacted = _clean_snapshots(snapshots.folder(config), person.id, person.name)
-    exports = _clean_exports(store, config.storage.data_dir / transfer.FOLDER, person.name)
+    folder = config.storage.data_dir / transfer.FOLDER
+    cleaned = _clean_exports(store, folder, person.name) + exports.clean(folder, person.id)
     with store.write() as connection:
         count = select(func.count()).select_from(SIGHTING).where(SIGHTING.c.person_id == person.id)
         sightings = connection.execute(count).scalar_one()
@@ -50,12 +54,16 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
         # Who was known under a number before is forgotten under that number, too.
         own = [number for number in connection.execute(numbers.distinct()).scalars() if number is not None]
         connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id.in_(own)))
+        history, episodes = records.erase(connection, person.id)
+        for number in own:
+            records.erase(connection, -number)
         connection.execute(delete(REFERENCE).where(REFERENCE.c.person_id == person.id))
         connection.execute(delete(SIGHTING).where(SIGHTING.c.person_id == person.id))
         connection.execute(delete(PERSON).where(PERSON.c.id == person.id))
         done = Forgotten(
-            references=person.references, sightings=sightings, snapshots=gone, redacted=redacted, exports=exports
-        )
+            references=person.references, sightings=sightings, snapshots=gone, redacted=redacted, exports=cleaned,
+            history=history, episodes=episodes,
+        )  # fmt: skip
         store.changed(connection)
         # The audit log keeps that somebody was forgotten, not who looked how; earlier lines lose the name, too.
         store.redact(connection, person.id, person.name)
@@ -70,6 +78,7 @@ def forget_unknown(store: Store, config: Config, number: int) -> None:
         done = connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number)).rowcount
         seen = delete(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
         done += connection.execute(seen).rowcount
+        done += sum(records.erase(connection, -number))
         if not done:
             raise PeopleError(f"no unknown person has the number {number}")
         store.changed(connection)

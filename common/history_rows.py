@@ -7,6 +7,7 @@ that showed most. Both are plain bytes, so that a year of them stays small and a
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,13 @@ _QUARTER = 4  # parts of a second that a minute counts in: 60 s fit a byte
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+# Distinct first columns of the key, one look-up each, however many rows there are.
+_SUBJECTS = """WITH RECURSIVE one(subject) AS (
+    SELECT min(subject) FROM history_minute
+    UNION ALL SELECT (SELECT min(subject) FROM history_minute WHERE subject > one.subject)
+    FROM one WHERE subject NOT NULL
+) SELECT subject FROM one WHERE subject NOT NULL"""
 
 
 @dataclass(slots=True)
@@ -177,3 +185,8 @@ def _reasons(seen: Sequence[bytes], head: int) -> Floats:
         for place in range(pairs.shape[1]):
             np.add.at(counts, (rows, codes[:, place]), pairs[:, place, 1])
     return counts
+
+
+def minute_subjects(connection: sqlite3.Connection) -> list[int]:
+    """Return whose minutes the store holds, by number (``Subject.number``)."""
+    return [row[0] for row in connection.execute(_SUBJECTS).fetchall()]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from common import history_rows
 from common.expressions import EXPRESSIONS, ExpressionName
 from common.history_rows import REASONS, Steps
-from common.ledger import Ledger, LedgerError
+from common.ledger import Ledger
 
 MAX_NOTE = 2000  # characters
 OUTSIDE = 60  # seconds: tracks that end so long before a period are not looked at
@@ -130,7 +130,7 @@ def subjects(ledger: Ledger, begin: float, end: float) -> list[Subject]:
     tracks = "SELECT DISTINCT person_id, unknown_id FROM history_track WHERE end_at >= ? AND begin_at < ?"
     with ledger.read() as connection:
         found = {_subject(row["person_id"], row["unknown_id"]) for row in connection.execute(tracks, (begin, end))}
-        for (number,) in connection.execute(_MINUTE_SUBJECTS).fetchall():
+        for number in history_rows.minute_subjects(connection):
             inside = "SELECT 1 FROM history_minute WHERE subject = ? AND minute >= ? AND minute < ? LIMIT 1"
             if connection.execute(inside, (number, begin // 60, -(-end // 60))).fetchone():
                 found.add(_subject(number if number > 0 else None, -number if number < 0 else None))
@@ -144,6 +144,33 @@ def steps(ledger: Ledger, subject: Subject, begin: float, end: float, *, step_s:
     if step_s == 1 and not len(old):
         return recent
     return history_rows.gathered((old, recent), max(60 if len(old) else 1, step_s))
+
+
+def looks(ledger: Ledger, subject: Subject, begin: float, end: float) -> Steps:
+    """Return a period by the second; a minute of old history is its assessed seconds, each like the minute's mean."""
+    with ledger.read() as connection:
+        recent, old = _seconds(connection, subject, begin, end), _minutes(connection, subject, begin, end)
+    if not len(old):
+        return recent
+    counts = np.rint(old.assessed_s).astype(np.int64)
+    index = np.repeat(np.arange(len(old)), counts)
+    offset = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    spread = Steps(
+        at=old.at[index] + offset,
+        present_s=np.ones(len(index)),
+        assessed_s=np.ones(len(index)),
+        probabilities=old.probabilities[index],
+        dominant_s=np.zeros((len(index), len(EXPRESSIONS))),
+        reasons_s=np.zeros((len(index), len(REASONS))),
+    )
+    return history_rows.gathered((spread, recent), 1)
+
+
+def is_old(ledger: Ledger, subject: Subject, begin: float, end: float) -> bool:
+    """Return whether any of a period is kept by the minute only."""
+    inside = "SELECT 1 FROM history_minute WHERE subject = ? AND minute >= ? AND minute < ? LIMIT 1"
+    with ledger.read() as connection:
+        return connection.execute(inside, (subject.number, begin // 60, -(-end // 60))).fetchone() is not None
 
 
 def ribbon(ledger: Ledger, subject: Subject, begin: float, end: float, *, step_s: int = 60) -> Ribbon:
@@ -268,13 +295,6 @@ def remove_note(ledger: Ledger, note: int) -> None:
 
 # --- inside ---
 
-# Distinct first columns of the key, one look-up each, however many rows there are.
-_MINUTE_SUBJECTS = """WITH RECURSIVE one(subject) AS (
-    SELECT min(subject) FROM history_minute
-    UNION ALL SELECT (SELECT min(subject) FROM history_minute WHERE subject > one.subject)
-    FROM one WHERE subject NOT NULL
-) SELECT subject FROM one WHERE subject NOT NULL"""
-
 
 def _subject(person: int | None, unknown: int | None) -> Subject | None:
     if person is not None:
@@ -313,9 +333,3 @@ def _watched(connection: sqlite3.Connection, begin: float, end: float) -> list[t
         else:
             spans.append((first, last))
     return spans
-
-
-__all__ = [
-    "REASONS", "HistoryError", "LedgerError", "Note", "Ribbon", "Subject", "Summary", "add_note", "notes",
-    "remove_note", "ribbon", "steps", "subjects", "summary",
-]  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 FILE = "mien.db"
 BUSY_MS = 5000
-VERSION = 3  # the oldest store that has all tables; the store itself knows the newest
+VERSION = 5  # of the oldest store that has all of these tables
 
 
 class LedgerError(RuntimeError):

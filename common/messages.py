@@ -66,6 +66,14 @@ class Clock(_Checked):
     monotonic_ns: Count
 
 
+class Slot(_Checked):
+    """Where a raw picture is in memory that the processes of one machine share (``common/ring.py``)."""
+
+    ring: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
+    number: Annotated[int, Field(ge=0, lt=12)]
+    generation: Annotated[int, Field(ge=1)]
+
+
 class _OfFrame(Message):
     camera: Name = Field(description="the camera's name in the configuration")
     run: Count = Field(description="start of this capture, unix milliseconds; numbers of another run do not compare")
@@ -77,7 +85,9 @@ class _OfFrame(Message):
 
 
 class Frame(_OfFrame):
-    """A picture on its way to the conductor. Blob: the pixels, (height, width, 3) uint8 BGR, or a JPEG."""
+    """A picture on its way to the conductor. Blob: the pixels, (height, width, 3) uint8 BGR, or a JPEG; none with
+    ``slot``.
+    """
 
     kind: ClassVar[str] = "frame"
 
@@ -91,6 +101,7 @@ class Frame(_OfFrame):
     every_frame: bool = Field(default=False, description="nothing may be dropped; decisions in media time")
     name: Text | None = Field(default=None, description="file name, for pictures of a folder")
     scene: Count = Field(default=0, description="another number: another source; nothing carries over")
+    slot: Slot | None = Field(default=None, description="the pixels are there, raw, instead of in a blob")
 
 
 class EndOfSource(Message):
@@ -117,13 +128,17 @@ class _Job(_OfFrame):
 
 
 class DetectionJob(_Job):
-    """Find the faces. Blob: the frame's own."""
+    """Find the faces. Blob: the frame's own; none with ``slot``."""
 
     kind: ClassVar[str] = "detection"
 
     width: Side
     height: Side
     encoding: Literal["raw", "jpeg"]
+    slot: Slot | None = None
+    detail: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of the configured input size to look with; 1: as small faces as it can find"
+    )
     known: tuple[Box, ...] | None = Field(
         default=None, description="faces near these boxes need no identity patch; null: patches of all faces"
     )
@@ -214,6 +229,7 @@ class Identity(_Checked):
         default=None, description="to the nearest person; 0.6 = apart"
     )
     confidence: Unit | None = None
+    withheld: bool = Field(default=False, description="nothing may be kept of this face: consent is refused or over")
 
 
 class Expression(_Checked):
@@ -238,6 +254,17 @@ class Face(_Checked):
     expression: Expression
 
 
+class Enrolling(_Checked):
+    """How far the enrolment of a face in view is."""
+
+    track: Count
+    pictures: Count = Field(description="good crops so far")
+    wanted: Count = Field(description="… of so many")
+    turn: Literal["front", "left", "right"] | None = Field(
+        default=None, description="where the head should turn, as the person says left and right; null: all is there"
+    )
+
+
 class Result(_OfFrame):
     """``results.<camera>``: what was seen in one frame."""
 
@@ -253,15 +280,19 @@ class Result(_OfFrame):
     media_time_s: float = Field(ge=0, description="seconds since the source began, by its own clock")
     name: Text | None = Field(default=None, description="file name, for pictures of a folder")
     selected: Count | None = Field(default=None, description="the track that somebody follows, if it is in the picture")
+    enrolling: Enrolling | None = Field(default=None, description="somebody in view is being enrolled")
     faces: Annotated[tuple[Face, ...], Field(max_length=MAX_FACES)] = ()
 
 
 class Picture(Message):
-    """Conductor to preview: a result and its picture. Blob: raw pixels or JPEG, as ``encoding`` says."""
+    """Conductor to preview: a result and its picture. Blob: raw pixels or JPEG, as ``encoding`` says; none with
+    ``slot``.
+    """
 
     kind: ClassVar[str] = "picture"
 
     encoding: Literal["raw", "jpeg"]
+    slot: Slot | None = None
     result: Result
     blur: Annotated[tuple[Box, ...], Field(max_length=4 * MAX_FACES)] = Field(
         default=(), description="what nobody may see; boxes may reach beyond the picture"

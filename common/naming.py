@@ -202,7 +202,7 @@ class Naming:
             identity = known_.identity.identity
             if identity.status == "known" and identity.person is not None and claims[identity.person][1] != track:
                 identity = Identity(status="unknown")
-            if identity.status == "unknown" and known_.number is not None:
+            if identity.status == "unknown" and known_.number is not None and not identity.withheld:
                 identity = identity.model_copy(update={"number": known_.number})
             shown.identities[track] = identity
             known_.end_at, known_.box = frame.captured_at, box

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from common import records
 from common.gallery import Gallery, Member, Thresholds
 from common.schema import AUDIT, PERSON, REFERENCE, SIGHTING, UNKNOWN, UNKNOWN_CROP
 from common.store import Store
@@ -175,6 +176,7 @@ def merge(store: Store, who: str, into: str) -> Person:
             raise PeopleError(f"{gone.name!r} has refused consent: change that first, or merge the other way round")
         for table in (REFERENCE, SIGHTING):
             connection.execute(update(table).where(table.c.person_id == gone.id).values(person_id=kept.id))
+        records.reassign(connection, gone.id, kept.id)
         _keep_best(connection, kept.id)
         notes = "\n".join(part for part in (kept.notes, gone.notes) if part)[:MAX_NOTES]
         connection.execute(update(PERSON).where(PERSON.c.id == kept.id).values(notes=notes, changed_at=time.time()))
@@ -252,6 +254,7 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
     with store.write() as connection:
         person = add_in(store, connection, name, references, **fields)
         connection.execute(update(SIGHTING).where(SIGHTING.c.unknown_id == number).values(person_id=person.id))
+        records.reassign(connection, -number, person.id)
         connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
         store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
     return person

@@ -209,6 +209,15 @@ HISTORY_WATCH = Table(
     Column("end_at", Float, nullable=False, index=True),
 )
 
+# What expressions are usual for a person, where a rule asks for it.
+USUAL = Table(
+    "usual",
+    METADATA,
+    Column("person_id", ForeignKey("person.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("learned_s", Float, nullable=False),
+    Column("mean", Text, nullable=False),  # JSON, seven probabilities
+)
+
 NOTE = Table(
     "note",
     METADATA,
@@ -274,6 +283,7 @@ STEPS: tuple[Step, ...] = (
             "DELETE FROM history_minute WHERE subject = OLD.id; END",
         ),
     ),
+    ((USUAL,), ()),
 )
 VERSION = len(STEPS)
 

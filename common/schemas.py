@@ -30,12 +30,20 @@ _LINE = 110  # characters
 _AT = 1790000000.165
 _REQUEST = "3f2b8c1e9d7a4f60b5c4d3e2f1a09876"
 _SAD = dict(zip(EXPRESSIONS, (0.02, 0.01, 0.03, 0.01, 0.78, 0.01, 0.14), strict=True))
-_KNOWN = {"status": "known", "person": 3, "name": "Ada", "number": None, "distance": 0.31, "confidence": 0.93}
+_KNOWN = {
+    "status": "known",
+    "person": 3,
+    "name": "Ada",
+    "number": None,
+    "distance": 0.31,
+    "confidence": 0.93,
+    "withheld": False,
+}
 _RESULT: dict[str, Any] = {
     "v": 1, "at": _AT, "from": "conductor.ward.4711", "n": 1235, "camera": "cam0", "run": 1789999958123, "seq": 1234,
     "captured_at": 1790000000.123, "width": 640, "height": 360, "analysed": True, "latency_ms": 41.7,
     "timings_ms": {"capture": 1.2, "detection": 24.9, "expression": 3.1}, "media_time_s": 41.133, "name": None,
-    "selected": None,
+    "selected": None, "enrolling": {"track": 19, "pictures": 2, "wanted": 5, "turn": "left"},
     "faces": [
         {
             "track": 17, "box": [201.5, 88.0, 96.0, 121.5], "score": 0.98,
@@ -51,6 +59,7 @@ _RESULT: dict[str, Any] = {
             "landmarks": [[486.0, 30.5], [494.9, 30.4], [490.2, 36.0], [487.1, 41.2], [493.8, 41.0]],
             "identity": {
                 "status": "pending", "person": None, "name": None, "number": None, "distance": None, "confidence": None,
+                "withheld": False,
             },
             "expression": {
                 "status": "cannot_assess", "reason": "small", "label": None, "confidence": None, "probabilities": None,
@@ -70,6 +79,7 @@ EXAMPLES: dict[type[Message], tuple[str, dict[str, Any]]] = {
             "track": 19, "from_seq": 1180,
             "was": {
                 "status": "unknown", "person": None, "name": None, "number": 12, "distance": None, "confidence": None,
+                "withheld": False,
             },
             "now": _KNOWN,
         },

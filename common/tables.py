@@ -113,9 +113,9 @@ class Table(Protocol):
 class CsvTable:
     """Comma-separated, UTF-8, with a header; an empty cell where there is nothing to say."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: dict[str, type] = COLUMNS) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.DictWriter(self._file, list(COLUMNS))
+        self._writer = csv.DictWriter(self._file, list(columns))
         self._writer.writeheader()
 
     def write(self, rows: list[Row]) -> None:
@@ -129,7 +129,7 @@ class CsvTable:
 class JsonLinesTable:
     """One JSON object a line, UTF-8."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: dict[str, type] = COLUMNS) -> None:
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def write(self, rows: list[Row]) -> None:
@@ -143,10 +143,10 @@ class JsonLinesTable:
 class ParquetTable:
     """Apache Parquet. Readable once it is closed: only a process that was killed outright leaves it unreadable."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: dict[str, type] = COLUMNS) -> None:
         arrow = importlib.import_module("pyarrow")
         kinds = {int: arrow.int64(), float: arrow.float64(), str: arrow.string(), bool: arrow.bool_()}
-        self._schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+        self._schema = arrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
         self._table: Callable[..., Any] = arrow.Table.from_pylist
         self._writer: Any = importlib.import_module("pyarrow.parquet").ParquetWriter(str(path), self._schema)
         self._rows: list[Row] = []
@@ -178,10 +178,14 @@ def check_format(path: Path) -> None:
         )
 
 
-def create_table(path: Path) -> Table:
-    """Create the file, which must have passed ``check_format``. Raises OSError."""
-    kinds: dict[str, Callable[[Path], Table]] = {".csv": CsvTable, ".jsonl": JsonLinesTable, ".parquet": ParquetTable}
-    return kinds[path.suffix.lower()](path)
+def create_table(path: Path, columns: dict[str, type] = COLUMNS) -> Table:
+    """Create the file, which must have passed ``check_format``, with these columns. Raises OSError."""
+    kinds: dict[str, Callable[[Path, dict[str, type]], Table]] = {
+        ".csv": CsvTable,
+        ".jsonl": JsonLinesTable,
+        ".parquet": ParquetTable,
+    }
+    return kinds[path.suffix.lower()](path, columns)
 
 
 def unfinished(path: Path) -> Path:

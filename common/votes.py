@@ -184,7 +184,7 @@ class TrackIdentity:
         self._held, self.withheld = candidate.person, candidate.withheld
         self._rival, self._against = None, 0
         if candidate.withheld:
-            self.identity = Identity(status="unknown")
+            self.identity = Identity(status="unknown", withheld=True)
             return
         self.identity = Identity(
             status="known",

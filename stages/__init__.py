@@ -85,6 +85,20 @@ STAGES: dict[str, StageRow] = {
             does="the picture plain and annotated, its result as JSON",
         ),
         StageRow(
+            name="alerts",
+            runs="once",
+            takes="results, corrections, camera states, control",
+            gives="alerts, notifications",
+            does="who needs a look: episodes, acknowledged or escalated; tells people outside",
+        ),
+        StageRow(
+            name="history",
+            runs="once",
+            takes="results, corrections",
+            gives="rows",
+            does="one row a person and second in the store; minutes when it is old",
+        ),
+        StageRow(
             name="capture",
             runs="camera",
             takes="a source",

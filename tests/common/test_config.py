@@ -55,7 +55,7 @@ def test_every_wrong_key_is_named_with_its_value_and_what_would_be_right(tmp_pat
         )
     )
     assert str(tmp_path / "mien.toml") in text
-    assert "colour = 'red': there is no such key; known here: cameras, " in text
+    assert "colour = 'red': there is no such key; known here: alerts, cameras, " in text
     assert "every_frame = 'perhaps'" in text
     assert "workers.detection = -1: Input should be greater than or equal to 0" in text
     assert "workers.faces = 2: there is no such key; known here: detection, expression" in text

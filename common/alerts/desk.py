@@ -1,0 +1,389 @@
+"""The desk: results, corrections, camera states and time go in, steps of episodes come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from common.alerts import wording
+from common.alerts.baseline import Usual
+from common.alerts.condition import Condition
+from common.alerts.episode import Happening, Key, Live, escalation_due, key_of
+from common.alerts.presence import Unseen, Watch
+from common.alerts.rules import Party, Rule, applies
+from common.expressions import EXPRESSIONS
+from common.messages import CameraState, Correction, Face, Identity, Result
+
+STARTING_S = 60.0  # models load, cameras connect: before that, a camera without results is no news
+FORGET_S = 900.0  # whom nothing has been seen of for so long is not remembered
+LOST = "not seen any more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the rules need to know of an enrolled person."""
+
+    name: str
+    role: str
+    withheld: bool = False
+
+
+@dataclass(slots=True)
+class Somebody:
+    """Whom results are about.
+
+    Attributes:
+        tracks: looks by track, so that a corrected track can take its episode along.
+    """
+
+    party: Party
+    camera: str
+    at: float
+    tracks: dict[int, int]
+
+
+def seen_at(result: Result, now: float) -> float:
+    """Return when a picture was taken, by this machine's clock: those of cameras elsewhere may be wrong."""
+    return now - result.latency_ms / 1e3
+
+
+class Desk:
+    """Decides when an episode opens, escalates and closes.
+
+    Args:
+        rules: of the configuration.
+        cameras: names of those that should give results.
+        now: unix seconds, as everywhere here.
+
+    Attributes:
+        people: enrolled people by number, kept up to date by ``refresh``.
+        usual: what is usual for a person, by number.
+        open: the open episodes by rule and subject.
+    """
+
+    def __init__(self, rules: Iterable[Rule], cameras: Iterable[str], now: float) -> None:
+        self.rules = tuple(rules)
+        self.people: dict[int, Known] = {}
+        self.usual: dict[int, Usual] = {}
+        self.open: dict[tuple[str, Key], Live] = {}
+        self._looks = [rule for rule in self.rules if rule.about == "expression"]
+        self._conditions: dict[tuple[str, Key], Condition] = {}
+        self._unseen: dict[tuple[str, Key], Unseen] = {}
+        self._watches = {camera: Watch(now + STARTING_S) for camera in cameras}
+        self._somebody: dict[Key, Somebody] = {}
+        self._keys: dict[int, Key] = {}
+        self._closed: dict[tuple[str, Key], float] = {}
+        self._followed: dict[str, Key | None] = {}
+        self._happenings: list[Happening] = []
+
+    def happenings(self) -> list[Happening]:
+        """Return what has happened since the last call."""
+        happened, self._happenings = self._happenings, []
+        return happened
+
+    def find(self, number: int) -> Live | None:
+        """Return the open episode of this number."""
+        return next((live for live in self.open.values() if live.number == number), None)
+
+    # --- what comes in ---
+
+    def result(self, result: Result, now: float) -> None:
+        """Take one result."""
+        self._watches.setdefault(result.camera, Watch(now)).result_at = now
+        if not result.analysed:
+            return
+        at = seen_at(result, now)
+        for face in result.faces:
+            if face.identity.withheld:
+                self._withhold(face.track, at)
+            else:
+                self._face(face, result.camera, at)
+        followed = self._followed.get(result.camera)
+        if result.selected is not None:
+            self._followed[result.camera] = self._keys.get(result.selected, followed)
+        elif followed is not None and any(self._keys.get(face.track) == followed for face in result.faces):
+            self._followed[result.camera] = None
+
+    def correction(self, correction: Correction, now: float) -> None:
+        """What was said of a track was somebody else."""
+        if correction.now.withheld:
+            self._withhold(correction.track, now)
+            return
+        was = self._keys.get(correction.track)
+        party = self._party(correction.track, correction.now)
+        key = key_of(party, correction.camera)
+        if was is not None and was != key:
+            self._move(was, key, party, correction.camera, correction.track, now)
+
+    def camera(self, state: CameraState) -> None:
+        """Take what a camera says of itself."""
+        watch = self._watches.setdefault(state.camera, Watch(state.since))
+        watch.state, watch.since = state.state, state.since
+
+    def refresh(self, people: dict[int, Known], now: float, rows: Iterable[Any] | None = None) -> None:
+        """People have changed in the store.
+
+        Args:
+            rows: the open episodes there (``alert_store.memories``): who was forgotten, merged or named shows in them.
+        """
+        self.people = people
+        self.usual = {person: usual for person, usual in self.usual.items() if person in people}
+        there = None if rows is None else {row["id"]: row for row in rows}
+        for place, live in list(self.open.items()):
+            row = there.get(live.number) if there is not None and live.number is not None else None
+            person = live.party.person
+            if row is not None and (row["person_id"], row["unknown_id"]) != (person, live.party.number):
+                party = replace(live.party, person=row["person_id"], number=row["unknown_id"])
+                self._move(place[1], key_of(party, live.camera), self._named(party), live.camera, None, now)
+            elif (there is not None and live.number is not None and row is None) or (
+                person is not None and (person not in people or people[person].withheld)
+            ):
+                self._erase(place, now)
+            else:
+                live.party = self._named(live.party)
+        for key in [key for key in self._somebody if key[0] == "person" and key[1] not in people]:
+            self._forget(key)
+
+    def restore(self, lives: Iterable[Live], closed: Iterable[tuple[str, Key, float]], now: float) -> None:
+        """Go on with what was open before a restart, and keep the cool-down of what was closed."""
+        self._closed = {(rule, key): at for rule, key, at in closed}
+        for live in lives:
+            place = (live.rule.name, key_of(live.party, live.camera))
+            self.open[place] = live
+            if live.rule.about == "expression":
+                condition = self._condition(live.rule, place[1])
+                condition.met, condition.began_at, condition.last_at = True, live.began_at, now
+                condition.held_s, condition.peak = live.counted_s, live.peak or 0.0
+                condition.assessed_s, condition.unassessed_s = live.assessed_s, live.unassessed_s
+                condition.weights = [float(name in live.looks) for name in EXPRESSIONS]
+            elif live.rule.about == "unseen":
+                unseen = Unseen(live.rule.leave_s, unseen_s=live.counted_s, found_at=now, began_at=live.began_at)
+                self._unseen[place] = unseen
+            self._somebody[place[1]] = Somebody(live.party, live.camera, now, {})
+
+    def tick(self, now: float) -> None:
+        """Let time pass; a few times a second."""
+        for place, condition in list(self._conditions.items()):
+            if condition.lost(now):
+                if place in self.open:
+                    self._close(place, now, LOST)
+                del self._conditions[place]
+        for rule in self.rules:
+            if rule.about == "unseen":
+                self._tick_unseen(rule, now)
+            elif rule.about == "offline":
+                self._tick_offline(rule, now)
+        for live in self.open.values():
+            if escalation_due(live, now):
+                live.escalated_at = now
+                self._happen(Happening(event="escalated", live=live, at=now))
+        if len(self._keys) > 64 or len(self._somebody) > 64 or len(self._closed) > 64:
+            self._tidy(now)
+
+    # --- looks ---
+
+    def _face(self, face: Face, camera: str, at: float) -> None:
+        party = self._party(face.track, face.identity)
+        key, was = key_of(party, camera), self._keys.get(face.track)
+        if was is not None and was != key and (was[0] == "track" or key[0] == "person"):
+            self._move(was, key, party, camera, face.track, at)
+        self._keys[face.track] = key
+        somebody = self._somebody.setdefault(key, Somebody(party, camera, at, {}))
+        somebody.party, somebody.camera, somebody.at = party, camera, at
+        somebody.tracks[face.track] = somebody.tracks.get(face.track, 0) + 1
+        smoothed = face.expression.smoothed
+        assessed = face.expression.status == "ok" and smoothed is not None
+        for rule in self.rules:
+            if rule.about == "unseen" and key[0] != "track" and applies(rule, party, camera):
+                self._unseen.setdefault((rule.name, key), Unseen(rule.leave_s)).face(at, assessed=assessed)
+        if not assessed or smoothed is None:
+            return
+        seven = [getattr(smoothed, name) for name in EXPRESSIONS]
+        for rule in self._looks:
+            self._look(rule, key, party, camera, at, seven)
+        if party.person is not None and any(rule.above_usual is not None for rule in self._looks):
+            counts = (self._conditions.get((rule.name, key)) for rule in self._looks)
+            calm = all(condition is None or condition.began_at is None for condition in counts)
+            self.usual.setdefault(party.person, Usual()).learn(at, seven, calm=calm)
+
+    def _look(self, rule: Rule, key: Key, party: Party, camera: str, at: float, seven: list[float]) -> None:
+        place = (rule.name, key)
+        live = self.open.get(place)
+        if not applies(rule, party, camera) and live is None and not party.undecided:
+            self._conditions.pop(place, None)
+            return
+        own = [p if name in rule.expressions else 0.0 for name, p in zip(EXPRESSIONS, seven, strict=True)]
+        value, enter, leave = sum(own), rule.min_probability, rule.leave
+        usual = self.usual.get(party.person) if party.person is not None else None
+        if rule.above_usual is not None and usual is not None:
+            changed = usual.threshold(rule.expressions, rule.above_usual)
+            if changed is not None:
+                enter, leave = changed, max(0.0, changed - (rule.min_probability - rule.leave))
+        if place not in self._conditions and value < enter:
+            return
+        condition = self._condition(rule, key)
+        condition.look(at, value, enter=enter, leave=leave, seven=own)
+        if live is not None:
+            live.take(condition)
+            live.party, live.camera = party, camera
+            if condition.left:
+                self._close(place, at, f"no longer looks {' or '.join(live.looks) or 'so'}")
+                del self._conditions[place]
+        elif condition.left:
+            condition.reset()
+        elif condition.met and applies(rule, party, camera) and self._cooled(place, rule, at):
+            live = Live(rule=rule, party=party, camera=camera, began_at=condition.began_at or at, opened_at=at)
+            live.take(condition)
+            self._open(place, live)
+
+    # --- presence ---
+
+    def _tick_unseen(self, rule: Rule, now: float) -> None:
+        for place, unseen in [item for item in self._unseen.items() if item[0][0] == rule.name]:
+            somebody = self._somebody.get(place[1])
+            if somebody is None:
+                del self._unseen[place]
+                continue
+            online = (
+                self._watches[somebody.camera].dark_since(now) is None if somebody.camera in self._watches else True
+            )
+            followed = place[1] in self._followed.values()
+            unseen.tick(now, online=online, followed=followed)
+            there, live = followed or unseen.lately(now), self.open.get(place)
+            if live is not None:
+                live.counted_s, live.unassessed_s, live.party = unseen.unseen_s, unseen.unseen_s, somebody.party
+                if unseen.seen_again:
+                    self._close(place, now, "the face is seen again")
+                elif not there and online and now - (unseen.found_at or now) > rule.pause_s:
+                    self._close(place, now, LOST)
+                    del self._unseen[place]
+            elif not there:
+                del self._unseen[place]
+            elif unseen.unseen_s >= rule.min_duration_s and self._cooled(place, rule, now):
+                began = unseen.began_at or now
+                live = Live(
+                    rule=rule, party=somebody.party, camera=somebody.camera, began_at=began, opened_at=now,
+                    counted_s=unseen.unseen_s, unassessed_s=unseen.unseen_s, followed=followed,
+                )  # fmt: skip
+                self._open(place, live)
+
+    def _tick_offline(self, rule: Rule, now: float) -> None:
+        for camera, watch in self._watches.items():
+            place: tuple[str, Key] = (rule.name, (f"camera {camera}", 0))
+            dark, live = watch.dark_since(now), self.open.get(place)
+            if dark is not None:
+                watch.bright_at = None
+                if live is not None:
+                    live.counted_s = live.unassessed_s = now - live.began_at
+                elif now - dark >= rule.min_duration_s and applies(rule, Party(), camera):
+                    self._open(place, Live(rule=rule, party=Party(), camera=camera, began_at=dark, opened_at=now))
+                continue
+            watch.bright_at = now if watch.bright_at is None else watch.bright_at
+            if live is not None and now - watch.bright_at >= rule.leave_s:
+                self._close(place, now, "pictures come again" if watch.state != "ended" else "the source has ended")
+
+    # --- who is who ---
+
+    def _party(self, track: int, identity: Identity) -> Party:
+        party = Party(
+            person=identity.person if identity.status == "known" else None,
+            name=identity.name,
+            number=identity.number if identity.status == "unknown" else None,
+            track=track,
+            undecided=identity.status == "pending",
+        )
+        return self._named(party)
+
+    def _named(self, party: Party) -> Party:
+        known = self.people.get(party.person) if party.person is not None else None
+        return party if known is None else replace(party, name=known.name, role=known.role)
+
+    def _move(self, was: Key, now_key: Key, party: Party, camera: str, track: int | None, at: float) -> None:
+        """What was counted for one subject is another's, if it is this track's (None: all of it is)."""
+        somebody = self._somebody.get(was)
+        if track is not None:
+            self._keys[track] = now_key
+            if somebody is not None and somebody.tracks.get(track, 0) * 2 < sum(somebody.tracks.values()):
+                return  # mostly another track's: that one really was who it was said to be
+        if somebody is not None:
+            del self._somebody[was]
+            self._somebody.setdefault(now_key, Somebody(party, camera, at, somebody.tracks))
+        for counts in (self._conditions, self._unseen):
+            for place in [place for place in counts if place[1] == was]:
+                count, target = counts.pop(place), (place[0], now_key)
+                if place in self.open or target not in counts:
+                    counts[target] = count  # type: ignore[assignment]  # what comes out of a table goes into it again
+        for place in [place for place in self.open if place[1] == was]:
+            live, target = self.open.pop(place), (place[0], now_key)
+            other = self.open.get(target)
+            live.party = party
+            if other is not None:
+                self.open[place] = live
+                self._close(place, at, f"the same as episode {other.number}")
+            elif not applies(live.rule, party, camera) and not party.undecided:
+                self.open[place] = live
+                self._close(place, at, "somebody whom the rule is not for")
+                self._conditions.pop(target, None)
+            else:
+                self.open[target] = live
+
+    def _withhold(self, track: int, at: float) -> None:
+        """Nothing may be kept of this track, nor of whom it was taken for when it was taken for them alone."""
+        key = self._keys.pop(track, None)
+        somebody = self._somebody.get(key) if key is not None else None
+        if key is None or (somebody is not None and set(somebody.tracks) - {track} and key[0] != "person"):
+            return
+        if key[0] == "person" and key[1] in self.people and not self.people[key[1]].withheld:
+            return  # another person than the one that it was taken for
+        for place in [place for place in self.open if place[1] == key]:
+            self._erase(place, at)
+        self._forget(key)
+
+    # --- episodes ---
+
+    def _open(self, place: tuple[str, Key], live: Live) -> None:
+        self.open[place] = live
+        self._happen(Happening(event="opened", live=live, at=live.opened_at))
+
+    def _close(self, place: tuple[str, Key], at: float, why: str) -> None:
+        live = self.open.pop(place)
+        live.closed_at, live.closed_why = at, why
+        self._closed[place] = at
+        self._happen(Happening(event="closed", live=live, at=at, why=why))
+
+    def _erase(self, place: tuple[str, Key], at: float) -> None:
+        live = self.open.pop(place)
+        live.party, live.closed_at, live.closed_why, live.text = Party(), at, "erased", ""
+        self._happenings.append(Happening(event="closed", live=live, at=at, why="erased", erase=True))
+        self._conditions.pop(place, None)
+        self._unseen.pop(place, None)
+
+    def _happen(self, happening: Happening) -> None:
+        live = happening.live
+        live.text = wording.text(live, happening.event, happening.at)
+        self._happenings.append(happening)
+
+    def _condition(self, rule: Rule, key: Key) -> Condition:
+        place = (rule.name, key)
+        if place not in self._conditions:
+            self._conditions[place] = Condition(rule.min_duration_s, rule.leave_s, rule.pause_s)
+        return self._conditions[place]
+
+    def _cooled(self, place: tuple[str, Key], rule: Rule, now: float) -> bool:
+        return now - self._closed.get(place, -1e18) >= rule.cooldown_s
+
+    def _forget(self, key: Key) -> None:
+        self._somebody.pop(key, None)
+        for counts in (self._conditions, self._unseen):
+            for place in [place for place in counts if place[1] == key]:
+                del counts[place]
+
+    def _tidy(self, now: float) -> None:
+        old = [key for key, one in self._somebody.items() if now - one.at > FORGET_S]
+        for key in old:
+            if not any(place[1] == key for place in self.open):
+                self._forget(key)
+        self._keys = {track: key for track, key in self._keys.items() if key in self._somebody}
+        longest = max((rule.cooldown_s for rule in self.rules), default=0.0)
+        self._closed = {place: at for place, at in self._closed.items() if now - at < longest}

@@ -1,0 +1,158 @@
+"""Telling people outside: what the store says is to be sent is sent through apprise, one thread a target.
+
+A notification is a row of the store until it is sent, so that a restart loses none and repeats none; only a process
+that is killed between the sending and the note of it sends that one again. A target that fails is tried again, later
+and later; one that hangs holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common.alerts.rules import NotificationsConfig
+from common.ledger import Ledger, LedgerError
+
+LOOK_EVERY_S = 1.0  # also without being woken: a retry may be due
+BATCH = 20
+
+log = logging.getLogger("mien.notify")
+
+Send = Callable[[str, str, str, str | None], str | None]
+
+
+def send(address: str, title: str, body: str, attachment: str | None) -> str | None:
+    """Send one message to an apprise address; return None, or why it was not sent.
+
+    Args:
+        attachment: path of a picture; one that is no longer there is left out.
+    """
+    import apprise  # 35 MB that only those who notify need
+
+    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
+        told = apprise.Apprise()
+        if not told.add(address):
+            return "its address is not one that apprise understands (https://github.com/caronc/apprise/wiki)"
+        there = attachment if attachment is not None and Path(attachment).is_file() else None
+        try:
+            done = bool(told.notify(title=title, body=body, attach=there))
+        except Exception as error:  # whatever a plug-in of apprise raises: the notification is tried again
+            return f"{type(error).__name__}: {error}"[:500]
+        reason = " ".join(said.getvalue().split())
+    return None if done else (reason or "it was not taken, without a reason")[:500]
+
+
+class Outbox:
+    """Sends what is waiting in the store.
+
+    Args:
+        data_dir: of the store.
+        send: what sends; see ``send``.
+    """
+
+    def __init__(self, data_dir: Path, settings: NotificationsConfig, *, send: Send = send) -> None:
+        self._data_dir = data_dir
+        self._settings = settings
+        self._send = send
+        self._stop = threading.Event()
+        self._wakes = {target: threading.Event() for target in settings.targets}
+        self._threads: list[threading.Thread] = []
+        self.sent = 0
+        self.failed = 0
+
+    def open(self) -> None:
+        """Start the threads."""
+        for target in self._settings.targets:
+            thread = threading.Thread(target=self._run, args=(target,), name=f"notify {target}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wake(self) -> None:
+        """Something was added: look now."""
+        for event in self._wakes.values():
+            event.set()
+
+    def close(self) -> None:
+        """End; what is not sent stays in the store. Does not wait long for a target that hangs."""
+        self._stop.set()
+        self.wake()
+        deadline = time.monotonic() + 1.0
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # --- the threads ---
+
+    def _run(self, target: str) -> None:
+        ledger: Ledger | None = None
+        unsettled: dict[int, str | None] = {}  # sent or not, and not yet written down
+        complained = 0.0
+        while not self._stop.is_set():
+            try:
+                if ledger is None:
+                    ledger = Ledger(self._data_dir)
+                    self._drop_strangers(ledger)
+                self._turn(ledger, target, unsettled)
+            except LedgerError as error:
+                if time.monotonic() >= complained:
+                    complained = time.monotonic() + 10.0
+                    log.warning("notifications to %s wait: %s", target, error)
+            self._wakes[target].wait(LOOK_EVERY_S)
+            self._wakes[target].clear()
+        if ledger is not None:
+            ledger.close()
+
+    def _turn(self, ledger: Ledger, target: str, unsettled: dict[int, str | None]) -> None:
+        for number, error in list(unsettled.items()):
+            self._settle(ledger, target, number, error)
+            del unsettled[number]
+        with ledger.read() as connection:
+            rows = connection.execute(
+                "SELECT * FROM notification WHERE state = 'waiting' AND target = ? AND next_at <= ? "
+                "ORDER BY id LIMIT ?",
+                (target, time.time(), BATCH),
+            ).fetchall()
+        for row in rows:
+            if self._stop.is_set():
+                return
+            error = self._send(self._settings.targets[target], row["title"], row["body"], row["snapshot"])
+            unsettled[row["id"]] = error
+            self._settle(ledger, target, row["id"], error)
+            del unsettled[row["id"]]
+
+    def _settle(self, ledger: Ledger, target: str, number: int, error: str | None) -> None:
+        now = time.time()
+        with ledger.write() as connection:
+            row = connection.execute("SELECT * FROM notification WHERE id = ?", (number,)).fetchone()
+            if row is None:
+                return  # its person was forgotten meanwhile
+            attempts = row["attempts"] + 1
+            state, next_at = "sent", now
+            if error is not None:
+                wait = min(self._settings.retry_longest_s, self._settings.retry_first_s * 2 ** min(attempts - 1, 30))
+                state, next_at = "waiting", now + wait
+                # A test is answered at once; an alert of yesterday helps nobody any more.
+                if row["episode_id"] is None or next_at > row["created_at"] + self._settings.give_up_s:
+                    state = "failed"
+            done_at = None if state == "waiting" else now
+            connection.execute(
+                "UPDATE notification SET state = ?, attempts = ?, next_at = ?, done_at = ?, error = ? WHERE id = ?",
+                (state, attempts, next_at, done_at, error, number),
+            )
+        self.sent += state == "sent"
+        self.failed += state == "failed"
+        if error is not None:
+            what = "given up" if state == "failed" else f"again in {next_at - now:.0f} s"
+            log.warning("notification %d to %s was not sent (%s): %s", number, target, what, error)
+
+    def _drop_strangers(self, ledger: Ledger) -> None:
+        """What waits for a target that is no longer configured will never be sent."""
+        marks = ", ".join("?" * len(self._settings.targets))
+        with ledger.write() as connection:
+            connection.execute(
+                "UPDATE notification SET state = 'failed', done_at = ?, error = 'its target is no longer configured' "
+                f"WHERE state = 'waiting' AND target NOT IN ({marks})",
+                (time.time(), *self._settings.targets),
+            )

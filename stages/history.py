@@ -1,0 +1,120 @@
+"""The history stage: one row a person and second, written about once a second, made minutes when it is old."""
+
+from __future__ import annotations
+
+import time
+
+from common import history_upkeep
+from common.alerts.desk import seen_at
+from common.config import Config
+from common.history_gather import MAX_SECONDS, Batch, Gatherer
+from common.ledger import Ledger, LedgerError
+from common.messages import Correction, Message, Result
+from common.stage import Stage, StageError, main
+from common.transport import Socket
+
+WRITE_EVERY_S = 1.0
+SWEEP_EVERY_S = 600.0
+SWEEP_AGAIN_S = 1.0  # there was more to do than one transaction should hold
+BUSY_MS = 500  # the loop must not stand still for long: what cannot be written now waits
+COMPLAIN_EVERY_S = 10.0
+
+
+class HistoryStage(Stage):
+    """Writes down what is seen."""
+
+    name = "history"
+
+    def __init__(self, config: Config, *, camera: str | None = None) -> None:
+        super().__init__(config, camera=camera)
+        self._gatherer = Gatherer(config.history.undecided_s)
+        self._waiting = Batch()
+        self._ledger: Ledger | None = None
+        self._generation = -1
+        self._next_write = 0.0
+        self._next_sweep = 0.0
+        self._complain_at = 0.0
+        self._lost = 0
+
+    def open(self) -> None:
+        try:
+            self._ledger = Ledger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+        except LedgerError as error:
+            raise StageError(str(error)) from error
+        self._next_sweep = time.monotonic() + 5.0  # what starts together should not write together
+
+    def close(self) -> None:
+        if self._ledger is not None:
+            self._write(time.time(), final=True)
+            self._ledger.close()
+
+    def topics(self) -> tuple[str, ...]:
+        return ("results.", "corrections.")
+
+    def detail(self) -> dict[str, float | str]:
+        return {"waiting": len(self._waiting), "lost": self._lost, "of nobody": self._gatherer.nobody}
+
+    def on_news(self, topic: str, message: Message) -> None:
+        started = time.perf_counter()
+        self.meter.taken += 1
+        if isinstance(message, Result):
+            self._gatherer.result(message, seen_at(message, time.time()))
+        elif isinstance(message, Correction):
+            self._gatherer.correction(message)
+        self.meter.worked((time.perf_counter() - started) * 1e3)
+
+    def handle(self, ready: set[Socket]) -> None:
+        now = time.monotonic()
+        if now >= self._next_write:
+            self._next_write = now + WRITE_EVERY_S
+            self._write(time.time())
+        if now >= self._next_sweep:
+            self._next_sweep = now + (SWEEP_AGAIN_S if self._sweep(time.time()) else SWEEP_EVERY_S)
+
+    # --- inside ---
+
+    def _write(self, now: float, *, final: bool = False) -> None:
+        assert self._ledger is not None
+        try:
+            generation = self._ledger.generation()
+            if generation != self._generation:
+                with self._ledger.read() as connection:
+                    people = {row[0] for row in connection.execute("SELECT id FROM person")}
+                    numbers = {row[0] for row in connection.execute("SELECT id FROM unknown")}
+                if self._generation >= 0:
+                    self._gatherer.forget(people, numbers)
+                self._generation = generation
+            self._waiting.add(self._gatherer.batch(now, final=final))
+            if self._waiting:
+                with self._ledger.write() as connection:
+                    self.meter.given += history_upkeep.write(connection, self._waiting)
+                self._waiting = Batch()
+        except LedgerError as error:
+            self._trouble(error)
+
+    def _trouble(self, error: LedgerError) -> None:
+        while len(self._waiting) > MAX_SECONDS:
+            lost = len(self._waiting.rows.pop(0).seconds)
+            self._lost += lost
+            self.meter.dropped += lost
+        if time.monotonic() >= self._complain_at:
+            self._complain_at = time.monotonic() + COMPLAIN_EVERY_S
+            self.log.warning("%s; %d seconds of history wait, %d are lost", error, len(self._waiting), self._lost)
+
+    def _sweep(self, now: float) -> bool:
+        assert self._ledger is not None
+        keep = self.config.history
+        try:
+            with self._ledger.write() as connection:
+                done = history_upkeep.sweep(connection, now, second_days=keep.second_days, minute_days=keep.minute_days)
+        except LedgerError as error:
+            self._trouble(error)
+            return False
+        if done.rolled or done.minutes:
+            told = "%d seconds of %d tracks became minutes, %d minutes were old enough to be deleted"
+            self.log.info(told, done.seconds, done.rolled, done.minutes)
+        return done.more
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(HistoryStage))

@@ -37,6 +37,7 @@ from common.messages import (
 from common.naming import correction
 from common.recall import Recall, Snapshot
 from common.tracks import Track
+from models.quality import turned
 
 EMBEDDING = 128
 CHIP = 150
@@ -69,7 +70,7 @@ class Work:
     line: Line
     faces: list[int] | None = None
     tracks: list[Track] | None = None
-    qualities: list[float] | None = None
+    looks: list[tuple[float, float]] | None = None  # quality and turn of the faces that identity looks at
     known: tuple[Box, ...] | None = None
 
 
@@ -218,7 +219,7 @@ class Conductor:
             return self._turn(now)
         work = job.payload
         work.flight.open_identity.discard(job.id)
-        tracks, qualities = work.tracks or [], work.qualities or []
+        tracks, looks = work.tracks or [], work.looks or []
         try:
             try:
                 if finding.error is not None or finding.count != len(tracks):
@@ -231,8 +232,8 @@ class Conductor:
                 for track in tracks:
                     work.line.identity_lost(track)
                 raise
-            for track, embedding, chip, quality in zip(tracks, embeddings, chips, qualities, strict=True):
-                work.line.identified(track, embedding, chip, quality, work.flight.frame)
+            for track, embedding, chip, (quality, turn) in zip(tracks, embeddings, chips, looks, strict=True):
+                work.line.identified(track, embedding, chip, quality, turn, work.flight.frame)
         finally:
             self._turn(now)
 
@@ -355,7 +356,7 @@ class Conductor:
             line=line,
             faces=[face for face, _ in wanted],
             tracks=[track for _, track in wanted],
-            qualities=[float(detected.qualities[face, 0]) for face, _ in wanted],
+            looks=[(float(detected.qualities[face, 0]), turned(detected.landmarks[face])) for face, _ in wanted],
         )
         keep = flight.frame.every_frame or flight.frame.still
         job = Job(id=next(self._job_ids), pool="identity", camera=line.camera, payload=work, keep=keep)

@@ -110,7 +110,7 @@ class Line:
             (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
             for track in self._tracker.tracks
             if not self._followed[track.id].identity.due(at_s, crossed=track.crossed)
-            and not self.naming.wants(track.id, at_s)
+            and not self.naming.collector.wants(track.id, at_s)
             for box in (track.expected(at_s),)
         )[:64]
 
@@ -152,9 +152,9 @@ class Line:
                 )
             quality = float(detected.qualities[face, 0])
             due = followed.identity.due(at_s, quality=quality, crossed=found.crossed)
-            if face in detected.patches and (due or self.naming.wants(found.id, at_s)):
+            if face in detected.patches and (due or self.naming.collector.wants(found.id, at_s)):
                 followed.identity.asked(at_s, quality)
-                self.naming.asked(found.id, at_s)
+                self.naming.collector.asked(found.id, at_s)
                 wanted.append((face, found))
         return wanted
 
@@ -180,19 +180,20 @@ class Line:
         faces: list[Face] = []
         at_s = self._media_s(flight.frame)
         flight.blur_all = flight.failed and self._config.privacy.blur != "none"
-        selected = None
+        said: dict[str, Any] = {}
         if flight.detected is not None and flight.tracks is not None:
             boxes = flight.detected.boxes
             seen = [(face, t) for face, t in enumerate(flight.tracks) if t is not None and t.id in self._followed]
             rest = set(range(len(boxes))) - {face for face, _ in seen}  # too weak, or somebody else meanwhile
             placed = [(track.id, _box(boxes[face])) for face, track in seen]
             shown = self.naming.show(flight.frame, placed, [_box(boxes[face]) for face in sorted(rest)], at_s)
-            flight.blur, selected = shown.blur, shown.selected
+            flight.blur, said = shown.blur, {"selected": shown.selected, "enrolling": shown.enrolling}
             for face, track in seen:
                 identity = shown.identities[track.id]
                 faces.append(self._face(flight, face, track, self._followed[track.id], identity, at_s))
         result = self._result(flight, now, sender, analysed=not flight.failed, faces=tuple(faces))
-        return result if selected is None else result.model_copy(update={"selected": selected})
+        said = {key: value for key, value in said.items() if value is not None}
+        return result.model_copy(update=said) if said else result
 
     def unanalysed(self, flight: Flight, now: float, sender: str) -> Result:
         """Return a result that shows a picture whose analysis has not come."""
@@ -201,14 +202,14 @@ class Line:
 
     # --- identity ---
 
-    def identified(self, track: Track, embedding: Floats, chip: Any, quality: float, frame: Frame) -> None:
+    def identified(self, track: Track, embedding: Floats, chip: Any, quality: float, turn: float, frame: Frame) -> None:
         """The embedding of a track's chip, (150, 150, 3), has come. A track that turns out to be two people's ends."""
         followed = self._followed.get(track.id)
         if followed is None:
             return
         if followed.identity.answered(embedding, quality):
             track.crossed = False
-            self.naming.looked(track.id, embedding, chip, quality, frame)
+            self.naming.looked(track.id, embedding, chip, quality, turn, frame)
         else:
             self._tracker.end(track)
             del self._followed[track.id]

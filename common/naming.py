@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.collecting import Collector
 from common.config import Config
 from common.gallery import Verdict
-from common.messages import Box, Correction, Frame, Identity
+from common.messages import Box, Correction, Enrolling, Frame, Identity
 from common.recall import Enrolment, Recall, Sighting, UnknownLook
 from common.unknown import MIN_QUALITY
 from common.votes import TrackIdentity
@@ -23,11 +24,6 @@ from common.votes import TrackIdentity
 NOTE_EVERY_S = 5.0  # how often the end of a sighting that goes on is written down
 COVER_S = 1.0  # a face that was to be blurred and is lost stays covered so long
 BLUR_MARGIN = 0.25  # of the box's size on each side: hair and ears say who somebody is, too
-COLLECTED = 5  # crops that an enrolment from the live picture wants …
-COLLECT_S = 12.0  # … and how long it waits for them
-COLLECT_EVERY_S = 0.4
-DIFFERENT = 0.12  # distance of two crops from which the second one adds something
-MIN_CROP = 0.5  # quality of a crop that enrols
 
 Floats = NDArray[np.float32]
 
@@ -55,16 +51,6 @@ class Known:
 
 
 @dataclass(slots=True)
-class Collecting:
-    """An enrolment that gathers crops of a track."""
-
-    order: Enrolment
-    track: int
-    until_s: float
-    next_s: float = -1e18
-
-
-@dataclass(slots=True)
 class Followed:
     """Whom somebody follows on this camera: a track, and who it was when last seen."""
 
@@ -81,11 +67,13 @@ class Shown:
         identities: by track.
         blur: boxes that nobody may see, x, y, width, height.
         selected: the track that is followed, if it is in the picture.
+        enrolling: how far the enrolment is that is under way.
     """
 
     identities: dict[int, Identity] = field(default_factory=dict)
     blur: tuple[Box, ...] = ()
     selected: int | None = None
+    enrolling: Enrolling | None = None
 
 
 class Naming:
@@ -93,12 +81,11 @@ class Naming:
 
     def __init__(self, config: Config, camera: str, recall: Recall) -> None:
         self.corrections: deque[dict[str, Any]] = deque()  # fields of Correction messages to be sent
-        self.finished: deque[tuple[str, str | None]] = deque()  # enrolments that failed here: request, why
         self._config = config
         self._camera = camera
         self._recall = recall
         self._known: dict[int, Known] = {}
-        self._collecting: list[Collecting] = []
+        self.collector = Collector(recall.note)
         self._followed: Followed | None = None
 
     def recognise(self, embedding: Floats) -> Verdict:
@@ -120,23 +107,21 @@ class Naming:
         known = self._known.pop(track, None)
         if known is not None:
             self._note(track, known, last=True)
-        self._collecting = [c for c in self._collecting if c.track != track or self._give_up(c)]
+        self.collector.ended(track)
 
     def clear(self) -> None:
         """All tracks have ended: another scene."""
         for track in list(self._known):
             self.end(track)
 
-    def wants(self, track: int, at_s: float) -> bool:
-        """Whether a look is wanted beside those that the identity needs: somebody is being enrolled."""
-        return any(c.track == track and at_s >= c.next_s for c in self._collecting)
-
-    def looked(self, track: int, embedding: Floats, chip: NDArray[np.uint8], quality: float, frame: Frame) -> None:
-        """An embedding (128,) of a track has been counted; its chip is (150, 150, 3) uint8 RGB."""
+    def looked(
+        self, track: int, embedding: Floats, chip: NDArray[np.uint8], quality: float, turn: float, frame: Frame
+    ) -> None:
+        """An embedding (128,) of a track has been counted; its chip is (150, 150, 3) uint8 RGB, ``turn`` -1 … 1."""
         known = self._known.get(track)
         if known is None:
             return
-        self._collect(track, embedding, chip, quality)
+        self.collector.looked(track, embedding, chip, quality, turn)
         if frame.still or not self._recall.remembers:
             return
         summary = known.identity.summary()
@@ -212,7 +197,8 @@ class Naming:
                 known_.blurred_until_s = at_s + COVER_S
         shown.blur = self._blur(present, loose, at_s)
         shown.selected = self._follow(shown.identities)
-        self._expire_collecting(at_s)
+        self.collector.expire(at_s)
+        shown.enrolling = self.collector.progress()
         return shown
 
     # --- what people ask for ---
@@ -231,38 +217,10 @@ class Naming:
         """Gather crops of a track and enrol whom they show; returns False if there is no such track."""
         if track not in self._known:
             return False
-        self._collecting.append(Collecting(order, track, at_s + COLLECT_S))
+        self.collector.begin(order, track, at_s)
         return True
 
     # --- inside ---
-
-    def _collect(self, track: int, embedding: Floats, chip: NDArray[np.uint8], quality: float) -> None:
-        for collecting in [c for c in self._collecting if c.track == track]:
-            looks = collecting.order.looks
-            near = min((float(np.linalg.norm(embedding - other)) for other, _, _ in looks), default=1.0)
-            if quality >= MIN_CROP and near >= DIFFERENT:
-                looks.append((embedding.copy(), chip.copy(), quality))
-            if len(looks) >= COLLECTED:
-                self._collecting.remove(collecting)
-                self._recall.note(collecting.order)
-
-    def asked(self, track: int, at_s: float) -> None:
-        """A look at a track is under way."""
-        for collecting in self._collecting:
-            if collecting.track == track:
-                collecting.next_s = at_s + COLLECT_EVERY_S
-
-    def _expire_collecting(self, at_s: float) -> None:
-        self._collecting = [c for c in self._collecting if at_s < c.until_s or self._give_up(c)]
-
-    def _give_up(self, collecting: Collecting) -> bool:
-        """Enrol with what there is, or say that there is nothing; returns False."""
-        if collecting.order.looks:
-            self._recall.note(collecting.order)
-        else:
-            why = "no good crop of this face came: let it be larger, sharper and turned to the camera"
-            self.finished.append((collecting.order.request, why))
-        return False
 
     def _correct(self, track: int, known: Known, now: Identity) -> None:
         before, known.shown = known.shown, now

@@ -7,7 +7,6 @@ in the audit log. They know nothing of cameras or networks.
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -18,19 +17,17 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from common import records
 from common.gallery import Gallery, Member, Thresholds
+from common.names import PeopleError as PeopleError
+from common.names import checked_name as checked_name
+from common.names import name_key as name_key
 from common.schema import AUDIT, PERSON, REFERENCE, SIGHTING, UNKNOWN, UNKNOWN_CROP
 from common.store import Store
 
 Role = Literal["patient", "staff", "visitor"]
 Consent = Literal["given", "refused"]
 MODEL = "dlib_resnet_v1 mirrored"  # what made the embeddings; those of another network do not compare
-MAX_NAME = 100  # characters
 MAX_NOTES = 10_000
 MAX_REFERENCES = 20  # a person; the best are kept
-
-
-class PeopleError(ValueError):
-    """What was asked cannot be done; the text says why and what would work. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +63,6 @@ class Reference:
     crop: bytes | None
     source: str
     quality: float
-
-
-def checked_name(name: str) -> str:
-    """Return a name as it is kept: one line, normal form, no spaces around it. Raises PeopleError: it cannot be one."""
-    name = unicodedata.normalize("NFC", name).strip()
-    if not name:
-        raise PeopleError("a name is needed: it is empty")
-    if len(name) > MAX_NAME:
-        raise PeopleError(f"a name has at most {MAX_NAME} characters, this one has {len(name)}")
-    if not all(c.isprintable() or c == "\u200d" for c in name):
-        raise PeopleError("a name cannot hold line breaks, tabs or other control characters")
-    return " ".join(name.split())
-
-
-def name_key(name: str) -> str:
-    """Return what two spellings of one name have in common: case and compatibility forms folded."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def everybody(store: Store) -> list[Person]:

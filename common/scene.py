@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from common import words
 from common.drawing import GROUND, INK, QUIET, Rect, bgr, draw_faces
+from common.entry import NameEntry
 from common.expressions import EXPRESSIONS
 from common.lettering import Colour, fitted, line_height, paste, patch, width
 from common.messages import Face
@@ -16,6 +17,8 @@ from common.window import KEYS, Layout, Window, layout
 PANEL: Colour = (38, 36, 34)
 TRACK: Colour = (62, 59, 56)  # the empty part of a bar
 WARNING: Colour = (120, 200, 255)  # light amber: a picture that is not live
+PROMPT = "name of this face:"
+CURSOR = "▏"
 _DIMMED = 0.3
 _EMPTY = (16, 9)  # shape of the room for a picture, while there is none
 
@@ -53,6 +56,9 @@ def compose(window: Window, picture: NDArray[np.uint8] | None, size: tuple[int, 
         found = window.face()
         if found is not None:
             window.panel = _panel(canvas, places, window, *found, now)
+    if window.entry is not None:
+        _prompt(canvas, places, window.entry)
+        return canvas
     _status(canvas, places, window, warn=trouble is not None or not window.analysed, now=now)
     if window.help:
         _help(canvas, places)
@@ -110,6 +116,23 @@ def _status(canvas: NDArray[np.uint8], places: Layout, window: Window, *, warn: 
     x += name.shape[1] + unit
     text = fitted("   ".join(parts), unit, max(0, right - x))
     paste(canvas, patch(text, unit, WARNING if warn else QUIET, GROUND), x, y)
+
+
+def _prompt(canvas: NDArray[np.uint8], places: Layout, entry: NameEntry) -> None:
+    """The status line, while a name is typed in it."""
+    bar, unit = places.status, places.unit
+    _fill(canvas, bar, PANEL)
+    y = bar.y + (bar.height - line_height(unit)) // 2
+    label = patch(PROMPT, unit, QUIET, PANEL)
+    told = entry.problem or "Enter  enrol   Esc  leave it"
+    said = patch(fitted(told, unit, bar.width // 2), unit, WARNING if entry.problem else QUIET, PANEL)
+    paste(canvas, label, unit, y)
+    x, right = unit + label.shape[1] + unit // 2, bar.width - unit - said.shape[1]
+    paste(canvas, said, right, y)
+    text = entry.text
+    while text and width(text + CURSOR, unit, 600) > right - unit - x:
+        text = text[1:]  # the end is what is being typed
+    paste(canvas, patch(text + CURSOR, unit, INK, PANEL, 600), x, y)
 
 
 def _panel(

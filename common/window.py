@@ -13,9 +13,10 @@ from typing import Literal
 
 from common import words
 from common.drawing import Drawn, Rect, unit_for
+from common.entry import NameEntry
 from common.messages import CameraState, Face, Preview, Result
 
-Action = Literal["quit", "snapshot", "webcam", "screen", "source", "camera", "fullscreen"]
+Action = Literal["quit", "snapshot", "webcam", "screen", "source", "camera", "fullscreen", "enrol"]
 
 KEYS = (
     ("q", "quit"),
@@ -27,6 +28,7 @@ KEYS = (
     ("Tab", "next camera"),
     ("click", "select a face"),
     ("Esc", "deselect"),
+    ("e", "enrol the selected face"),
     ("h", "this help"),
 )
 _ACTIONS: dict[str, Action] = {
@@ -83,6 +85,7 @@ class Window:
         drawn: where the faces were drawn last; clicks are judged by it.
         panel, panel_was: where the panel is, and where it was in the drawing before.
         help: whether the overlay with the keys is open.
+        entry: the name that is being typed for a face; keys belong to it.
         dirty: something changed since the window was drawn last.
     """
 
@@ -96,6 +99,7 @@ class Window:
         self.panel: Rect | None = None
         self.panel_was: Rect | None = None
         self.help = False
+        self.entry: NameEntry | None = None
         self.dirty = True
         self._states: dict[str, CameraState] = {}
         self._since: dict[str, float] = {}  # monotonic time at which a camera's state began
@@ -148,8 +152,16 @@ class Window:
         self.dirty = True
 
     def press(self, key: int, now: float) -> Action | None:
-        """Take a key (OpenCV's code); return what the window's owner has to do, if anything."""
+        """Take a key (OpenCV's code); return what the window's owner has to do, if anything.
+
+        ``enrol``: ``entry`` holds the track and its name, and is to be taken away.
+        """
         self.dirty = True
+        if self.entry is not None:
+            outcome = self.entry.press(key)
+            if outcome == "cancelled":
+                self.entry = None
+            return "enrol" if outcome == "done" else None
         if key == _TAB:
             return "camera" if self._next_camera(now) else None
         if key == _ESC:
@@ -161,6 +173,8 @@ class Window:
         letter = chr(key).lower() if 0 < key < 128 else ""
         if letter == "h":
             self.help = not self.help
+        if letter == "e":
+            self._begin_entry(now)
         return _ACTIONS.get(letter)
 
     def click(self, x: int, y: int, now: float) -> None:
@@ -219,8 +233,11 @@ class Window:
         return [*parts, words.counted(len(self.result.faces), "face")]
 
     def says(self, now: float) -> str:
-        """Return the notice, or nothing."""
-        return self._notice if now < self._notice_until else ""
+        """Return the notice, else how far an enrolment is, or nothing."""
+        if now < self._notice_until:
+            return self._notice
+        enrolling = self.result.enrolling if self.result is not None else None
+        return words.enrolling(enrolling) if enrolling is not None else ""
 
     def rate(self, now: float) -> float:
         """Return pictures per second of late."""
@@ -245,6 +262,13 @@ class Window:
         return f"seen {words.clock(now - self._first_seen.get(found[0].track, now))}"
 
     # --- inside ---
+
+    def _begin_entry(self, now: float) -> None:
+        if self.result is not None and any(face.track == self.selected for face in self.result.faces):
+            assert self.selected is not None
+            self.entry, self.help = NameEntry(self.selected), False
+        else:
+            self.notice("whom? Click on a face first", now)
 
     def _interval(self) -> float:
         if len(self._arrivals) < 2:

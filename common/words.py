@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.messages import Expression, Face, Identity
+from common.messages import Enrolling, Expression, Face, Identity
 
 WAITING = "…"  # an answer that is still to come
 
@@ -24,6 +24,16 @@ def who(identity: Identity) -> str:
     if identity.status == "unknown":
         return "unknown" if identity.number is None else f"unknown {identity.number}"
     return WAITING
+
+
+def enrolling(progress: Enrolling) -> str:
+    """Return how far an enrolment is and what the person should do."""
+    done = f"enrolling: {progress.pictures} of {progress.wanted} pictures"
+    if progress.turn is None:
+        return f"{done}, keep still"
+    if progress.turn == "front":
+        return f"{done}, look at the camera"
+    return f"{done}, turn the head slowly to the {progress.turn}"
 
 
 def looks(expression: Expression) -> str:

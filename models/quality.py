@@ -63,7 +63,7 @@ def assess(picture: NDArray[np.uint8], box: ArrayLike, landmarks: ArrayLike) -> 
     return Quality(
         size_px=min(width, height),
         sharpness=_sharpness(face),
-        turn=turn,
+        turn=abs(turn),
         roll=roll,
         brightness=float(mean[0, 0]) / 255,
         contrast=min(1.0, 2 * float(spread[0, 0]) / 255),
@@ -103,6 +103,12 @@ def score(quality: Quality) -> float:
     return math.prod(parts)
 
 
+def turned(landmarks: ArrayLike) -> float:
+    """How far the face with these landmarks, (5, 2) pixels, is turned: -1 to 1, negative to the person's own right."""
+    points: list[list[float]] = np.asarray(landmarks, np.float64).reshape(5, 2).tolist()
+    return _pose(points)[0]
+
+
 def _ramp(value: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (value - low) / (high - low)))
 
@@ -134,7 +140,8 @@ def _sharpness(face: NDArray[np.uint8]) -> float:
 
 
 def _pose(points: list[list[float]]) -> tuple[float, float]:
-    """(turn, roll in degrees) from where the nose stands between the eyes and the mouth corners."""
+    """(turn, roll in degrees) from where the nose stands between the eyes and the mouth corners; turned to the person's
+    own right is negative."""
     (left_x, left_y), (right_x, right_y), (nose_x, nose_y), (corner_x, corner_y), (other_x, other_y) = points
     roll = math.degrees(math.atan2(right_y - left_y, right_x - left_x))
     down_x = (corner_x + other_x - left_x - right_x) / 2
@@ -148,9 +155,9 @@ def _pose(points: list[list[float]]) -> tuple[float, float]:
     mouth = abs((other_x - corner_x) * across_x + (other_y - corner_y) * across_y)
     middle_x = (left_x + right_x + corner_x + other_x) / 4
     middle_y = (left_y + right_y + corner_y + other_y) / 4
-    aside = abs((nose_x - middle_x) * across_x + (nose_y - middle_y) * across_y)
+    aside = (nose_x - middle_x) * across_x + (nose_y - middle_y) * across_y
     half = max((eyes + mouth) / 4, 0.02 * length)
-    return min(1.0, math.atan2(aside, half * _NOSE_RELIEF) / (math.pi / 2)), roll
+    return math.atan2(aside, half * _NOSE_RELIEF) / (math.pi / 2), roll
 
 
 def _edge_cut(points: list[list[float]], box: tuple[float, float, float, float], width: int, height: int) -> float:

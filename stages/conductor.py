@@ -192,11 +192,11 @@ class Conductor(Stage):
     def _keep_people(self) -> None:
         recall = self._thinking.recall
         for line in self._thinking.lines.values():
-            while line.naming.finished:
-                request, why = line.naming.finished.popleft()
+            while line.naming.collector.failed:
+                request, why = line.naming.collector.failed.popleft()
                 self.answer(request, error=why)
-        for request, person, why in self._keeper.answers():
-            self.answer(request, {"person": person}, error=why)
+        for request, person, reason in self._keeper.answers():
+            self.answer(request, {"person": person}, error=reason)
         if events := recall.events():
             self._keeper.write(events)
         # Everything of an analysis is judged by the people who were known when it began.

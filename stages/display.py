@@ -25,6 +25,7 @@ from common.window import Action, Window
 
 TITLE = "Mien"
 FIRST_SIZE = (1024, 614)  # a picture of 16:9 and the status line
+ENROL_S = 25.0  # crops of a turning head take some seconds
 _TURN_MS = 15.0
 _SOURCES: dict[Action, str] = {"webcam": "webcam", "screen": "screen"}
 
@@ -150,7 +151,7 @@ class DisplayStage(Stage):
         now = time.monotonic()
         key = cv2.pollKey()
         while key != -1:
-            action = self._window.press(key & 0xFF, now)
+            action = self._window.press(key, now)
             if action is not None:
                 self._act(action, now)
             key = cv2.pollKey()
@@ -178,16 +179,22 @@ class DisplayStage(Stage):
         elif action == "snapshot":
             self._window.notice("taking a snapshot…", now)
             self._ask(action, "snapshot", "snapshot", camera=camera)
+        elif action == "enrol":
+            entry, self._window.entry = self._window.entry, None
+            assert entry is not None
+            self._ask(action, "conductor", "enrol", ENROL_S, camera=camera, track=entry.track, name=entry.text)
         else:
             source = _SOURCES.get(action) or self.config.cameras[camera].source
             self._window.notice(f"{camera}: changing to {source}…", now)
             self._ask(action, "capture", "source", camera=camera, source=source)
 
-    def _ask(self, action: Action, stage: str, do: str, **args: Argument) -> None:
+    def _ask(self, action: Action, stage: str, do: str, timeout_s: float = 10.0, /, **args: Argument) -> None:
         assert self._asker is not None
         if any(asked == action for asked, _ in self._asked.values()):
+            if action == "enrol":
+                self._window.notice("somebody is being enrolled: one after the other", time.monotonic())
             return  # an impatient finger: the same is under way
-        request = self._asker.ask(stage, do, timeout_s=10.0, **args)
+        request = self._asker.ask(stage, do, timeout_s=timeout_s, **args)
         self._asked[request] = (action, self._window.shown)
 
     def _window_size(self) -> tuple[int, int]:
@@ -220,6 +227,8 @@ def _told(action: Action, camera: str, answer: Reply | NoAnswer) -> str:
         return str(answer)
     if not answer.ok:
         return answer.error or f"{action}: it could not be done, and no reason came"
+    if action == "enrol":
+        return f"enrolled {answer.result.get('person')}"
     if action == "snapshot":
         kept = Path(str(answer.result.get(camera)))
         return f"saved {kept.name}.jpg in {kept.parent}"

@@ -141,6 +141,7 @@ class Pictures:
         self.size = size
         self._config = config
         self.cameras: set[str] = set()
+        self.fields: dict[str, Any] = {}  # of the results, beside the faces
         self.asked: set[bytes] = set()
         self._end = threading.Event()
         self._ready = threading.Event()
@@ -157,7 +158,8 @@ class Pictures:
             self.asked = set(sender.listen())
             for camera in self.cameras:
                 if camera.encode() in self.asked:
-                    sender.send(five(*self.size, camera=camera, seq=seq, captured_at=time.time()), photo(*self.size))
+                    known = {"camera": camera, "seq": seq, "captured_at": time.time()}
+                    sender.send(five(*self.size, **known, **self.fields), photo(*self.size))
         sender.close()
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from common.drawing import Drawn, Rect
-from common.messages import CameraState
+from common.messages import CameraState, Enrolling
 from common.window import GONE_S, NOTICE_S, STALE_S, Window, layout
 from tests.showing import face, five, preview, result
 
@@ -260,3 +260,43 @@ def test_a_face_that_somebody_asked_to_follow_is_selected_and_found_again_under_
     window.select(None, 4.0)
     show(second, 4.1)  # let go here; the conductor has not heard of it yet
     assert window.selected is None
+
+
+# --- a name for the selected face ---
+
+
+def test_e_takes_a_name_for_the_selected_face_and_every_key_is_its_own() -> None:
+    window = showing(selected=2)
+    assert window.press(ord("e"), 100.0) is None
+    for key in "eqs ":  # letters that mean something else without it
+        assert window.press(ord(key), 100.0) is None
+    assert window.entry is not None and (window.entry.track, window.entry.text) == (2, "eqs ")
+    assert window.press(13, 100.0) == "enrol"
+    assert window.entry.text == "eqs"
+
+
+def test_esc_leaves_the_name_and_keeps_the_selection() -> None:
+    window = showing(selected=2)
+    window.press(ord("e"), 100.0)
+    window.press(ESC, 100.0)
+    assert window.entry is None and window.selected == 2
+
+
+def test_e_without_a_face_says_what_to_do() -> None:
+    for window in (showing(), Window(("cam0",), 100.0)):
+        window.press(ord("e"), 100.0)
+        assert window.entry is None and "Click on a face" in window.says(100.0)
+
+
+def test_how_far_an_enrolment_is_and_what_to_do_is_told() -> None:
+    window = showing()
+    told = {
+        "front": "look at the camera", "left": "turn the head slowly to the left",
+        "right": "turn the head slowly to the right", None: "keep still",
+    }  # fmt: skip
+    for turn, words in told.items():
+        enrolling = Enrolling(track=2, pictures=3, wanted=5, turn=turn)  # type: ignore[arg-type]
+        window.take(preview(five(enrolling=enrolling)), 100.0)
+        assert window.says(100.0) == f"enrolling: 3 of 5 pictures, {words}"
+    window.notice("saved", 100.0)
+    assert window.says(100.0) == "saved"

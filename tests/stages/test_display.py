@@ -14,7 +14,7 @@ from common.drawing import GROUND, INK, QUIET, Rect, tab_of, unit_for
 from common.lettering import Colour, patch
 from common.messages import CameraState, Control, Reply, Stats, pack
 from common.news import NewsReader, NewsWriter
-from common.scene import PANEL, WARNING
+from common.scene import CURSOR, PANEL, PROMPT, WARNING
 from common.transport import opened
 from common.window import layout
 from stages.display import FIRST_SIZE
@@ -134,6 +134,51 @@ def test_s_keeps_a_snapshot_and_says_where(two: Config, stages: object, mien: Mi
     folder = snapshots.folder(two)
     wait_until(lambda: folder.is_dir() and list(folder.glob("*.json")), 30, "a snapshot")
     mien.await_text("saved cam0-")
+
+
+def test_a_name_is_typed_for_a_face_and_the_enrolment_is_shown(
+    two: Config, stages: object, mien: Mien, pictures: Pictures
+) -> None:
+    reader, writer = NewsReader(two, ("control.conductor",)), NewsWriter(two, "conductor.test.1")
+    asked: list[Control] = []
+
+    def request() -> Control | None:
+        asked.extend(message for _, message in reader.read(timeout_ms=20) if isinstance(message, Control))
+        return next((one for one in asked if one.do == "enrol"), None)
+
+    pictures.cameras = {"cam0"}
+    shows(mien, tab_of(five(640, 360).faces[1], UNIT, 1024), "the second face")
+    mien.click(2)
+    mien.await_text("neutral", QUIET, PANEL)
+    mien.press("e")
+    mien.await_text(PROMPT, QUIET, PANEL)
+    text = ""
+    for key, letter in (
+        ("Shift_L", ""),
+        ("z", "Z"),
+        ("odiaeresis", "ö"),
+        ("q", "q"),
+        ("BackSpace", ""),
+        ("U674E", "李"),
+    ):
+        mien.press(key)
+        if letter or key == "BackSpace":
+            text = text[:-1] if key == "BackSpace" else text + letter
+            mien.await_text(text + CURSOR, INK, PANEL, weight=600)
+        else:
+            mien.screen.do("sleep", "0.2")
+    mien.press("Return")
+    first = wait_until(request, 30, "a request to enrol")
+    assert first.args == {"camera": "cam0", "track": 2, "name": "Zö李"}
+    pictures.fields = {"enrolling": {"track": 2, "pictures": 1, "wanted": 5, "turn": "left"}}
+    mien.await_text("enrolling: 1 of 5 pictures, turn the head slowly to the left")
+    pictures.fields = {}
+    writer.publish(
+        Reply(sender="conductor.test.1", request=first.request, ok=True, result={"person": "#3 Zö李"}), first.request
+    )
+    mien.await_text("enrolled #3 Zö李")
+    reader.close()
+    writer.close()
 
 
 def test_w_and_c_ask_for_another_source_and_the_outcome_is_told(

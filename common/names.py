@@ -1,0 +1,28 @@
+"""Names of people: what can be one, and when two spellings are the same."""
+
+from __future__ import annotations
+
+import unicodedata
+
+MAX_NAME = 100  # characters
+
+
+class PeopleError(ValueError):
+    """What was asked cannot be done; the text says why and what would work. Nothing was changed."""
+
+
+def checked_name(name: str) -> str:
+    """Return a name as it is kept: one line, normal form, no spaces around it. Raises PeopleError: it cannot be one."""
+    name = unicodedata.normalize("NFC", name).strip()
+    if not name:
+        raise PeopleError("a name is needed: it is empty")
+    if len(name) > MAX_NAME:
+        raise PeopleError(f"a name has at most {MAX_NAME} characters, this one has {len(name)}")
+    if not all(c.isprintable() or c == "\u200d" for c in name):
+        raise PeopleError("a name cannot hold line breaks, tabs or other control characters")
+    return " ".join(name.split())
+
+
+def name_key(name: str) -> str:
+    """Return what two spellings of one name have in common: case and compatibility forms folded."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

@@ -1,9 +1,10 @@
 """Identity: who is named right, who is not, how quickly, and how many can be told apart.
 
-    python bench/identity.py [att|samples|speed|scale|store …] [--faces att_faces.npz]
+    python bench/identity.py [att|photos|speed|scale|store …] [--faces att_faces.npz] [--folder photos/]
 
-``att`` needs the AT&T database of faces as a file with ``images`` (400, 112, 92) uint8 and ``person`` (400,). Times are
-on one thread; the variants take turns in one run.
+``photos`` takes a folder as ``people add --from`` does, or the sample photographs. ``att`` needs the AT&T database of
+faces as a file with ``images`` (400, 112, 92) uint8 and ``person`` (400,). Times are on one thread; the variants take
+turns in one run.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.photographs import names, photographs
 from bench.report import Report, in_turn, median, percentile
 from common import jpeg
 from common.calibration import calibrate
 from common.config import Config, load
 from common.enrolment import PhotoReader, Rejected
-from common.gallery import USUAL_APART, Gallery, Member, Thresholds
+from common.gallery import Gallery, Member, Thresholds
 from common.keeper import Keeper
 from common.media import sample
 from common.recall import Sighting
-from common.votes import AGREEING, TrackIdentity
+from common.votes import AGREEING
 
 Floats = NDArray[np.float32]
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -91,40 +93,6 @@ def att(report: Report, config: Config, faces: Path | None) -> None:
                 worst_split_strangers=max(outcome.strangers),
                 known_given_another_name=outcome.mistaken,
             )
-
-
-def samples(report: Report, config: Config, faces: Path | None) -> None:
-    """The sample photographs: each person enrolled with one picture, all others are strangers."""
-    reader = PhotoReader(config)
-    names = ["obama.jpg", "obama2.jpg", "obama3.jpg", "biden.jpg", "single_face.jpg"]
-    names += [f"portrait_{look}.jpg" for look in ("surprised", "happy", "angry", "disgusted")]
-    found: list[tuple[str, Floats]] = [
-        (name.rstrip("23.jpg"), reader.reference(sample(name)).embedding) for name in names
-    ]
-    found += [
-        (f"five people {face}", reader.reference(sample("five_people.jpg"), face=face).embedding)
-        for face in range(1, 6)
-    ]
-    who, vectors = [name for name, _ in found], np.stack([embedding for _, embedding in found])
-    apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
-    different = [apart[i, j] for i in range(len(who)) for j in range(i) if who[i] != who[j]]
-    report.notes.append(
-        f"samples: people are {np.mean(different):.3f} apart on the mean, {min(different):.3f} at least "
-        f"(assumed where nobody else is enrolled: {USUAL_APART})"
-    )
-    for enrolled in sorted({name for name in who if who.count(name) > 1} | {"biden", "single_face"}):
-        first = who.index(enrolled)
-        members = [Member(person=1, name=enrolled, embeddings=vectors[first : first + 1])]
-        said = [_names(Gallery(members), vectors[i]) for i in range(len(who)) if i != first]
-        own = [who[i] == enrolled for i in range(len(who)) if i != first]
-        report.add(
-            "Sample photographs, one person enrolled with one picture",
-            enrolled=enrolled,
-            own_pictures=sum(own),
-            named_right=sum(named is not None for named, mine in zip(said, own, strict=True) if mine),
-            strangers=len(own) - sum(own),
-            strangers_named=sum(named is not None for named, mine in zip(said, own, strict=True) if not mine),
-        )
 
 
 def speed(report: Report, config: Config, faces: Path | None) -> None:
@@ -229,7 +197,7 @@ def store(report: Report, config: Config, faces: Path | None) -> None:
 
 
 PARTS: dict[str, Callable[[Report, Config, Path | None], None]] = {
-    "att": att, "samples": samples, "speed": speed, "scale": scale, "store": store,
+    "att": att, "photos": photographs, "speed": speed, "scale": scale, "store": store,
 }  # fmt: skip
 
 
@@ -238,6 +206,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--faces", type=Path, help="the AT&T database, for 'att'")
+    parser.add_argument("--folder", type=Path, help="photographs, for 'photos'")
     arguments = parser.parse_args()
     parts = arguments.parts or list(PARTS)
     for part in parts:
@@ -253,17 +222,10 @@ def main() -> int:
         settings={"nearer": defaults.nearer, "lead": defaults.lead, "splits": SPLITS, "agreeing_looks": AGREEING},
     )
     for part in parts:
-        PARTS[part](report, load(environment={}), arguments.faces)
+        PARTS[part](report, load(environment={}), arguments.folder if part == "photos" else arguments.faces)
     report.show()
     print(report.save())
     return 0
-
-
-def _names(gallery: Gallery, embedding: Floats) -> int | None:
-    """Return whom one look at a good crop names, as the running pipeline decides it."""
-    track = TrackIdentity((1.0,), gallery.recognise)
-    track.answered(embedding, 1.0)
-    return track.identity.person
 
 
 def _judged(
@@ -272,10 +234,10 @@ def _judged(
     right, wrong = [], []
     for person in enrolled:
         for embedding in own[person][portraits:]:
-            named = _names(gallery, embedding)
+            named = names(gallery, embedding)
             right.append(named == person)
             wrong.append(named is not None and named != person)
-    strange = [_names(gallery, embedding) is not None for person in strangers for embedding in own[person]]
+    strange = [names(gallery, embedding) is not None for person in strangers for embedding in own[person]]
     return right, wrong, strange
 
 

@@ -59,11 +59,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """A picture against a gallery: how much nearer than others, how far in parts of the second-best, and whether it is
-    the right person (None: a stranger)."""
+    """A picture against a gallery: how much nearer than others, how far in parts of the second-best and of people in
+    general, and whether it is the right person (None: a stranger)."""
 
     gain: float
     lead: float
+    crowd: float
     right: bool | None
 
 
@@ -110,17 +111,18 @@ def calibrate(people: Sequence[Floats], *, seed: int = 0, strangers: float = STR
             f"at least {MIN_PEOPLE} people and {MIN_PICTURES} pictures are needed"
         )
     tries = _tries(people, np.random.default_rng(seed))
-    lead = Thresholds().lead
-    gains = np.sort([t.gain for t in tries if t.right is None and t.lead <= lead])[::-1]
+    lead, crowd = Thresholds().lead, Thresholds().crowd
+    clear = [t for t in tries if t.lead <= lead and t.crowd <= crowd]
+    gains = np.sort([t.gain for t in clear if t.right is None])[::-1]
     total = sum(t.right is None for t in tries)
     allowed = math.floor(strangers * total)
     # Just beyond the first stranger that is one too many …
     nearer = float(gains[allowed]) + 1e-6 if len(gains) > allowed else LOOSEST
     # … and where known faces leave room, half-way to them: a few dozen people do not show how near a stranger can be.
-    kept = [t.gain for t in tries if t.right and t.lead <= lead]
+    kept = [t.gain for t in clear if t.right]
     room = float(np.quantile(kept, LOST)) if kept else nearer
     nearer = min(max(nearer, (nearer + room) / 2, LOOSEST), STRICTEST)
-    named = [t for t in tries if t.gain >= nearer and t.lead <= lead]
+    named = [t for t in clear if t.gain >= nearer]
     known = max(1, sum(t.right is not None for t in tries))
     return Calibration(
         nearer=nearer,
@@ -153,8 +155,7 @@ def _tried(gallery: Gallery, embedding: Floats, person: int | None) -> _Try:
     verdict = gallery.recognise(embedding)
     best = verdict.best
     if best is None:
-        return _Try(-math.inf, math.inf, None if person is None else False)
+        return _Try(-math.inf, math.inf, math.inf, None if person is None else False)
     second = verdict.candidates[1].distance if len(verdict.candidates) > 1 else math.inf
-    return _Try(
-        best.apart - best.distance, best.distance / max(second, 1e-6), None if person is None else best.person == person
-    )
+    right = None if person is None else best.person == person
+    return _Try(best.apart - best.distance, best.distance / max(second, 1e-6), best.distance / best.crowd, right)

@@ -5,6 +5,9 @@ together than snapshots in colour, for the same and for different people alike. 
 same face is from *other* people (the cohort): the mean of the query's distances to other enrolled people and of theirs
 to the candidate (score normalisation from both sides, "S-norm"; Shum et al., 2010, for speakers). With few people
 enrolled the cohort is filled up with what is usual for this network on photographs.
+
+Nor are all faces equally easy to tell apart: who is enrolled must also be nearer than the nearest of people in general
+(``models.background``), which matters most where few are enrolled and there is no second-best to compare with.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models import background
+
 Floats = NDArray[np.float32]
 
 DIMENSIONS = 128
-USUAL_APART = 0.79  # mean distance of two people's faces; measured on the sample photographs (bench/identity.py)
+USUAL_APART = 0.80  # mean distance of two people's faces; measured on the sample photographs (bench/identity.py)
 USUAL_WEIGHT = 2  # for how many people of the cohort that figure counts
 COHORT = 512  # references that stand for all others; more would not change the mean
 COARSE = 48  # dimensions of the first pass, in the order of how much the gallery varies along them
@@ -35,10 +40,12 @@ class Thresholds:
     Attributes:
         nearer: a person is near enough when the distance is this much less than the distance to other people.
         lead: … and at most this part of the distance to the second-best person.
+        crowd: … and at most this part of the distance to the nearest of people in general.
     """
 
     nearer: float = 0.235
     lead: float = 0.92
+    crowd: float = 0.86
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,6 +66,7 @@ class Candidate:
         distance: to their references.
         score: 1 at no distance, 0 where near enough ends.
         apart: how far the same face is from other people.
+        crowd: how far from the nearest of people in general.
     """
 
     person: int
@@ -67,6 +75,7 @@ class Candidate:
     distance: float
     score: float
     apart: float = USUAL_APART
+    crowd: float = math.inf
 
     @property
     def confidence(self) -> float:
@@ -117,6 +126,7 @@ class Gallery:
         pick = np.unique(np.linspace(0, self.references - 1, COHORT).astype(np.intp))
         self._cohort, self._cohort_owner = self._all[pick], self._owner[pick]
         self._apart = self._apart_of_members()
+        self._crowd = np.add.reduceat(background.shipped().crowd(self._all), self._begins[:-1]) / counts
         self._most_apart = float(self._apart.max())
 
     def recognise(self, embedding: Floats, *, without: Sequence[int] = ()) -> Verdict:
@@ -129,10 +139,13 @@ class Gallery:
         ranked = self._nearest(embedding, frozenset(without), far)
         if not ranked:
             return Verdict()
+        crowd_here = float(background.shipped().crowd(embedding[None])[0])
         candidates = []
         for member, distance in ranked[:NEAREST]:
             others = to_cohort[self._cohort_owner != member]
             apart = (self._blend(others, len(self.members) - 1) + float(self._apart[member])) / 2
+            crowd = (crowd_here + float(self._crowd[member])) / 2
+            limit = min(apart - self.thresholds.nearer, self.thresholds.crowd * crowd)
             found = self.members[member]
             candidates.append(
                 Candidate(
@@ -140,8 +153,9 @@ class Gallery:
                     name=found.name,
                     withheld=found.withheld,
                     distance=distance,
-                    score=1.0 - distance / max(apart - self.thresholds.nearer, 0.05),
+                    score=1.0 - distance / max(limit, 0.05),
                     apart=apart,
+                    crowd=crowd,
                 )
             )
         # The order is that of the distances: others only say whether somebody is near enough, not who is nearer.

@@ -72,6 +72,7 @@ class Work:
     tracks: list[Track] | None = None
     looks: list[tuple[float, float]] | None = None  # quality and turn of the faces that identity looks at
     known: tuple[Box, ...] | None = None
+    detail: float = 1.0
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class Conductor:
     # --- what arrives ---
 
     def frame(self, frame: Frame, pixels: Any, now: float) -> None:
-        """Take a picture.
+        """Take a picture; ``pixels`` are bytes, or what keeps them in shared memory until it is let go.
 
         Raises:
             MessageError: it is of a run that has been superseded, or a number that has been before.
@@ -304,10 +305,17 @@ class Conductor:
         if job.pool == "detection":
             if job.tries == 1:
                 work.known = work.line.named_boxes(frame)
+                work.detail = work.line.detail(frame)
             message = DetectionJob(
-                **head, width=frame.width, height=frame.height, encoding=frame.encoding, known=work.known
+                **head,
+                width=frame.width,
+                height=frame.height,
+                encoding=frame.encoding,
+                slot=frame.slot,
+                detail=work.detail,
+                known=work.known,
             )
-            self._outbox.job(worker, message, [work.flight.pixels])
+            self._outbox.job(worker, message, [] if frame.slot else [work.flight.pixels])
         elif job.pool == "expression":
             assert detected is not None and work.faces is not None
             position = {face: row for row, face in enumerate(detected.assessable)}

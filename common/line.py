@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common import clock
 from common.config import Config
+from common.detail import Detail
 from common.detected import Detected
 from common.expressions import EXPRESSIONS
 from common.messages import Box, Expression, Face, Frame, Identity, Probabilities, Result
@@ -76,6 +77,7 @@ class Line:
         self._offset_s = 0.0
         self._last_media_s = 0.0
         self._last_received = 0.0
+        self._detail = Detail(config.detection.input_long_side, adapt=config.detection.adapt_input)
 
     # --- arrival ---
 
@@ -114,6 +116,12 @@ class Line:
             for box in (track.expected(at_s),)
         )[:64]
 
+    def detail(self, frame: Frame) -> float:
+        """Return with what share of the configured input size the detector shall look at a frame."""
+        if frame.still or frame.every_frame:  # as above
+            return 1.0
+        return self._detail.choose(self._media_s(frame), max(frame.width, frame.height), self._tracker.tracks)
+
     # --- in order ---
 
     def next_to_track(self) -> Flight | None:
@@ -135,6 +143,7 @@ class Line:
             self._forget_people()
         at_s = self._media_s(frame)
         self._last_media_s = at_s
+        self._detail.looked(at_s)
         flight.tracks, ended = self._tracker.update(at_s, detected.boxes, detected.scores, detected.appearances)
         for track in ended:
             self._followed.pop(track.id, None)
@@ -215,8 +224,8 @@ class Line:
             del self._followed[track.id]
             self.naming.end(track.id)
 
-    def people_changed(self, gone: frozenset[int]) -> None:
-        """The gallery is another one; ``gone`` people are forgotten."""
+    def people_changed(self, gone: frozenset[int] | None) -> None:
+        """The gallery is another one, and ``gone`` people are forgotten; None: only strangers are others."""
         self.naming.changed(gone)
 
     def now_s(self) -> float:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from common.channels import CHANNELS
 from common.config import Config, ConfigError, load, save
+from common.ring import remove_rings
 
 CONFIG_FILE = "config.json"
 
@@ -94,6 +95,7 @@ class RunDir:
         for name in (*CHANNELS, CONFIG_FILE, f"{CONFIG_FILE}.part", "pid"):
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
+        remove_rings(self.config)
 
 
 def attached(config: Config) -> Config:

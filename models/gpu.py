@@ -53,14 +53,14 @@ class TorchExpressionClassifier:
         import torch
 
         from models.train.config import RunConfig
-        from models.train.network import ExpressionNet
+        from models.train.network import new_network
 
         self._torch: Any = torch
         self._device = device
         try:
             card = json.loads(weights.with_name("expression.json").read_text(encoding="utf-8"))
             config = RunConfig.model_validate(card["run"])
-            network = ExpressionNet(config.widths, config.depths, config.dropout)
+            network = new_network(config)
             network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
             # The weights are those to go on training from; what ships differs by how it weighs rare expressions.
             network.head.bias.data = torch.tensor(card["head_bias"], dtype=torch.float32)

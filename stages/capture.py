@@ -14,8 +14,9 @@ import numpy as np
 
 from common import clock, jpeg
 from common.config import Config
-from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, pack
+from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, Slot, pack
 from common.reader import Reader, ReaderState, Taken
+from common.ring import RingWriter
 from common.sources import SourceError
 from common.sources.spec import parse_source
 from common.stage import Answer, ControlError, Stage, StageError, main
@@ -52,6 +53,7 @@ class Capture(Stage):
         self._switches = 0
         self._next_due = 0.0
         self._idle = False
+        self._ring = RingWriter(self.config, self._camera)
         try:
             self._reader = Reader(
                 settings.source,
@@ -85,6 +87,8 @@ class Capture(Stage):
     def close(self) -> None:
         if getattr(self, "_reader", None) is not None:
             self._reader.close()  # type: ignore[union-attr]
+        if hasattr(self, "_ring"):
+            self._ring.close()
         if getattr(self, "_frames", None) is not None:
             self._frames.close()  # type: ignore[union-attr]
 
@@ -168,9 +172,13 @@ class Capture(Stage):
         picture, monotonic_ns, captured_at = taken
         settings = self.config.cameras[self._camera]
         height, width = picture.pixels.shape[:2]
-        pixels: Any = np.ascontiguousarray(picture.pixels)
+        slot: Slot | None = None
         if settings.encoding == "jpeg":
-            pixels = jpeg.encode(picture.pixels, settings.jpeg_quality)
+            blobs: list[Any] = [jpeg.encode(picture.pixels, settings.jpeg_quality)]
+        else:
+            pixels = np.ascontiguousarray(picture.pixels)
+            slot = None if self._lossless() else self._ring.put(pixels)
+            blobs = [] if slot else [pixels]
         assert self._reader is not None
         frame = Frame(
             sender=self.instance,
@@ -188,9 +196,10 @@ class Capture(Stage):
             every_frame=self.config.every_frame,
             name=picture.name,
             scene=self._scene,
+            slot=slot,
         )
         self._seq += 1
-        return frame, [pixels]
+        return frame, blobs
 
     def _send(self) -> None:
         assert self._frames is not None and self._unsent is not None

@@ -32,6 +32,7 @@ from common.messages import (
 from common.news import Complaint
 from common.people import PeopleError, checked_name
 from common.recall import Enrolment, Recall
+from common.ring import RingReader
 from common.stage import Answer, ControlError, Stage, StageError, main
 from common.store import StoreError
 from common.trackids import TrackIds
@@ -39,6 +40,7 @@ from common.transport import Socket, opened
 from common.worker import job_topic
 
 TICK_S = 0.02
+SHOWN_S = 0.15  # preview has looked at a picture by then
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
 
 
@@ -80,6 +82,8 @@ class Conductor(Stage):
             self._sockets.append(self._archive)
         self._waiting: deque[list[Any]] = deque()  # for the archive
         self._watched: set[bytes] = set()
+        self._shared = RingReader(config)
+        self._shown: deque[tuple[float, Any]] = deque()  # pictures that preview may be looking at, until when
         self._taking = True
         self._next_tick = 0.0
         self._ended: set[str] = set()
@@ -97,6 +101,8 @@ class Conductor(Stage):
         if now >= self._next_tick:  # what happened has been thought about; this is for what did not happen
             self._next_tick = now + TICK_S
             self._thinking.tick(now)
+            while self._shown and self._shown[0][0] < now:
+                self._shown.popleft()
             self._keep_people()
         self._archive_waiting()
         self._take_or_leave()
@@ -147,7 +153,10 @@ class Conductor(Stage):
     def picture(self, result: Result, flight: Flight) -> None:
         topic = result.camera.encode()
         if any(topic.startswith(watched) for watched in self._watched):
-            self._pictures.send([topic, pack(self._picture(result, flight)), flight.pixels])
+            shared = flight.frame.slot is not None
+            self._pictures.send([topic, pack(self._picture(result, flight)), *([] if shared else [flight.pixels])])
+            if shared:  # for as long as it takes to be shown
+                self._shown.append((time.monotonic() + SHOWN_S, flight.pixels))
 
     def correction(self, message: Correction) -> None:
         self.news.publish(message, message.camera)
@@ -216,6 +225,7 @@ class Conductor(Stage):
         return Picture(
             sender=self.instance,
             encoding=flight.frame.encoding,
+            slot=flight.frame.slot,
             result=result,
             blur=flight.blur,
             blur_all=flight.blur_all,
@@ -257,15 +267,21 @@ class Conductor(Stage):
         if kind is EndOfSource:
             self._thinking.end_of_source(unpack(EndOfSource, parts[1]), now)
             return
-        if kind is not Frame or len(parts) != 3:
-            raise MessageError(f"a frame has a map and its pixels; {kind.__name__} with {len(parts)} parts came")
+        if kind is not Frame:
+            raise MessageError(f"a frame was expected, {kind.__name__} came")
         frame = unpack(Frame, parts[1])
-        size = parts[2].nbytes
-        if (size != frame.width * frame.height * 3) if frame.encoding == "raw" else not size:
-            raise MessageError(f"frame {frame.seq} of {frame.camera} has {size} bytes: not its width and height")
+        if len(parts) != (2 if frame.slot else 3):
+            raise MessageError(f"frame {frame.seq} of {frame.camera} came in {len(parts)} parts")
+        if frame.slot is not None:
+            pixels: Any = self._shared.hold(frame.slot, frame.width, frame.height)
+        else:
+            pixels = parts[2]
+            size = pixels.nbytes
+            if (size != frame.width * frame.height * 3) if frame.encoding == "raw" else not size:
+                raise MessageError(f"frame {frame.seq} of {frame.camera} has {size} bytes: not its width and height")
         self.meter.taken += 1
         self._ended.discard(frame.camera)
-        self._thinking.frame(frame, parts[2], now)
+        self._thinking.frame(frame, pixels, now)
 
     def _on_finding(self, parts: list[memoryview], now: float) -> None:
         kind, blobs = kind_of(bytes(parts[0][:256])), parts[2:]

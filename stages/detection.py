@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Literal
 import cv2
 import numpy as np
 
+from common.detail import RUNGS
 from common.messages import MAX_FACES, DetectionFinding, DetectionJob, Message
 from common.pixels import decode
+from common.ring import RingReader
 from common.stage import StageError, main
 from common.tracks import near_known
 from common.worker import Worker
@@ -33,6 +35,7 @@ class Detection(Worker[DetectionJob]):
     def load(self) -> None:
         cv2.setNumThreads(self.config.workers.threads)
         settings = self.config.detection
+        self._shared = RingReader(self.config)
         self._limits = quality.Limits(min_size_px=settings.min_face_px)
         try:
             self._detector = FaceDetector(
@@ -43,14 +46,18 @@ class Detection(Worker[DetectionJob]):
                 precision=settings.precision,
                 cache_dir=self.config.storage.data_dir / "compiled",
             )
-            self._detector.prepare(1280, 720)
+            for detail in (1.0, *(RUNGS if settings.adapt_input else ())):
+                self._detector.prepare(1280, 720, detail)
         except ModelError as error:
             raise StageError(str(error)) from error
         self.log.info("ready (%s)", self._detector.precision)
 
     def work(self, job: DetectionJob, blobs: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
-        picture = decode(blobs[0] if len(blobs) == 1 else b"", job.encoding, job.width, job.height)
-        found = self._detector.detect(picture)
+        if job.slot is not None:
+            picture = self._shared.picture(job.slot, job.width, job.height)
+        else:
+            picture = decode(blobs[0] if len(blobs) == 1 else b"", job.encoding, job.width, job.height)
+        found = self._detector.detect(picture, job.detail)
         boxes, landmarks = found.boxes[:MAX_FACES], found.landmarks[:MAX_FACES]
         qualities = np.zeros((len(boxes), 7), np.float32)
         looks = np.zeros((len(boxes), appearance.SIZE), np.float32)
@@ -74,6 +81,8 @@ class Detection(Worker[DetectionJob]):
                 crops.append(crop.cut(picture, crop.face_square(box, points)))
             if known is None or not near_known(box, known):
                 patches.append((face, chips.cut_patch(picture, box)))
+        if job.slot is not None:
+            self._shared.check(job.slot, job.width, job.height)  # or this would be of two pictures
         fields = {
             "count": len(boxes),
             "crop_size": crop.SIZE,

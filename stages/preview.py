@@ -11,6 +11,7 @@ from common.config import Config
 from common.messages import MessageError, Picture, Preview, pack, unpack
 from common.news import Complaint
 from common.pixels import decode
+from common.ring import RingReader
 from common.stage import Stage, main
 from common.transport import Received, Socket, opened
 
@@ -28,6 +29,7 @@ class PreviewStage(Stage):
         self._wanted: set[bytes] = set()  # topics that viewers subscribed to: prefixes, as ZeroMQ has them
         self._watched: set[str] = set()  # cameras whose pictures are asked for
         self._n = 0
+        self._shared = RingReader(config)
         self._pictures: Socket | None = None
         self._viewers: Socket | None = None
 
@@ -83,9 +85,11 @@ class PreviewStage(Stage):
 
     def _publish(self, parts: Received) -> None:
         assert self._viewers is not None
-        if len(parts) != 3:
+        if len(parts) < 2:
             raise MessageError(f"{len(parts)} parts came; a camera, a map and a picture were expected")
         picture = unpack(Picture, parts[1])
+        if len(parts) != (2 if picture.slot else 3):
+            raise MessageError(f"{len(parts)} parts came; a camera, a map and a picture were expected")
         result = picture.result
         if result.camera.encode() != bytes(parts[0][:64]):
             raise MessageError(f"a picture of {result.camera} came under another camera's name")
@@ -96,7 +100,10 @@ class PreviewStage(Stage):
             jpeg.expect(parts[2], result.width, result.height)
             data: bytes | memoryview = parts[2]
         else:
-            pixels = decode(parts[2], picture.encoding, result.width, result.height)
+            if picture.slot is not None:
+                pixels = self._shared.picture(picture.slot, result.width, result.height)
+            else:
+                pixels = decode(parts[2], picture.encoding, result.width, result.height)
             if hides:
                 pixels = pixels.copy()
                 if picture.blur_all:
@@ -104,6 +111,8 @@ class PreviewStage(Stage):
                 else:
                     blurring.blur_faces(pixels, picture.blur)
             data = jpeg.encode(pixels, self.config.preview.jpeg_quality)
+            if picture.slot is not None:
+                self._shared.check(picture.slot, result.width, result.height)
         self._n += 1
         preview = Preview(sender=self.instance, n=self._n, analysed=result.analysed, result=result)
         if self._viewers.send([TOPIC + result.camera.encode(), pack(preview), data]):

@@ -3,7 +3,7 @@
 import itertools
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -25,6 +25,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 1
+    shape: Literal["residual", "face_recognition"] = Field(
+        "residual", description="face_recognition: dlib's layers, beginning with its weights"
+    )
     widths: tuple[int, ...] = (24, 48, 112, 256)
     depths: tuple[int, ...] = (1, 2, 2, 1)
     dropout: float = Field(0.2, ge=0, lt=1)

@@ -21,7 +21,7 @@ from models.train import data as fer
 from models.train.config import RunConfig
 from models.train.fit import logits_of
 from models.train.metrics import best_temperature
-from models.train.network import ExpressionNet
+from models.train.network import ExpressionNet, new_network
 
 INPUT_NAME = "face"
 OUTPUT_NAME = "probabilities"
@@ -56,7 +56,7 @@ class _Graph(nn.Module):
 def averaged_network(state: dict[str, Any]) -> tuple[ExpressionNet, RunConfig]:
     """The network of a checkpoint with its averaged weights, ready for evaluation, and the settings of its run."""
     config = RunConfig.model_validate(state["config"])
-    network = ExpressionNet(config.widths, config.depths, config.dropout)
+    network = new_network(config)
     network.load_state_dict(state["average"])
     return network.eval(), config
 
@@ -92,6 +92,9 @@ def write_onnx(network: ExpressionNet, temperature: float, size: int, path: Path
     with warnings.catch_warnings():
         # The newer exporter needs two more packages and gives the same graph.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Sides do not depend on N: what is read of them while the graph is drawn stays true.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.filterwarnings("ignore", "Constant folding", UserWarning)
         torch.onnx.export(
             graph,
             (torch.zeros(1, 1, size, size),),

@@ -24,7 +24,8 @@ from models.train import config as run_config
 from models.train import data as fer
 from models.train.config import RunConfig
 from models.train.metrics import Scores, score, softmax
-from models.train.network import ExpressionNet
+from models.train.network import ExpressionNet, FaceRecognitionShaped, new_network
+from models.train.pretrained import start_with_face_recognition
 from models.train.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Run:
         self.steps = 0
 
     def _new_network(self) -> ExpressionNet:
-        network = ExpressionNet(self.config.widths, self.config.depths, self.config.dropout)
+        network = new_network(self.config)
         return network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _new_optimizer(self) -> torch.optim.SGD:
@@ -114,6 +115,15 @@ class Run:
             momentum=self.config.momentum,
             nesterov=True,
         )
+
+    def start_with_face_recognition(self) -> None:
+        """Begin with what dlib's face recognition network knows, as far as it sees faces like these."""
+        assert isinstance(self.network, FaceRecognitionShaped)
+        size = self.schedule.size
+        faces = self.train.images[torch.from_numpy(self.order.choice(len(self.train.images), 512))].float() / 255
+        faces = functional.interpolate(faces, size=size, mode="bilinear", antialias=True)
+        start_with_face_recognition(self.network, faces.to(self.device))
+        self.average.load_state_dict(self.network.state_dict())
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on as if nothing had happened."""
@@ -132,10 +142,8 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state; ValueError when it belongs to a run with another network."""
-        if (tuple(state["config"]["widths"]), tuple(state["config"]["depths"])) != (
-            self.config.widths,
-            self.config.depths,
-        ):
+        before = RunConfig.model_validate(state["config"])
+        if any(getattr(before, key) != getattr(self.config, key) for key in ("shape", "widths", "depths")):
             raise ValueError(
                 "the checkpoint holds another network than the configuration; choose another run directory"
             )
@@ -250,6 +258,8 @@ def open_run(data: Path, config_file: Path, out: Path, *, deadline: float | None
         weights = torch.load(start, map_location="cpu", weights_only=True)
         run.network.load_state_dict(weights)
         run.average.load_state_dict(weights)
+    elif isinstance(run.network, FaceRecognitionShaped):
+        run.start_with_face_recognition()
     shutil.copyfile(config_file, out / "config.toml")
     if not table.exists():
         with table.open("w", newline="", encoding="utf-8") as file:

@@ -1,9 +1,11 @@
 """The expression network: a small residual network with squeeze-excitation for grey faces.
 
 He et al. 2016 (residual networks); Hu et al. 2018 (squeeze-excitation); He et al. 2019 (average pooling in shortcuts).
+A second shape is that of dlib's face recognition network, so that a run can begin with what that one knows of faces.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -67,28 +69,29 @@ class ExpressionNet(nn.Module):
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise ValueError(f"widths and depths must be equally long, got {widths} and {depths}")
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, widths[0], 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
-        )
+        self.stem = self._stem(widths[0])
         blocks: list[nn.Module] = []
         channels = widths[0]
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             for position in range(depth):
                 stride = 2 if stage > 0 and position == 0 else 1
-                blocks.append(ResidualBlock(channels, width, stride))
+                blocks.append(self._block(channels, width, stride))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, len(EXPRESSIONS))
         self.fer2013_head = nn.Linear(channels, len(EXPRESSIONS))
-        self._initialise()
-
-    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _stem(self, width: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(1, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+
+    def _block(self, inputs: int, outputs: int, stride: int) -> nn.Module:
+        return ResidualBlock(inputs, outputs, stride)
 
     def features(self, faces: Tensor) -> Tensor:
         """The pooled features (N, channels) behind both heads."""
@@ -103,3 +106,70 @@ class ExpressionNet(nn.Module):
         """The logits of both heads, each (N, 7)."""
         features = self.dropout(self.features(faces))
         return self.head(features), self.fer2013_head(features)
+
+
+class _Widened(nn.Module):
+    """The shortcut of dlib's network where a block halves: averages, and zeros for the channels that are new."""
+
+    def __init__(self, new_channels: int) -> None:
+        super().__init__()
+        self.new_channels = new_channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.pad(functional.avg_pool2d(features, 2), (0, 0, 0, 0, 0, self.new_channels))
+
+
+class FaceRecognitionBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut, as dlib's network has them."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=0 if stride == 2 else 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = _Widened(outputs - inputs) if stride == 2 else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        change = functional.relu(self.norm1(self.conv1(features)), inplace=True)
+        change = self.norm2(self.conv2(change))
+        shortcut = self.shortcut(features)
+        # Without padding an even side loses one row and column more than the average does; dlib adds zeros there.
+        below, right = shortcut.shape[2] - change.shape[2], shortcut.shape[3] - change.shape[3]
+        if below or right:
+            change = functional.pad(change, (0, right, 0, below))
+        return functional.relu(change + shortcut, inplace=True)
+
+
+class FaceRecognitionShaped(ExpressionNet):
+    """The same with the layers of dlib's face recognition network, or its first ones: widths 32, 64, 128, 256."""
+
+    def _stem(self, width: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(1, width, 7, stride=2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2),
+        )
+
+    def _block(self, inputs: int, outputs: int, stride: int) -> nn.Module:
+        return FaceRecognitionBlock(inputs, outputs, stride)
+
+
+class _Shape(Protocol):
+    """What of a run's settings decides the network's layers."""
+
+    @property
+    def shape(self) -> str: ...
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+    @property
+    def depths(self) -> tuple[int, ...]: ...
+    @property
+    def dropout(self) -> float: ...
+
+
+def new_network(config: _Shape) -> ExpressionNet:
+    """The network that a run's settings describe, with random weights."""
+    kind = FaceRecognitionShaped if config.shape == "face_recognition" else ExpressionNet
+    return kind(config.widths, config.depths, config.dropout)

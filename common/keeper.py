@@ -36,6 +36,7 @@ BLOCK = 100  # numbers of strangers reserved at once
 CROPS = 5  # of a stranger
 CROP_EVERY_S = 2.0  # between two crops of a stranger
 CROP_QUALITY = 92
+STRANGERS = "strangers"  # setting: how many strangers were new so far; other conductors see by it that there is one
 
 log = logging.getLogger("mien.keeper")
 
@@ -60,6 +61,8 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._store: Store | None = None
         self._seen = -1
+        self._gallery = Gallery()
+        self._strangers: bytes | None = None  # how often there was a new stranger, when last looked at
         self._expires = float("inf")
         self._crop_at: dict[int, float] = {}
         self._next_sweep = 0.0
@@ -175,22 +178,25 @@ class Keeper:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
             sweep(store, self._config)
         numbers = self.numbers_low()
-        if numbers or store.generation() != self._seen or time.time() >= self._expires:
+        changed = store.generation() != self._seen or time.time() >= self._expires
+        if numbers or changed or store.setting(STRANGERS) != self._strangers:
             self._snapshots.put(self._snapshot(store, numbers=numbers))
 
     def _snapshot(self, store: Store, *, numbers: bool) -> Snapshot:
+        strangers = store.setting(STRANGERS)
         changed = store.generation() != self._seen or time.time() >= self._expires
-        gallery = people.gallery(store, calibration.thresholds(store, self._config)) if changed else self._gallery
         unknown = None
         if changed:
             now = time.time()
             ends = [p.consent_until for p in people.everybody(store) if p.consent_until and p.consent_until > now]
             self._expires = min(ends, default=float("inf"))
+            self._gallery = people.gallery(store, calibration.thresholds(store, self._config))
+            self._seen = self._gallery.generation
+        if changed or strangers != self._strangers:
             unknown = tuple(_load_unknown(store, self._config.identity.most_unknown))
-        self._gallery: Gallery = gallery
-        self._seen = gallery.generation
+            self._strangers = strangers
         reserved = _reserve(store) if numbers and self._config.identity.remember_unknown else ()
-        return Snapshot(gallery=gallery, unknown=unknown, numbers=reserved)
+        return Snapshot(gallery=self._gallery, unknown=unknown, numbers=reserved)
 
     def _write(self, store: Store, events: list[Event]) -> None:
         for event in events:
@@ -237,6 +243,9 @@ class Keeper:
             "last_at": last.last_at,
             "looks": last.looks,
         }
+        if connection.execute(select(UNKNOWN.c.id).where(UNKNOWN.c.id == last.number)).first() is None:
+            met = int(store.setting_in(connection, STRANGERS) or b"0")
+            store.set_setting(connection, STRANGERS, str(met + 1).encode())
         added = insert(UNKNOWN).values(**row)
         new = {key: row[key] for key in ("embedding", "weight", "last_at", "looks")}
         connection.execute(added.on_conflict_do_update(index_elements=["id"], set_=new))

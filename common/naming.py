@@ -152,13 +152,14 @@ class Naming:
         )
         self._recall.note(look)
 
-    def changed(self, gone: frozenset[int]) -> None:
-        """The gallery has changed: judge every track again; ``gone`` people are forgotten."""
+    def changed(self, gone: frozenset[int] | None) -> None:
+        """The gallery has changed: judge every track again; ``gone`` people are forgotten. None: only strangers."""
         for known in self._known.values():
             if known.number is not None and known.number not in self._recall.unknown:
                 known.number = None  # named, merged or too long ago
-            known.identity.reconsider(gone)
-        if self._followed is not None and self._followed.person in gone:
+            if gone is not None:
+                known.identity.reconsider(gone)
+        if gone and self._followed is not None and self._followed.person in gone:
             self._followed = None
 
     # --- once a picture ---

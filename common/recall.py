@@ -79,14 +79,15 @@ class Recall:
         self.lost = 0
         self._events: deque[Event] = deque()
 
-    def install(self, snapshot: Snapshot) -> frozenset[int]:
-        """Take over what the store holds now; return the people who are gone since."""
+    def install(self, snapshot: Snapshot) -> frozenset[int] | None:
+        """Take over what the store holds now; return the people who are gone since, None when nobody is another."""
+        same = snapshot.gallery is self.gallery
         before = {member.person for member in self.gallery.members}
         self.gallery = snapshot.gallery
         if snapshot.unknown is not None:
             self.unknown.load(snapshot.unknown)
         self.unknown.reserve(snapshot.numbers)
-        return frozenset(before - {member.person for member in self.gallery.members})
+        return None if same else frozenset(before - {member.person for member in self.gallery.members})
 
     def note(self, event: Event) -> None:
         """Have something written down."""

@@ -47,6 +47,7 @@ class UnknownPeople:
     def __init__(self, most: int) -> None:
         self._most = most
         self._people: dict[int, Unknown] = {}
+        self._stored: frozenset[int] = frozenset()  # numbers that the store had when it was last looked at
         self._numbers: deque[int] = deque()  # reserved for this process, not given to anybody yet
         self._rows: list[int] = []  # number of each row of the matrix
         self._matrix = np.zeros((0, 128), np.float32)
@@ -67,8 +68,14 @@ class UnknownPeople:
         self._numbers.extend(numbers)
 
     def load(self, people: Iterable[Unknown]) -> None:
-        """Know these and nobody else."""
-        self._people = {person.number: person for person in people}
+        """Know the people of the store: these, and whoever has been met here since and is not written down yet."""
+        there = {person.number: person for person in people}
+        stored = frozenset(there)
+        for number, mine in self._people.items():
+            known = there.get(number)
+            if mine.last_at >= known.last_at if known is not None else number not in self._stored:
+                there[number] = mine
+        self._people, self._stored = there, stored
         self._rebuild()
 
     def see(self, embedding: Floats, quality: float, at: float, *, taken: Collection[int] = ()) -> Unknown | None:

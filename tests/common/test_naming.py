@@ -1,0 +1,151 @@
+"""Names of one camera's tracks: one person is in one place, strangers keep their numbers, also between conductors."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import people
+from common.config import Config, load
+from common.gallery import Gallery, Member
+from common.keeper import Keeper
+from common.naming import Naming
+from common.recall import Recall, Snapshot, UnknownLook
+from common.store import Store
+from common.unknown import Unknown, UnknownPeople
+from tests.common.test_blurring import frame
+from tests.conftest import wait_until
+from tests.people import face_of, reference
+
+CHIP = np.full((150, 150, 3), 120, np.uint8)
+LEFT, RIGHT = (50.0, 50.0, 60.0, 80.0), (400.0, 50.0, 60.0, 80.0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load(overrides={"storage": {"data_dir": tmp_path / "data"}}, environment={})
+
+
+def naming(config: Config) -> Naming:
+    recall = Recall()
+    ada = Member(person=1, name="Ada", embeddings=face_of(1)[None])
+    recall.install(Snapshot(gallery=Gallery([ada]), numbers=(7, 8)))
+    return Naming(config, "cam0", recall)
+
+
+def looked_at(names: Naming, track: int, face: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+    identity = names.begin(track, frame(0))
+    identity.asked(0.0, 0.9)
+    assert identity.answered(face, 0.9)
+
+
+def test_one_person_is_not_in_two_places_of_a_picture(config: Config) -> None:
+    names = naming(config)
+    near, far = face_of(1, 0), face_of(1, 1)  # her picture on the wall is not quite like herself
+    looked_at(names, 1, far)
+    looked_at(names, 2, near)
+    alone = names.show(frame(1), [(1, LEFT)], [], 0.1).identities
+    assert alone[1].name == "Ada"
+    both = names.show(frame(2), [(1, LEFT), (2, RIGHT)], [], 0.2).identities
+    assert (both[1].status, both[1].name) == ("unknown", None)
+    assert (both[2].status, both[2].name) == ("known", "Ada")
+    # Who said otherwise is corrected, and the other one has the name again when she has gone.
+    told = [(c["track"], c["was"].name, c["now"].name) for c in names.corrections]
+    assert told == [(1, "Ada", None)]
+    assert names.show(frame(3), [(1, LEFT)], [], 0.3).identities[1].name == "Ada"
+
+
+def test_two_cameras_may_both_see_her(config: Config) -> None:
+    for _ in range(2):
+        names = naming(config)
+        looked_at(names, 1, face_of(1, 0))
+        assert names.show(frame(1), [(1, LEFT)], [], 0.1).identities[1].name == "Ada"
+
+
+# --- two conductors with one store ---
+
+
+def look_of(seen: Unknown, at: float) -> UnknownLook:
+    return UnknownLook(
+        number=seen.number, embedding=seen.embedding.copy(), weight=seen.weight, first_at=seen.first_at,
+        last_at=at, looks=seen.looks, chip=CHIP, own=seen.embedding.copy(), quality=0.8,
+    )  # fmt: skip
+
+
+class Cell:
+    """A conductor's memory and its keeper."""
+
+    def __init__(self, config: Config, name: str) -> None:
+        self.recall = Recall()
+        self.keeper = Keeper(config, name)
+        self.keeper.numbers_low = lambda: self.recall.unknown.free_numbers < 50
+        self.recall.install(self.keeper.open())
+
+    def sees(self, person: int, look: int = 0) -> int:
+        """Look at a stranger, have it written down, and return the number."""
+        at = time.time()
+        seen = self.recall.unknown.see(face_of(person, look), 0.9, at)
+        assert seen is not None
+        self.keeper.write([look_of(seen, at)])
+        return seen.number
+
+    def turn(self) -> None:
+        if (news := self.keeper.news()) is not None:
+            self.recall.install(news)
+
+
+def test_two_conductors_on_one_store_give_a_stranger_one_number(config: Config) -> None:
+    first, second = Cell(config, "first"), Cell(config, "second")
+    try:
+        number = first.sees(5)
+        wait_until(lambda: second.turn() or number in second.recall.unknown, 10, "the other conductor hears of them")
+        assert second.sees(5, 1) == number
+        assert second.sees(6) != number
+        # Both go on writing of the same and of new strangers, at the same time.
+        for person in range(5, 25):
+            for cell in (first, second):
+                cell.turn()
+                cell.sees(person, 2)
+    finally:
+        first.keeper.close()
+        second.keeper.close()
+    assert first.keeper.lost == second.keeper.lost == 0
+    with Store(config.storage.data_dir) as store:
+        kept = [stranger.number for stranger in people.unknown_people(store)]
+        assert number in kept and len(kept) == len(set(kept)) and 20 <= len(kept) <= 40
+
+
+def test_strangers_that_are_not_written_down_yet_survive_a_look_at_the_store_and_deleted_ones_do_not() -> None:
+    strangers = UnknownPeople(10)
+    strangers.reserve([1, 2])
+    old, new = strangers.see(face_of(1), 0.9, 100.0), strangers.see(face_of(2), 0.9, 101.0)
+    assert old is not None and new is not None
+    stored = Unknown(number=1, embedding=face_of(1), weight=1.0, first_at=100.0, last_at=100.0)
+    strangers.load([stored])
+    assert 1 in strangers and 2 in strangers
+    strangers.load([])  # number 1 was named or forgotten; number 2 has never been in the store
+    assert 1 not in strangers and 2 in strangers
+
+
+def test_a_new_stranger_elsewhere_changes_no_name_here(config: Config) -> None:
+    with Store(config.storage.data_dir) as store:
+        people.add(store, "Ada", [reference(1)])
+    first, second = Cell(config, "first"), Cell(config, "second")
+    try:
+        before = second.recall.gallery
+        number = first.sees(5)
+        gone: list[frozenset[int] | None] = []
+
+        def heard() -> bool:
+            if (news := second.keeper.news()) is not None:
+                gone.append(second.recall.install(news))
+            return number in second.recall.unknown
+
+        wait_until(heard, 10, "the other conductor hears of them")
+        assert gone[-1] is None and second.recall.gallery is before
+    finally:
+        first.keeper.close()
+        second.keeper.close()

@@ -141,7 +141,8 @@ def _of_folder(config: Config, folder: Path) -> dict[str, list[Floats]]:
     for who, paths in planned.items():
         for path in paths:
             try:
-                people.setdefault(who, []).append(reader.reference(path).embedding)
+                vector = reader.reference(path).embedding
+                people.setdefault(who, []).append(vector)
             except PhotoError as error:
                 print(f"left out {path}: {error}", file=sys.stderr)
             except Rejected as error:

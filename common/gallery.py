@@ -45,7 +45,7 @@ class Thresholds:
 
     nearer: float = 0.235
     lead: float = 0.92
-    crowd: float = 0.86
+    crowd: float = 0.84
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

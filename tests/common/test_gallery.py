@@ -107,4 +107,4 @@ def test_too_few_people_are_said_to_be_too_few() -> None:
 
 
 def test_the_shipped_thresholds_are_what_the_documents_say() -> None:
-    assert Thresholds() == Thresholds(nearer=0.235, lead=0.92, crowd=0.86)
+    assert Thresholds() == Thresholds(nearer=0.235, lead=0.92, crowd=0.84)

@@ -179,6 +179,12 @@ def _show(page: Page, view: View, name: str, day: date, whole: tuple[float, floa
             if end - begin >= SHORTEST_S / 2:
                 ui.navigate.to(link(begin=round(begin), end=round(max(end, begin + SHORTEST_S))))
 
+    async def remove(note: int) -> None:
+        with page.told():
+            await page.site.desk.ledger(history_store.remove_note, note)
+            await page.site.desk.audit(page.user.name, "note", f"deleted, about {_number(view.subject)}")
+            ui.navigate.to(link())
+
     ui.on("mien-zoom", zoom)
     with ui.element("div").classes("two"):
         with ui.element("section").classes("card"):
@@ -202,6 +208,9 @@ def _show(page: Page, view: View, name: str, day: date, whole: tuple[float, floa
                 with ui.element("div").classes("note"):
                     ui.label(f"{told.hour(note.at)}  {note.text}")
                     ui.label(note.who).classes("quiet")
+                    ui.button(icon="delete", on_click=lambda number=note.id: remove(number)).props(
+                        f'flat round dense aria-label="{t("delete")}"'
+                    )
             if not view.notes:
                 ui.label(t("no_notes")).classes("quiet")
     exports(page, view)

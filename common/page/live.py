@@ -70,9 +70,14 @@ def _build(page: Page) -> None:
         if not page.may("operator"):
             ui.notify(t("not_allowed"), type="warning")
             return
-        done = {"snapshot": _snapshot, "source": _source, "name": _name, "follow": _follow, "note": _note}.get(
-            str(said.get("do"))
-        )
+        done = {
+            "snapshot": _snapshot,
+            "source": _source,
+            "name": _name,
+            "follow": _follow,
+            "unfollow": _follow,
+            "note": _note,
+        }.get(str(said.get("do")))
         if done is not None:
             with page.told():
                 await done(page, camera, said)
@@ -92,7 +97,7 @@ async def _snapshot(page: Page, camera: str, said: dict[str, Any]) -> None:
 
 
 async def _follow(page: Page, camera: str, said: dict[str, Any]) -> None:
-    track = said.get("track")
+    track = said.get("track") if said.get("do") == "follow" else None
     await page.site.desk.ask(
         "conductor", "select", camera=camera, track=int(track) if isinstance(track, int | float) else None
     )

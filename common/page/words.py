@@ -215,8 +215,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "yesterday": ("yesterday", "昨天"),
     "test_notification": ("Send a test notification", "发送测试通知"),
     "test_sent": ("A test notification is on its way to {targets}.", "测试通知已发往 {targets}。"),
-    "judgement": ("Judgement", "评价"),
-    "not_judged": ("not judged", "未评价"),
     # history
     "day": ("Day", "日期"),
     "whole_day": ("Whole day", "全天"),
@@ -236,7 +234,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "add_note": ("Add a note", "添加备注"),
     "no_notes": ("No notes in this time.", "此时间段内没有备注。"),
     "delete": ("Delete", "删除"),
-    "share_of_time": ("Share of the assessed time", "占可判断时间的比例"),
     "shift_report": ("Shift report", "交班报告"),
     "report_title": ("Shift report", "交班报告"),
     "from": ("From", "从"),
@@ -270,7 +267,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "median": ("Median", "中位数"),
     "p95": ("95 %", "95 %"),
     "nothing_heard": ("Nothing has been heard of the other processes yet.", "尚未收到其他进程的信息。"),
-    "last_beat": ("silent", "静默"),
     "interface": ("For programs", "程序接口"),
     "interface_hint": (
         "A read-only interface with tokens, and figures for Prometheus.",

@@ -46,7 +46,8 @@ export class Panel {
     const actions = make("div", "actions");
     if (SETUP.operator) {
       this.naming = button("name", t("give_name"), "first");
-      actions.append(this.naming, button("follow", t("follow")), button("note", t("note")));
+      this.following = button("follow", t("follow"));
+      actions.append(this.naming, this.following, button("note", t("note")));
     }
     this.link = make("a", "action", t("see_history"));
     actions.append(this.link);
@@ -90,6 +91,13 @@ export class Panel {
       const part = sure && face.shares ? face.shares[index] : 0;
       row.children[1].firstChild.style.transform = `scaleX(${part})`;
       row.children[2].textContent = sure && face.shares ? `${Math.round(part * 100)}` : "–";
+    }
+    if (this.following && head) {
+      const followed = head.selected === face.track;
+      this.following.dataset.do = followed ? "unfollow" : "follow";
+      this.following.onclick = () => window.mienAct(this.following.dataset.do);
+      this.following.setAttribute("aria-pressed", String(followed));
+      this.following.textContent = t(followed ? "following" : "follow");
     }
     if (this.naming) this.naming.hidden = face.who === "known";
     const subject = face.person !== null ? `person=${face.person}` : face.number !== null ? `unknown=${face.number}` : "";

@@ -60,7 +60,7 @@ class Book:
         try:
             with self._ledger.write() as connection:
                 numbers = {id(item[1].live): item[1].live.number for item in self._waiting}
-                done = [self._write(connection, happening, alert, numbers) for _, happening, alert in self._waiting]
+                done = [self._write(connection, step, alert, numbers, now) for _, step, alert in self._waiting]
         except LedgerError as error:
             self._complain(error)
             return self._overdue(now)
@@ -73,7 +73,7 @@ class Book:
         """Write one step of what somebody asked for, now. Raises LedgerError: it is not done."""
         with self._ledger.write() as connection:
             numbers = {id(happening.live): happening.live.number}
-            return self._write(connection, happening, message(happening, self._sender), numbers)
+            return self._write(connection, happening, message(happening, self._sender), numbers, time.time())
 
     def progress(self, lives: Iterable[Live], usual: dict[int, Usual]) -> None:
         """Write how far open episodes are and what is usual for whom, so that a restart loses little."""
@@ -108,7 +108,12 @@ class Book:
     # --- inside ---
 
     def _write(
-        self, connection: sqlite3.Connection, happening: Happening, alert: Alert, numbers: dict[int, int | None]
+        self,
+        connection: sqlite3.Connection,
+        happening: Happening,
+        alert: Alert,
+        numbers: dict[int, int | None],
+        now: float,
     ) -> Alert:
         live, number = happening.live, numbers[id(happening.live)]
         if happening.erase:
@@ -126,10 +131,12 @@ class Book:
         serial = alert_store.add_step(
             connection, number, happening.event, happening.at, happening.by, alert.model_dump_json(by_alias=True)
         )
-        self._notify(connection, happening, number, serial)
+        self._notify(connection, happening, number, serial, now)
         return alert.model_copy(update={"serial": serial})
 
-    def _notify(self, connection: sqlite3.Connection, happening: Happening, number: int, serial: int) -> None:
+    def _notify(
+        self, connection: sqlite3.Connection, happening: Happening, number: int, serial: int, now: float
+    ) -> None:
         live, settings = happening.live, self._settings
         if happening.event not in settings.events:
             return
@@ -137,9 +144,9 @@ class Book:
         text = wording.text(live, happening.event, happening.at, names=settings.names)
         pictured = happening.event == "opened" and settings.snapshot and live.rule.snapshot
         for target in targets:
-            due = happening.at + SNAPSHOT_S if pictured else 0.0
+            due = now + SNAPSHOT_S if pictured else now
             camera = live.camera if pictured else None
-            _notify(connection, number, serial, target, "Mien: please check", text, camera, happening.at, due)
+            _notify(connection, number, serial, target, "Mien: please check", text, camera, now, due)
             self.notified = True
         waiting = connection.execute("SELECT count(*) FROM notification WHERE state = 'waiting'").fetchone()[0]
         if waiting > settings.most_waiting:
@@ -147,7 +154,7 @@ class Book:
             connection.execute(
                 "UPDATE notification SET state = 'failed', error = 'too many waited', done_at = ? WHERE id IN "
                 "(SELECT id FROM notification WHERE state = 'waiting' ORDER BY id LIMIT ?)",
-                (happening.at, waiting - settings.most_waiting),
+                (now, waiting - settings.most_waiting),
             )
 
     def _overdue(self, now: float) -> list[Alert]:

@@ -99,6 +99,11 @@ class Outbox:
                 if time.monotonic() >= complained:
                     complained = time.monotonic() + 10.0
                     log.warning("notifications to %s wait: %s", target, error)
+            except Exception as error:
+                # A fault here must not silence a target for good.
+                if time.monotonic() >= complained:
+                    complained = time.monotonic() + 10.0
+                    log.exception("notifications to %s wait: %s", target, error)
             self._wakes[target].wait(LOOK_EVERY_S)
             self._wakes[target].clear()
         if ledger is not None:

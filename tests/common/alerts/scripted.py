@@ -61,6 +61,7 @@ class Script:
 
     Attributes:
         happened: everything so far.
+        numbered: episodes get numbers at once, as if they were written down.
     """
 
     def __init__(self, *rules: Rule, cameras: Iterable[str] = ("ward",), people: dict[int, Known] = PEOPLE) -> None:
@@ -68,6 +69,7 @@ class Script:
         self.desk.refresh(dict(people), BEGIN)
         self.now = BEGIN
         self.happened: list[Happening] = []
+        self.numbered = True
 
     def play(
         self, seconds: float, *faces: Face, rate: float = 5.0, camera: str = "ward", selected: int | None = None
@@ -85,7 +87,7 @@ class Script:
         """Return what has happened since the last call."""
         new = self.desk.happenings()
         for number, happening in enumerate(new, len(self.happened) + 1):
-            if happening.live.number is None:
+            if self.numbered and happening.live.number is None:
                 happening.live.number = number
         self.happened += new
         return [happening.event for happening in new]

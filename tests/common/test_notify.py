@@ -1,0 +1,254 @@
+"""Notifications reach real receivers once, whatever fails in between."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from common import alert_store
+from common.alert_book import Book
+from common.alerts.rules import NotificationsConfig, Rule
+from common.ledger import Ledger
+from common.notify import Outbox
+from common.store import Store
+from tests.common.alerts.scripted import PENDING, SAD, Script, face
+from tests.conftest import wait_until
+from tests.receivers import MailServer, WebServer
+
+# A plug-in of apprise still imports it.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+RULE = Rule(name="negative", min_duration_s=1, leave_s=1, cooldown_s=0)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    Store(tmp_path).close()
+    with Ledger(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    with WebServer() as server:
+        yield server
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
+    running: list[Outbox] = []
+
+    def start(settings: NotificationsConfig) -> Outbox:
+        outbox = Outbox(tmp_path, settings)
+        outbox.open()
+        running.append(outbox)
+        return outbox
+
+    yield start
+    for outbox in running:
+        outbox.close()
+
+
+def unnumbered() -> Script:
+    """A script whose episodes are numbered by the store."""
+    script = Script(RULE)
+    script.numbered = False
+    return script
+
+
+def told(**targets: str) -> NotificationsConfig:
+    return NotificationsConfig(targets=targets, retry_first_s=0.05, retry_longest_s=0.2)
+
+
+def alert(ledger: Ledger, settings: NotificationsConfig, *, pictured: bool = False) -> int:
+    """Open an episode and write it down; return its number."""
+    script = unnumbered()
+    script.play(2, face(SAD, PENDING))
+    now = time.time()
+    book = Book(ledger, settings, "alerts.test.1")
+    book.keep(script.happened, now)
+    [published] = book.flush(now)
+    return published.episode
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [one.state for one in reversed(alert_store.notifications(ledger))]
+
+
+def test_a_mail_arrives_with_text_and_picture(ledger: Ledger, started: Callable[..., Outbox], tmp_path: Path) -> None:
+    picture = tmp_path / "ward.jpg"
+    assert cv2.imwrite(str(picture), np.full((48, 64, 3), 90, np.uint8))
+    with MailServer() as server:
+        settings = told(mail=server.address)
+        number = alert(ledger, settings)
+        Book(ledger, settings, "alerts.test.1").picture(number, str(picture), str(picture), time.time())
+        started(settings)
+        wait_until(lambda: states(ledger) == ["sent"], 30, "it is sent")
+        [mail] = server.mails
+    message = email.message_from_bytes(mail, policy=email.policy.default)
+    assert message["subject"] == "Mien: please check"
+    [text, *_] = [part for part in message.walk() if part.get_content_type() in ("text/plain", "text/html")]
+    assert "has looked sad for 0:01" in text.get_content()
+    [attached] = [part for part in message.walk() if part.get_filename()]
+    assert attached.get_payload(decode=True) == picture.read_bytes()
+
+
+def test_a_web_hook_that_fails_is_tried_again_until_it_takes_it_once(
+    ledger: Ledger, web: WebServer, started: Callable[..., Outbox]
+) -> None:
+    web.refuse = 2
+    settings = told(hook=web.address)
+    alert(ledger, settings)
+    started(settings)
+    wait_until(lambda: states(ledger) == ["sent"], 30, "it is sent")
+    assert (web.asked, len(web.bodies)) == (3, 1)
+    assert "Somebody on ward has looked sad for 0:01 – please check" in web.bodies[0]["message"]
+    [row] = alert_store.notifications(ledger)
+    assert (row.attempts, row.error) == (3, None)
+
+
+def test_what_was_sent_is_not_sent_again_after_a_restart_and_what_was_not_is(
+    ledger: Ledger, web: WebServer, started: Callable[..., Outbox]
+) -> None:
+    settings = told(hook=web.address)
+    alert(ledger, settings)
+    first = started(settings)
+    wait_until(lambda: states(ledger) == ["sent"], 30, "it is sent")
+    first.close()
+    alert(ledger, settings)  # nobody runs
+    started(settings)
+    wait_until(lambda: states(ledger) == ["sent", "sent"], 30, "the second is sent")
+    assert len(web.bodies) == 2
+
+
+def test_a_target_that_hangs_holds_up_nobody_else(
+    ledger: Ledger, web: WebServer, started: Callable[..., Outbox]
+) -> None:
+    web.hold.clear()
+    with WebServer() as quick:
+        settings = told(slow=web.address, quick=quick.address)
+        alert(ledger, settings)
+        started(settings)
+        wait_until(lambda: quick.bodies and web.asked, 30, "the quick one has it")
+        assert not web.bodies
+        began = time.monotonic()
+        web.hold.set()
+        wait_until(lambda: web.bodies, 30, "the slow one has it, too")
+        assert time.monotonic() - began < 10
+
+
+def test_ending_does_not_wait_for_a_target_that_hangs(ledger: Ledger, web: WebServer, tmp_path: Path) -> None:
+    web.hold.clear()
+    settings = told(slow=web.address)
+    alert(ledger, settings)
+    outbox = Outbox(tmp_path, settings)
+    outbox.open()
+    wait_until(lambda: web.asked, 30, "it is asked")
+    began = time.monotonic()
+    outbox.close()
+    assert time.monotonic() - began < 2
+    web.hold.set()
+
+
+def test_a_test_that_fails_says_why_and_is_not_tried_again(
+    ledger: Ledger, web: WebServer, started: Callable[..., Outbox]
+) -> None:
+    web.refuse = 1
+    settings = told(hook=web.address, nonsense="no-such-thing://x")
+    Book(ledger, settings, "alerts.test.1").add_test(["hook", "nonsense"], time.time())
+    started(settings)
+    wait_until(lambda: states(ledger) == ["failed", "failed"], 30, "both have failed")
+    [wrong, refused] = alert_store.notifications(ledger)
+    assert wrong.error is not None and "apprise understands" in wrong.error
+    assert refused.error is not None and "503" in refused.error
+    assert web.asked == 1
+
+
+def test_what_waits_for_a_target_that_is_gone_has_failed(ledger: Ledger, started: Callable[..., Outbox]) -> None:
+    alert(ledger, told(gone="json://127.0.0.1:1/"))
+    started(told(other="json://127.0.0.1:1/"))
+    wait_until(lambda: states(ledger) == ["failed"], 30, "it is given up")
+    assert "no longer configured" in (alert_store.notifications(ledger)[0].error or "")
+
+
+def test_old_alerts_are_given_up(ledger: Ledger, started: Callable[..., Outbox]) -> None:
+    settings = told(hook="json://127.0.0.1:1/").model_copy(update={"give_up_s": 0.3})
+    alert(ledger, settings)
+    started(settings)
+    wait_until(lambda: states(ledger) == ["failed"], 30, "it is given up")
+    assert alert_store.notifications(ledger)[0].attempts > 0
+
+
+def test_no_more_wait_than_is_allowed(ledger: Ledger) -> None:
+    settings = told(hook="json://127.0.0.1:1/").model_copy(update={"most_waiting": 2})
+    for _ in range(4):
+        alert(ledger, settings)
+    assert states(ledger) == ["failed", "failed", "waiting", "waiting"]
+
+
+def test_without_names_nobody_is_named(ledger: Ledger) -> None:
+    settings = told(hook="json://127.0.0.1:1/").model_copy(update={"names": False})
+    script = unnumbered()
+    script.play(2, face(SAD))
+    with ledger.write() as connection:
+        connection.execute(
+            "INSERT INTO person (id, name, name_key, role, notes, consent, created_at, changed_at) "
+            "VALUES (3, 'Ada', 'ada', 'patient', '', 'given', 0, 0)"
+        )
+    book = Book(ledger, settings, "alerts.test.1")
+    book.keep(script.happened, time.time())
+    [published] = book.flush(time.time())
+    assert published.text.startswith("Ada has looked sad")
+    with ledger.read() as connection:
+        [row] = connection.execute("SELECT body FROM notification").fetchall()
+    assert row["body"] == "A patient has looked sad for 0:01 – please check"
+
+
+# --- the book ---
+
+
+def test_steps_are_numbered_without_a_gap_and_can_be_asked_for(ledger: Ledger) -> None:
+    script = unnumbered()
+    script.play(2, face(SAD, PENDING))
+    script.play(3, face({"happy": 0.9}, PENDING))
+    book = Book(ledger, NotificationsConfig(), "alerts.test.1")
+    book.keep(script.happened, 0.0)
+    published = book.flush(0.0)
+    assert [(one.serial, one.episode, one.event) for one in published] == [(1, 1, "opened"), (2, 1, "closed")]
+    assert [(one.serial, one.event) for one in alert_store.steps_since(ledger, 1)] == [(2, "closed")]
+    [episode] = alert_store.episodes(ledger)
+    assert (episode.state, episode.closed_why) == ("closed", "no longer looks sad")
+    assert alert_store.last_serial(ledger) == 2
+
+
+def test_a_locked_store_delays_what_is_written_and_not_what_is_said(ledger: Ledger, tmp_path: Path) -> None:
+    script = unnumbered()
+    script.play(2, face(SAD, PENDING))
+    with Ledger(tmp_path, busy_ms=20) as impatient:
+        book = Book(impatient, NotificationsConfig(), "alerts.test.1")
+        book.keep(script.happened, 100.0)
+        with ledger.write():
+            assert book.flush(100.5) == []
+            [early] = book.flush(102.5)
+            assert (early.serial, early.event) == (0, "opened")
+            assert book.flush(103.0) == []  # once is enough
+        [late] = book.flush(103.5)
+        assert (late.serial, late.episode) == (1, 1)
+        assert script.happened[0].live.number == 1
+
+
+def test_somebody_forgotten_does_not_come_back_by_what_waited(ledger: Ledger) -> None:
+    script = unnumbered()
+    script.play(2, face(SAD))  # Ada, who is not in this store (any more)
+    book = Book(ledger, NotificationsConfig(), "alerts.test.1")
+    book.keep(script.happened, 0.0)
+    [published] = book.flush(0.0)
+    assert (published.person, published.name, published.text) == (None, None, "")
+    assert alert_store.episodes(ledger) == []

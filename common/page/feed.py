@@ -144,6 +144,7 @@ def described(result: Result, *, analysed: bool) -> dict[str, Any]:
         "analysed": analysed,
         "latency": round(result.latency_ms),
         "selected": result.selected,
+        "enrolling": result.enrolling.model_dump() if result.enrolling else None,
         "faces": [_face(face) for face in result.faces],
     }
 

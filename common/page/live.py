@@ -17,7 +17,7 @@ from common.page.site import Site
 from common.people import checked_name
 from common.snapshots import PICTURE
 
-ENROL_S = 25.0
+ENROL_S = 45.0  # a busy machine looks at a turning head less often
 SWITCH_S = 15.0
 
 
@@ -116,17 +116,13 @@ async def _name(page: Page, camera: str, said: dict[str, Any]) -> None:
         async def enrol() -> None:
             with page.told():
                 chosen = checked_name(name.value or "")
-                save.props("loading")
+                dialog.close()  # the picture says how far it is, and where to turn the head
                 ui.notify(t("looking"), timeout=3000)
-                try:
-                    done = await page.site.desk.ask(
-                        "conductor", "enrol", timeout_s=ENROL_S, camera=camera, track=track, name=chosen,
-                        role=str(role.value), consent="given",
-                    )  # fmt: skip
-                finally:
-                    save.props(remove="loading")
+                done = await page.site.desk.ask(
+                    "conductor", "enrol", timeout_s=ENROL_S, camera=camera, track=track, name=chosen,
+                    role=str(role.value), consent="given",
+                )  # fmt: skip
                 await page.site.desk.audit(page.user.name, "enrolled", f"{done.get('person')}, from the live picture")
-                dialog.close()
                 ui.notify(t("named", person=chosen), type="positive")
 
         with ui.row().classes("buttons"):

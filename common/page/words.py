@@ -123,6 +123,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Mien takes a few pictures of this face now. Ask the person to look at the camera and turn their head slowly.",
         "Mien 将拍摄几张此人的面部照片。请让其看向摄像头并缓慢转头。",
     ),
+    "enrolling": ("{pictures} of {wanted} pictures: {turn}", "{pictures} / {wanted} 张照片：{turn}"),
+    "turn_front": ("look at the camera", "请看向摄像头"),
+    "turn_left": ("turn the head slowly to the left", "请慢慢向左转头"),
+    "turn_right": ("turn the head slowly to the right", "请慢慢向右转头"),
+    "turn_none": ("keep still", "请保持不动"),
     "named": ("{person} is known now", "已登记 {person}"),
     "looking": ("Looking at the face…", "正在采集面部…"),
     "consent_needed": (

@@ -29,10 +29,12 @@ class View {
     this.caption = make("figcaption", "caption");
     this.trouble = make("div", "trouble");
     this.trouble.hidden = true;
+    this.enrolling = make("div", "enrolling", "", { role: "status" });
+    this.enrolling.hidden = true;
     const full = make("button", "full", "", { type: "button", title: t("full_screen"), "aria-label": t("full_screen") });
     full.append(make("i", "material-icons", "fullscreen", { "aria-hidden": "true" }));
     full.onclick = () => (document.fullscreenElement ? document.exitFullscreen() : this.box.requestFullscreen());
-    this.box.append(this.canvas, this.trouble, this.caption, full);
+    this.box.append(this.canvas, this.trouble, this.enrolling, this.caption, full);
     this.canvas.addEventListener("click", (event) => this.click(event));
     new ResizeObserver(() => this.paint()).observe(this.box);
   }
@@ -121,6 +123,10 @@ class View {
       if (!this.head.analysed) parts.push(t("not_analysed"));
       this.caption.textContent = parts.join(" · ");
     }
+    const enrolling = problem ? null : this.head?.enrolling;
+    this.enrolling.hidden = !enrolling;
+    if (enrolling)
+      this.enrolling.textContent = t("enrolling", { ...enrolling, turn: t(`turn_${enrolling.turn ?? "none"}`) });
     if (was !== (problem !== null)) this.paint();
     const faces = problem ? [] : (this.head?.faces ?? []);
     const told = problem ? problem[0] : faces.map((face) => `${who(face)}, ${looks(face)}`).join("; ");

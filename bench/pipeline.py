@@ -61,21 +61,25 @@ class Phase:
     def analysed(self) -> list[Result]:
         return [result for _, result in self.results if result.analysed]
 
-    def model_cpu_s(self) -> dict[str, float]:
-        """Return processor seconds in networks by stage, brought to the length of the phase."""
+    def cpu_s(self, figure: str) -> dict[str, float]:
+        """Return processor seconds by stage, as the stages count them, brought to the length of the phase.
+
+        ``model_cpu_s``: in networks; ``source_cpu_s``: in the source, which decodes the video.
+        """
         spent: dict[str, float] = defaultdict(float)
         for said in self.stats.values():
-            if len(said) > 1 and "model_cpu_s" in said[0].detail:
-                grown = float(said[-1].detail["model_cpu_s"]) - float(said[0].detail["model_cpu_s"])
+            if len(said) > 1 and figure in said[0].detail:
+                grown = float(said[-1].detail[figure]) - float(said[0].detail[figure])
                 spent[said[0].stage] += grown / (said[-1].at - said[0].at) * self.seconds
         return spent
 
 
 class Running:
-    """The pipeline, started by its own supervisor in a thread; ends with the ``with`` block."""
+    """The pipeline (or ``only`` some stages), started by its own supervisor in a thread; ends with the block."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, only: tuple[str, ...] = ()) -> None:
         self.config = config
+        self._only = only
         self.precision: dict[str, str] = {}
         self.began = 0.0
         self._place = RunDir(config)
@@ -100,7 +104,7 @@ class Running:
         self._place.__exit__(None, None, None)
 
     def _run(self) -> None:
-        specs = plan(self.config, screen=False)
+        specs = plan(self.config, only=self._only, screen=False)
         self._supervisor = Supervisor(self.config, specs, config_file=self._place.config_file, say=self._hear)
         self._supervisor.run(self._stop)
         if self._supervisor.failure:
@@ -251,25 +255,30 @@ def _add_way(report: Report, way: str, phases: list[Phase]) -> None:
     )  # fmt: skip
     cpu: dict[str, float] = defaultdict(float)
     model: dict[str, float] = defaultdict(float)
+    source: dict[str, float] = defaultdict(float)
     for phase in phases:
         assert phase.before is not None and phase.after is not None
         for name, spent in by_pool(phase.after.cpu_since(phase.before)).items():
             cpu[name] += spent
-        for name, spent in phase.model_cpu_s().items():
+        for name, spent in phase.cpu_s("model_cpu_s").items():
             model[name] += spent
+        for name, spent in phase.cpu_s("source_cpu_s").items():
+            source[name] += spent
     for name, spent in sorted(cpu.items()):
-        inference = model.get(name, 0.0)
-        report.add(
-            "processor time, ms a frame", way=way, process=name, all=spent / frames * 1e3,
-            inference=inference / frames * 1e3, rest=(spent - inference) / frames * 1e3, cores=spent / seconds,
-        )  # fmt: skip
-    total, inferred = sum(cpu.values()), sum(model.values())
-    report.add(
-        "processor time, ms a frame", way=way, process="total", all=total / frames * 1e3,
-        inference=inferred / frames * 1e3, rest=(total - inferred) / frames * 1e3, cores=total / seconds,
-    )  # fmt: skip
+        _add_cpu(report, way, name, spent, model.get(name, 0.0), source.get(name, 0.0), frames, seconds)
+    _add_cpu(report, way, "total", sum(cpu.values()), sum(model.values()), sum(source.values()), frames, seconds)
     previews = [s.p50_ms for phase in phases for said in phase.stats.values() for s in said if s.stage == "preview"]
     report.notes.append(f"preview, {way}: {median(previews):.2f} ms a picture (its own measure, JPEG and sending)")
+
+
+def _add_cpu(
+    report: Report, way: str, name: str, spent: float, model: float, source: float, frames: int, seconds: float
+) -> None:
+    report.add(
+        "processor time, ms a frame", way=way, process=name, all=spent / frames * 1e3,
+        inference=model / frames * 1e3, source=source / frames * 1e3, rest=(spent - model - source) / frames * 1e3,
+        cores=spent / seconds,
+    )  # fmt: skip
 
 
 def _add_truth(report: Report, phases: list[Phase]) -> None:

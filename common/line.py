@@ -255,7 +255,7 @@ class Line:
         assert detected is not None
         own = flight.probabilities.get(face)
         look = followed.smoother.update(at_s, own, detected.finding.reasons[face])
-        landmarks = tuple((float(x), float(y)) for x, y in detected.landmarks[face])
+        landmarks = tuple(map(tuple, detected.landmarks[face].tolist()))
         return Face(
             track=track.id,
             box=_inside(detected.boxes[face], flight.frame.width, flight.frame.height),
@@ -296,7 +296,7 @@ def _box(row: Floats) -> Box:
 
 
 def _probabilities(values: NDArray[Any]) -> Probabilities:
-    return Probabilities(**{name: min(1.0, max(0.0, float(p))) for name, p in zip(EXPRESSIONS, values, strict=True)})
+    return Probabilities(**dict(zip(EXPRESSIONS, values.clip(0.0, 1.0).tolist(), strict=True)))
 
 
 def _expression(look: Look, own: Floats | None) -> Expression:

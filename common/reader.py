@@ -108,6 +108,7 @@ class Reader:
         self.queue: deque[Taken] = deque()
         self.paused = False
         self.pictures = self.skipped = self.reconnects = 0
+        self.read_cpu_s = 0.0  # processor time in the source itself: decoding, mostly
         self.switches = 0  # done so far
         self.taken_after = 0  # … when the picture that ``take`` gave last was taken: of which source it is
         self._current = self._worker(spec)

@@ -91,7 +91,9 @@ class ReadingThread(threading.Thread):
         self._good_since = now
         self._pacer = None
         while self._enter("reading"):
+            began = time.thread_time()
             picture = self.source.read()
+            self.reader.read_cpu_s += time.thread_time() - began
             stamp = (time.monotonic_ns(), time.time())
             if not self._enter("waiting"):
                 return

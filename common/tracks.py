@@ -8,6 +8,7 @@ new id is a small loss, an id that moves to another person is a wrong name.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -73,6 +74,39 @@ class Track:
         return box
 
 
+@dataclass(slots=True)
+class _Place:
+    """A box as numbers: corners, centre, and the side of a square of its area."""
+
+    x: float
+    y: float
+    right: float
+    bottom: float
+    cx: float
+    cy: float
+    area: float
+    size: float
+
+    @classmethod
+    def of(cls, box: Sequence[float]) -> _Place:
+        x, y, width, height = box
+        area = max(width * height, 1e-6)
+        return cls(x, y, x + width, y + height, x + width / 2, y + height / 2, area, math.sqrt(area))
+
+    def iou(self, other: _Place) -> float:
+        width = min(self.right, other.right) - max(self.x, other.x)
+        height = min(self.bottom, other.bottom) - max(self.y, other.y)
+        if width <= 0 or height <= 0:
+            return 0.0
+        return width * height / (self.area + other.area - width * height)
+
+
+@dataclass(slots=True)
+class _Pair:
+    score: float
+    alike: float
+
+
 class Tracker:
     """The tracks of one camera.
 
@@ -115,67 +149,70 @@ class Tracker:
         return found, ended
 
     def _match(self, at_s: float, boxes: Floats, appearances: Floats) -> list[tuple[int, Track]]:
-        tracks = self.tracks
-        if not tracks or not len(boxes):
-            return []
-        limits = self._limits
-        expected = np.stack([track.expected(at_s) for track in tracks])
-        unseen = np.array([at_s - track.seen_s for track in tracks], np.float32)[:, None]
-        size = np.sqrt(expected[:, 2] * expected[:, 3])[:, None]
-        sizes = np.sqrt(boxes[:, 2] * boxes[:, 3])[None, :]
-        apart = _centres(expected)[:, None, :] - _centres(boxes)[None, :, :]
-        distance = np.hypot(apart[..., 0], apart[..., 1]) / np.maximum(np.sqrt(size * sizes), 1.0)
-        reach = limits.reach + limits.reach_per_s * np.maximum(unseen - 0.1, 0.0)
-        ratio = np.maximum(size / sizes, sizes / size)
-        alike = np.stack([track.appearance for track in tracks]) @ appearances.T
-        wanted = np.where(unseen > 0.5, limits.alike_again, limits.alike)
-        possible = (distance <= reach) & (ratio <= limits.growth + 0.3 * unseen) & (alike >= wanted)
-        # A face where its track left it a moment ago is that face, even behind a hand that changes its look.
-        overlap = iou(expected, boxes)
-        possible |= (overlap >= 0.5) & (unseen <= 0.5) & (alike >= limits.alike - 0.3)
-        score = np.where(possible, overlap + (1.0 - distance / reach) + limits.looks * alike, -np.inf)
-        pairs: list[tuple[int, int]] = []
-        left = score.copy()
-        while left.size and np.isfinite(best := left.max()):
-            row, column = (int(i) for i in np.argwhere(left == best)[0])
-            pairs.append((row, column))
-            left[row, :] = -np.inf
-            left[:, column] = -np.inf
-        taken = {row for row, _ in pairs}
+        """Which detection, by its index, goes on with which track."""
+        # Plain numbers: for the few faces of a picture they are quicker than arrays, and most pairs are far apart.
+        limits, tracks = self._limits, self.tracks
+        pairs: dict[tuple[int, int], _Pair] = {}  # (track, detection), where the one may go on with the other
+        found = [_Place.of(box) for box in boxes.tolist()]
+        for row, track in enumerate(tracks):
+            expected = _Place.of(track.expected(at_s).tolist())
+            unseen_s = at_s - track.seen_s
+            reach = limits.reach + limits.reach_per_s * max(unseen_s - 0.1, 0.0)
+            wanted = limits.alike_again if unseen_s > 0.5 else limits.alike
+            for column, place in enumerate(found):
+                apart = math.hypot(place.cx - expected.cx, place.cy - expected.cy)
+                distance = apart / max(math.sqrt(place.size * expected.size), 1.0)
+                growth = max(place.size / expected.size, expected.size / place.size)
+                is_near = distance <= reach and growth <= limits.growth + 0.3 * unseen_s
+                overlap = expected.iou(place)
+                # A face where its track left it a moment ago is that face, even behind a hand that changes its look.
+                is_there = overlap >= 0.5 and unseen_s <= 0.5
+                if not (is_near or is_there):
+                    continue
+                alike = float(track.appearance @ appearances[column])
+                if (is_near and alike >= wanted) or (is_there and alike >= limits.alike - 0.3):
+                    pairs[row, column] = _Pair(overlap + (1.0 - distance / reach) + limits.looks * alike, alike)
+        chosen: dict[int, int] = {}  # track: detection
+        taken: set[int] = set()
+        for row, column in sorted(pairs, key=lambda pair: (-pairs[pair].score, pair)):
+            if row not in chosen and column not in taken:
+                chosen[row] = column
+                taken.add(column)
         settled: list[tuple[int, Track]] = []
-        for row, column in pairs:
-            rivals = [
-                other
-                for other in np.flatnonzero(np.isfinite(score[:, column]))
+        for row, column in chosen.items():
+            pair = pairs[row, column]
+            rivals = (
+                rival
+                for (other, contested), rival in pairs.items()
                 # Who was seen since the other was lost goes on; in doubt are only two who were there at the same time.
-                if other not in taken
-                and score[row, column] - score[other, column] < 0.5
+                if contested == column
+                and other not in chosen
+                and pair.score - rival.score < 0.5
                 and tracks[other].seen_s >= tracks[row].seen_s
-            ]
-            if all(alike[row, column] - alike[other, column] >= limits.clearly for other in rivals):
+            )
+            if all(pair.alike - rival.alike >= limits.clearly for rival in rivals):
                 settled.append((column, tracks[row]))
         return settled
 
     def _continue(self, track: Track, at_s: float, box: Floats, appearance: Floats) -> None:
         seconds = at_s - track.seen_s
         if seconds > 0:
-            moved = (_centres(box[None])[0] - _centres(track.box[None])[0]) / max(seconds, 1e-3)
-            trust = 0.5 if seconds < 0.5 else 1.0
-            track.velocity = track.velocity + trust * (moved - track.velocity)
+            moved = ((box[:2] + box[2:] / 2) - (track.box[:2] + track.box[2:] / 2)) / np.float32(max(seconds, 1e-3))
+            trust = np.float32(0.5 if seconds < 0.5 else 1.0)
+            track.velocity = (track.velocity + trust * (moved - track.velocity)).astype(np.float32)
         track.box = box.copy()
         track.seen_s = at_s
         track.sightings += 1
         blended = 0.9 * track.appearance + 0.1 * appearance
-        track.appearance = (blended / max(float(np.linalg.norm(blended)), 1e-6)).astype(np.float32)
+        track.appearance = (blended / max(math.sqrt(float(blended @ blended)), 1e-6)).astype(np.float32)
 
     def _note_crossings(self, at_s: float) -> None:
         if len(self.tracks) < 2:
             return
-        expected = np.stack([track.expected(at_s) for track in self.tracks])
-        overlap = iou(expected, expected)
-        np.fill_diagonal(overlap, 0.0)
-        for track, near in zip(self.tracks, overlap.max(axis=1) > 0.2, strict=True):
-            track.crossed = track.crossed or bool(near)
+        places = [(track, _Place.of(track.expected(at_s).tolist())) for track in self.tracks]
+        for (one, here), (other, there) in itertools.combinations(places, 2):
+            if here.iou(there) > 0.2:
+                one.crossed = other.crossed = True
 
     def end(self, track: Track) -> None:
         """End a track at once: it turned out to be somebody else."""
@@ -195,9 +232,3 @@ def iou(first: Floats, second: Floats) -> Floats:
     areas = first[:, 2:].prod(axis=1)[:, None] + second[:, 2:].prod(axis=1)[None]
     overlap: Floats = (inside / np.maximum(areas - inside, np.float32(1e-6))).astype(np.float32)
     return overlap
-
-
-def _centres(boxes: Floats | Sequence[Floats]) -> Floats:
-    array = np.asarray(boxes, dtype=np.float32)
-    centres: Floats = array[:, :2] + array[:, 2:] / np.float32(2)
-    return centres

@@ -129,6 +129,7 @@ class Capture(Stage):
             "source": state.source,
             "skipped": state.skipped,
             "reconnects": state.reconnects,
+            "source_cpu_s": self._reader.read_cpu_s,
         }
 
     # --- inside ---

@@ -39,6 +39,9 @@ class SharedCrew:
         self._done[self.rank].value += images
         while self.rank > 0 and self._done[self.rank].value - self._done[0].value > LARGEST_LEAD * images:
             time.sleep(0.05)
+            parent = multiprocessing.parent_process()
+            if parent is not None and not parent.is_alive():
+                raise SystemExit("the process that began this run has ended")
         now = sum(count.value for count in self._done)
         new, self._known = now - self._known, now
         return new

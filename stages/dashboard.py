@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 
 from common.config import Config
@@ -144,4 +146,7 @@ class DashboardStage(Stage):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(DashboardStage))
+    code = main(DashboardStage)
+    logging.shutdown()
+    # All is closed. Taking the web framework's objects apart one by one would last longer than a stage has to end.
+    os._exit(code)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from common import alert_store, history_store, people
 from common.alert_store import Episode
+from common.expressions import ExpressionName
 from common.history_store import HistoryError, Note, Ribbon, Subject, Summary
 from common.ledger import Ledger
 from common.page import ribbon as ribbons
@@ -63,6 +64,22 @@ def marks(t: Words, view: View, now: float) -> list[Mark]:
     ]
     found += [Mark(note.at, note.at, f"{told.hour(note.at)} {note.text} ({note.who})", "note") for note in view.notes]
     return found
+
+
+def drawn(t: Words, view: View, now: float, *, static: bool = False) -> str:
+    """Return the view's ribbon as SVG; ``static``: for paper."""
+    return ribbons.drawing(
+        t, view.ribbon, view.end, marks(t, view, now), label=ribbons.spoken(t, shares(view.summary)), until=now,
+        static=static,
+    )  # fmt: skip
+
+
+def shares(summary: Summary) -> dict[ExpressionName, float]:
+    """Return each expression's part of the assessed time, 0 … 1."""
+    return {
+        label: seconds / summary.assessed_s if summary.assessed_s else 0.0
+        for label, seconds in summary.expressions_s.items()
+    }
 
 
 def register(site: Site, guard: Guard) -> None:
@@ -165,7 +182,7 @@ def _show(page: Page, view: View, name: str, day: date, whole: tuple[float, floa
             ui.label(coverage(t, summary)).mark("coverage")
         ui.html(
             f'<div class="ribbon-room" id="mien-ribbon" data-begin="{view.begin}" data-end="{view.end}">'
-            f"{ribbons.drawing(t, view.ribbon, view.end, marks(t, view, now), until=now)}</div>"
+            f"{drawn(t, view, now)}</div>"
             f"{axis(view.begin, view.end)}",
             sanitize=False,
         ).classes("wide")
@@ -279,8 +296,7 @@ def coverage(t: Words, summary: Summary) -> str:
 def legend(t: Words, summary: Summary) -> str:
     """Return the expressions with their words and parts of the assessed time, as HTML."""
     parts = []
-    for label, seconds in summary.expressions_s.items():
-        share = seconds / summary.assessed_s if summary.assessed_s else 0.0
+    for label, share in shares(summary).items():
         parts.append(f'<span><i class="mark" data-label="{label}"></i>{t(label)} {share:.0%}</span>')
     parts.append(f'<span><i class="mark ribbon-key-unassessed"></i>{t("not_assessed")}</span>')
     parts.append(f'<span><i class="mark ribbon-key-offline"></i>{t("not_watched")}</span>')

@@ -85,12 +85,9 @@ def gather(ledger: Ledger, t: Words, names: dict[Subject, str], begin: float, en
             Part(
                 name=name,
                 coverage=history.coverage(t, summary),
-                shares=[
-                    (label, t(label), seconds / summary.assessed_s if summary.assessed_s else 0.0)
-                    for label, seconds in summary.expressions_s.items()
-                ],
+                shares=[(label, t(label), share) for label, share in history.shares(summary).items()],
                 runs=[(run.begin, run.end, run.kind) for run in ribbons.runs(view.ribbon, until=now)],
-                svg=ribbons.drawing(t, view.ribbon, end, history.marks(t, view, now), until=now, static=True),
+                svg=history.drawn(t, view, now, static=True),
                 episodes=[f"{told.whole_time(one.began_at)}  {told.episode(t, one)}" for one in view.episodes],
                 notes=[f"{told.whole_time(note.at)}  {note.text} ({note.who})" for note in view.notes],
             )

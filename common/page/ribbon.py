@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from common.expressions import COLOURS, EXPRESSIONS
+from common.expressions import COLOURS, EXPRESSIONS, ExpressionName
 from common.history_store import Ribbon
 from common.page.words import Words
 
@@ -73,12 +73,14 @@ def drawing(
     end: float,
     marks: Sequence[Mark] = (),
     *,
+    label: str = "",
     until: float | None = None,
     static: bool = False,
 ) -> str:
     """Return a ribbon as SVG: marks above, the expression that showed most, and how much could be assessed below it.
 
     Args:
+        label: what it shows, in words.
         end: of the period; the ribbon's own last step may reach beyond it.
         until: now, when the period has not passed yet.
         static: for paper: no hints that show under the pointer.
@@ -87,7 +89,7 @@ def drawing(
     scale = WIDTH / (end - begin)
     parts = [
         f'<svg class="ribbon" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{html.escape(spoken(t, ribbon), quote=True)}" xmlns="http://www.w3.org/2000/svg">',
+        f'aria-label="{html.escape(label, quote=True)}" xmlns="http://www.w3.org/2000/svg">',
         '<defs><pattern id="hatch" width="6" height="12" patternUnits="userSpaceOnUse">'
         '<path d="M0 12 L6 0" class="ribbon-hatch"/></pattern></defs>',
         f'<rect x="0" y="{_TOP}" width="{WIDTH}" height="{_HIGH}" class="ribbon-empty"/>',
@@ -137,17 +139,10 @@ def axis(begin: float, end: float) -> list[tuple[float, str]]:
     return ticks
 
 
-def spoken(t: Words, ribbon: Ribbon) -> str:
-    """Return a ribbon in words, for those who do not see it."""
-    assessed = float(ribbon.assessed_s.sum())
-    if not assessed:
-        return t("not_assessed")
-    shares = {
-        label: float(ribbon.assessed_s[ribbon.dominant == index].sum()) / assessed
-        for index, label in enumerate(EXPRESSIONS)
-    }
+def spoken(t: Words, shares: Mapping[ExpressionName, float]) -> str:
+    """Return parts of the assessed time in words, for those who do not see the ribbon."""
     listed = sorted(shares.items(), key=lambda item: -item[1])
-    return ", ".join(f"{t(label)} {share:.0%}" for label, share in listed if share >= 0.01)
+    return ", ".join(f"{t(label)} {share:.0%}" for label, share in listed if share >= 0.005) or t("not_assessed")
 
 
 def _shares(ribbon: Ribbon, present: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> list[tuple[int, int, float]]:

@@ -70,7 +70,7 @@ class Ward:
 @pytest.fixture
 def ward(config: Config, chromium: Browser) -> Iterator[Ward]:
     page = {"enabled": True, "port": config.dashboard.port}
-    with Running(config, str(sample("woman.mp4")), dashboard=page, alerts=RULES) as mien:
+    with Running(config, "demo", dashboard=page, alerts=RULES) as mien:
         add_user(mien.config, "the admin", "admin")
         add_user(mien.config, "the viewer", "viewer")
         mien.fresh_results(3)
@@ -128,11 +128,12 @@ def test_a_shift_with_the_page(ward: Ward) -> None:
     page.goto(f"/history?person={person.id}")
     expect(page.locator("svg.ribbon")).to_be_visible()
     expect(page.get_by_text(re.compile(r"Assessed \d+ % of the time in view"))).to_be_visible()
-    expect(page.get_by_text(re.compile(r"Wanda <b>Müller</b> (has )?looked")).first).to_be_visible()
+    told = page.get_by_text(re.compile(r"Wanda <b>Müller</b> (has )?looked"))
+    expect(told.locator("visible=true").first).to_be_visible()
     page.get_by_role("button", name="Add a note").click()
     page.get_by_role("dialog").locator("textarea").fill("talked with her")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    expect(page.get_by_text("talked with her")).to_be_visible()
+    expect(page.locator(".note", has_text="talked with her")).to_be_visible()
     for kind, begin in (("csv", b"time,at,"), ("parquet", b"PAR1"), ("json", b'{"time"')):
         with page.expect_download() as download:
             page.locator(f"[data-export={kind}]").click()
@@ -243,7 +244,7 @@ def test_it_fits_every_screen_and_speaks_chinese(
     config: Config, chromium: Browser, size: tuple[int, int], theme: str
 ) -> None:
     page = {"enabled": True, "port": config.dashboard.port}
-    with Running(config, str(sample("woman.mp4")), dashboard=page) as mien:
+    with Running(config, "demo", dashboard=page) as mien:
         add_user(mien.config, "the admin", "admin")
         ward = Ward(mien, chromium, color_scheme=theme)
         ward.page.set_viewport_size({"width": size[0], "height": size[1]})

@@ -171,7 +171,7 @@ def test_a_drawing_says_its_times_and_words_and_marks_and_lets_no_markup_through
     svg = ribbons.drawing(EN, ribbon("ss?h"), 240.0, marks)
     assert "#0072B2" in svg and "sad" in svg and "cannot assess" in svg
     assert "&lt;b&gt;Ada&lt;/b&gt; &amp; more" in svg and "<b>" not in svg
-    assert 'aria-label="sad 67%, happy 33%"' in svg
+    assert ribbons.spoken(EN, {"happy": 0.33, "sad": 0.67, "angry": 0.0}) == "sad 67%, happy 33%"
     assert "<title>" not in ribbons.drawing(EN, ribbon("ss?h"), 240.0, static=True)
 
 

@@ -1,6 +1,6 @@
 """Identity: who is named right, who is not, how quickly, and how many can be told apart.
 
-    python bench/identity.py [att|photos|speed|scale|store …] [--faces att_faces.npz] [--folder photos/]
+    python bench/identity.py [att|photos|speed|scale|index|live|store …] [--faces att_faces.npz] [--folder photos/]
 
 ``photos`` takes a folder as ``people add --from`` does, or the sample photographs. ``att`` needs the AT&T database of
 faces as a file with ``images`` (400, 112, 92) uint8 and ``person`` (400,). Times are on one thread; the variants take
@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.galleries import index, scale
+from bench.live import live
 from bench.photographs import names, photographs
 from bench.report import Report, in_turn, median, percentile
 from common import jpeg
@@ -137,36 +139,6 @@ def speed(report: Report, config: Config, faces: Path | None) -> None:
         )
 
 
-def scale(report: Report, config: Config, faces: Path | None) -> None:
-    """One query against very many references: made-up people whose spread is that of real ones."""
-    for count in (1_000, 10_000, 100_000):
-        members, queries = _crowd(count)
-        gallery = Gallery(members)
-        everything = np.concatenate([member.embeddings for member in members])
-        times, plain, whole, exact = [], [], [], 0
-        for query in queries:
-            began = time.perf_counter()
-            _, distance = gallery.nearest_reference(query)
-            times.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            gallery.recognise(query)
-            whole.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            apart = np.linalg.norm(everything - query, axis=1)
-            plain.append(time.perf_counter() - began)
-            exact += bool(abs(float(apart.min()) - distance) < 1e-4)
-        report.add(
-            "Gallery, one query, one thread",
-            references=count,
-            nearest_p50_ms=1e3 * median(times),
-            nearest_p95_ms=1e3 * percentile(times, 0.95),
-            recognise_p50_ms=1e3 * median(whole),
-            recognise_p95_ms=1e3 * percentile(whole, 0.95),
-            plain_numpy_ms=1e3 * median(plain),
-            exact=f"{exact}/{len(queries)}",
-        )
-
-
 def store(report: Report, config: Config, faces: Path | None) -> None:
     """Sightings a second that reach the disk through the keeper, and how long its caller is held up."""
     with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +169,8 @@ def store(report: Report, config: Config, faces: Path | None) -> None:
 
 
 PARTS: dict[str, Callable[[Report, Config, Path | None], None]] = {
-    "att": att, "photos": photographs, "speed": speed, "scale": scale, "store": store,
+    "att": att, "photos": photographs, "speed": speed, "scale": scale, "index": index,
+    "live": live, "store": store,
 }  # fmt: skip
 
 
@@ -257,29 +230,6 @@ def _att_embeddings(config: Config, path: Path) -> tuple[Floats, NDArray[np.int6
             continue
         people.append(int(owner))
     return np.stack(embeddings), np.array(people)
-
-
-def _crowd(references: int) -> tuple[list[Member], list[Floats]]:
-    """Return made-up people with two references each, and queries: half of them somebody's, half nobody's.
-
-    Real embeddings vary along few directions more than along the rest; the spread falls off as theirs does.
-    """
-    rng = np.random.default_rng(0)
-    spread = 0.57 * np.exp(-np.arange(128) / 40.0)
-    spread *= 0.57 / np.linalg.norm(spread)
-    turn, _ = np.linalg.qr(rng.normal(size=(128, 128)))
-    people = (rng.normal(size=(references // 2, 128)) * spread) @ turn.T + 1.3 * turn[:, 0]
-
-    def look(person: NDArray[np.float64]) -> Floats:
-        return np.asarray(person + rng.normal(size=128) * 0.25 / np.sqrt(128), np.float32)
-
-    members = [
-        Member(person=i, name=str(i), embeddings=np.stack([look(person), look(person)]))
-        for i, person in enumerate(people)
-    ]
-    known = [look(people[i]) for i in rng.integers(0, len(people), 50)]
-    others = (rng.normal(size=(50, 128)) * spread) @ turn.T + 1.3 * turn[:, 0]
-    return members, [*known, *(look(person) for person in others)]
 
 
 if __name__ == "__main__":

@@ -104,6 +104,9 @@ class IdentityConfig(_Section):
     )
     remember_unknown: bool = Field(default=True, description="strangers get numbers and sightings are written down")
     most_unknown: int = Field(default=500, ge=1, le=10_000, description="strangers kept; the longest unseen goes first")
+    index_above: int = Field(
+        default=200_000, ge=1000, description="reference faces from which on an index is asked first (mien[index])"
+    )
     intervals_s: tuple[float, ...] = Field(
         default=(1.0, 2.0, 10.0), min_length=1, description="pauses between looks at one track; the last one repeats"
     )

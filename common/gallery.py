@@ -12,6 +12,7 @@ Nor are all faces equally easy to tell apart: who is enrolled must also be neare
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.index import Index, available
 from models import background
 
 Floats = NDArray[np.float32]
@@ -31,6 +33,9 @@ COARSE = 48  # dimensions of the first pass, in the order of how much the galler
 FIRST = 64  # references looked at closely at first
 CLOSELY = 12  # … of which the nearest give the first idea
 NEAREST = 3  # candidates a verdict names
+INDEXED = 64  # references that an index proposes
+
+log = logging.getLogger("mien.gallery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +105,22 @@ class Verdict:
 
 
 class Gallery:
-    """Finds the enrolled person nearest to an embedding: the exact answer, also among very many.
+    """Finds the enrolled person nearest to an embedding: the exact answer, unless so many are enrolled that an index is
+    asked first; what that proposes is judged exactly.
 
     Args:
         members: enrolled people; those without references are left out.
         generation: of the store, when this was read from it.
+        index_above: with more references than this an index finds those that are looked at exactly (``common.index``).
     """
 
     def __init__(
-        self, members: Sequence[Member] = (), thresholds: Thresholds | None = None, *, generation: int = -1
+        self,
+        members: Sequence[Member] = (),
+        thresholds: Thresholds | None = None,
+        *,
+        generation: int = -1,
+        index_above: int | None = None,
     ) -> None:
         self.generation = generation
         self.thresholds = thresholds or Thresholds()
@@ -122,7 +134,14 @@ class Gallery:
         self._all = np.ascontiguousarray(np.concatenate([m.embeddings for m in self.members]), np.float32)
         if self._all.shape[1:] != (DIMENSIONS,) or not np.isfinite(self._all).all():
             raise ValueError(f"references must be finite, of shape (R, {DIMENSIONS}), got {self._all.shape}")
-        self._index()
+        self._index: Index | None = None
+        if index_above is not None and self.references > index_above:
+            if available():
+                self._index = Index(self._all)
+            else:
+                log.warning("%d references without an index: pip install 'mien[index]' is quicker", self.references)
+        if self._index is None:
+            self._turn_all()
         pick = np.unique(np.linspace(0, self.references - 1, COHORT).astype(np.intp))
         self._cohort, self._cohort_owner = self._all[pick], self._owner[pick]
         self._apart = self._apart_of_members()
@@ -164,6 +183,10 @@ class Gallery:
 
     def nearest_reference(self, embedding: Floats) -> tuple[int, float]:
         """Return the row of the nearest reference, in the order of the members, and its distance."""
+        if self._index is not None:
+            rows = self._index.nearest(embedding, INDEXED)
+            distances = _distances(embedding, self._all[rows])
+            return int(rows[int(distances.argmin())]), float(distances.min())
         bound = self._bounds(embedding)
         rows = self._first(bound, FIRST)
         nearest = float(_distances(embedding, self._all[rows]).min())
@@ -174,7 +197,7 @@ class Gallery:
 
     # --- inside ---
 
-    def _index(self) -> None:
+    def _turn_all(self) -> None:
         """Turn all references so that their first dimensions say most: a rotation keeps every distance."""
         sample = self._all[:: max(1, self.references // 20_000)]
         centred = sample - sample.mean(axis=0)
@@ -209,8 +232,11 @@ class Gallery:
         The nearest two are certain, as far as they matter: a second one that is farther than the lead asks, and anybody
         beyond ``far``, need not be found.
         """
-        bound = self._bounds(embedding)
         found: dict[int, float] = {}
+        if self._index is not None:
+            self._measure(embedding, self._index.nearest(embedding, INDEXED), found, without)
+            return sorted(found.items(), key=lambda entry: entry[1])
+        bound = self._bounds(embedding)
         first = self._first(bound, FIRST)
         order = np.argsort(_distances(embedding, self._all[first]))
         self._measure(embedding, first[order[:CLOSELY]], found, without)

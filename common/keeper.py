@@ -190,7 +190,8 @@ class Keeper:
             now = time.time()
             ends = [p.consent_until for p in people.everybody(store) if p.consent_until and p.consent_until > now]
             self._expires = min(ends, default=float("inf"))
-            self._gallery = people.gallery(store, calibration.thresholds(store, self._config))
+            thresholds = calibration.thresholds(store, self._config)
+            self._gallery = people.gallery(store, thresholds, index_above=self._config.identity.index_above)
             self._seen = self._gallery.generation
         if changed or strangers != self._strangers:
             unknown = tuple(_load_unknown(store, self._config.identity.most_unknown))

@@ -240,7 +240,9 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
     return person
 
 
-def gallery(store: Store, thresholds: Thresholds | None = None, *, at: float | None = None) -> Gallery:
+def gallery(
+    store: Store, thresholds: Thresholds | None = None, *, at: float | None = None, index_above: int | None = None
+) -> Gallery:
     """Return everybody's references as they are now; consent is judged at ``at`` (unix seconds; None: now)."""
     at = time.time() if at is None else at
     with store.read() as connection:
@@ -256,7 +258,7 @@ def gallery(store: Store, thresholds: Thresholds | None = None, *, at: float | N
         for p in people
         if p.id in embeddings
     ]
-    return Gallery(members, thresholds, generation=generation)
+    return Gallery(members, thresholds, generation=generation, index_above=index_above)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

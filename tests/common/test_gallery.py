@@ -78,6 +78,33 @@ def test_the_quick_way_finds_what_the_plain_way_finds(references: int) -> None:
             assert best is not None and best.person == int(apart.argmin())
 
 
+def test_an_index_decides_as_the_exact_way_does(caplog: pytest.LogCaptureFixture) -> None:
+    many = members(4000)
+    exact, indexed = Gallery(many), Gallery(many, index_above=5000)
+    assert indexed._index is not None and not caplog.records
+    same = known = 0
+    queries = [face_of(person, 9) for person in (*range(1, 4001, 20), *range(9000, 9100))]
+    for query in queries:
+        plain, quick = exact.recognise(query), indexed.recognise(query)
+        assert quick.best is not None and plain.best is not None
+        named = plain.best.score >= 0 and plain.clear
+        assert (quick.best.score >= 0 and quick.clear) == named
+        known += named
+        if named:  # what is proposed is judged exactly: the same person, at the same distance
+            assert (quick.best.person, quick.best.distance) == (plain.best.person, plain.best.distance)
+            same += exact.nearest_reference(query)[0] == indexed.nearest_reference(query)[0]
+    assert known >= 180 and same >= 0.99 * known
+
+
+def test_without_the_library_the_exact_way_is_taken_and_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.gallery.available", lambda: False)
+    gallery = Gallery(members(20), index_above=30)
+    assert gallery.recognise(face_of(3, 9)).best.person == 3  # type: ignore[union-attr]
+    assert "mien[index]" in caplog.text
+
+
 def test_references_that_are_no_numbers_are_refused() -> None:
     broken = face_of(1)[None].copy()
     broken[0, 3] = np.nan

@@ -56,7 +56,8 @@ def replay(
             current = None
             condition.reset()
         elif condition.met and current is None and second >= cooled_at:
-            current = Replayed(began_at=condition.began_at or second, opened_at=second, closed_at=None)
+            began = second if condition.began_at is None else condition.began_at
+            current = Replayed(began_at=began, opened_at=second, closed_at=None)
     return found + ([current] if current is not None else [])
 
 

@@ -1,0 +1,173 @@
+"""History leaves as a table; alerts are listed and replayed: the command line, on a real store."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from common import history_upkeep, people
+from common.alerts.replay import replay
+from common.alerts.rules import Rule
+from common.export_command import moment
+from common.exports import COLUMNS, ExportError
+from common.history_gather import Batch, TrackRows
+from common.history_rows import Tally, seconds
+from common.ledger import Ledger
+from common.store import Store
+from tests.conftest import ROOT, stage_environment
+from tests.people import reference
+
+SAD = [0.0, 0.0, 0.1, 0.0, 0.8, 0.0, 0.1]
+GLAD = [0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.1]
+
+
+def packed(seven: list[float] | None, reason: str | None = None) -> bytes:
+    tally = Tally()
+    tally.add(seven, reason)
+    return tally.packed()
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> int:
+    """A store with two hours of Ada (sad for 20 s, then glad, every ten minutes) and a moment of a stranger."""
+    begin = int(time.time() - 7200)
+    looks = [
+        packed(SAD) if i % 600 < 20 else packed(None, "turned") if i % 600 < 60 else packed(GLAD) for i in range(7000)
+    ]
+    with Store(tmp_path) as store:
+        people.add(store, "Ada", [reference(1)])
+    with Ledger(tmp_path) as ledger, ledger.write() as connection:
+        rows = [
+            TrackRows(
+                track=1, camera="ward", owner=(1, None), seconds=[(begin + i, look) for i, look in enumerate(looks)]
+            ),
+            TrackRows(track=2, camera="ward", owner=(None, 12), seconds=[(begin + i, packed(GLAD)) for i in range(30)]),
+        ]
+        history_upkeep.write(connection, Batch(rows=rows))
+        for number, judgement in ((0, "useful"), (1, "useful"), (2, "false alarm")):
+            connection.execute(
+                "INSERT INTO episode (rule, about, camera, person_id, began_at, opened_at, closed_at, judgement, "
+                "assessed_s, unassessed_s, text) VALUES "
+                "('negative expression', 'expression', 'ward', 1, ?, ?, ?, ?, 0, 0, 'Ada has looked sad')",
+                (begin + number * 600, begin + number * 600 + 10, begin + number * 600 + 90, judgement),
+            )
+    return begin
+
+
+def launch(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, str(ROOT / "launch.py"), *arguments, "--data-dir", str(folder)]
+    command += ["--run-dir", str(folder / "run")]
+    done = subprocess.run(
+        command,
+        env=stage_environment(COLUMNS="200"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_every_format_holds_the_same_rows(begin: int, tmp_path: Path) -> None:
+    found = []
+    for ending in (".csv", ".jsonl", ".parquet"):
+        path = tmp_path / f"ada{ending}"
+        code, said, wrong = launch(
+            tmp_path, "export", "--from", "4h", "--person", "Ada", "--step", "60", "--out", str(path)
+        )
+        assert code == 0, wrong
+        assert "of 1 people" in said
+        if ending == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [{k: COLUMNS[k](v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+        elif ending == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        else:
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+        found.append(rows)
+    assert found[0] == found[1] == found[2]
+    assert list(found[0][0]) == list(COLUMNS)
+    assert {row["name"] for row in found[0]} == {"Ada"}
+    assert sum(row["present_s"] for row in found[0]) == pytest.approx(7000)
+    assert sum(row["assessed_s"] for row in found[0]) == pytest.approx(7000 - 12 * 40)
+    assert {row["label"] for row in found[0]} >= {"happy"}
+    assert any(row["reason"] == "turned" for row in found[0])
+
+
+def test_what_cannot_be_exported_is_said_and_nothing_is_replaced(begin: int, tmp_path: Path) -> None:
+    path = tmp_path / "there.csv"
+    path.write_text("mine", encoding="utf-8")
+    for arguments, why in (
+        (["--out", str(path)], "--force"),
+        (["--out", str(tmp_path / "x.doc")], ".csv, .jsonl, .parquet"),
+        (["--out", str(tmp_path / "x.csv"), "--person", "Nobody"], "nobody called 'Nobody'"),
+        (["--out", str(tmp_path / "x.csv"), "--from", "soon"], "'soon' is no time"),
+        (["--out", str(tmp_path / "x.csv"), "--from", "1h", "--to", "2h"], "--to must be after --from"),
+        (["--out", str(tmp_path / "no" / "x.csv")], "cannot be written"),
+    ):
+        code, _, wrong = launch(tmp_path, "export", *arguments)
+        assert code == 2 and why in wrong, (arguments, wrong)
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_alerts_are_listed(begin: int, tmp_path: Path) -> None:
+    code, said, wrong = launch(tmp_path, "alerts", "list")
+    assert code == 0, wrong
+    assert said.count("Ada has looked sad") == 3 and "false alarm" in said
+    code, said, _ = launch(tmp_path, "alerts", "list", "--open")
+    assert (code, said.strip()) == (0, "no alerts")
+
+
+def test_replay_tells_what_other_thresholds_would_have_given(begin: int, tmp_path: Path) -> None:
+    code, said, wrong = launch(tmp_path, "alerts", "replay", "--since", "4h")
+    assert code == 0, wrong
+    [ada] = [line for line in said.splitlines() if "Ada" in line]
+    assert [cell.strip() for cell in ada.strip("│").split("│")][1:] == ["12", "1.8", "6.63", "2 of 2"]
+    assert "there were 3 alerts of this rule" in said
+    code, said, _ = launch(tmp_path, "alerts", "replay", "--since", "4h", "--min-duration", "25")
+    [ada] = [line for line in said.splitlines() if "Ada" in line]
+    assert [cell.strip() for cell in ada.strip("│").split("│")][1] == "0"
+    assert "0 of 2" in ada
+    code, said, _ = launch(
+        tmp_path, "alerts", "replay", "--since", "4h", "--expressions", "happy", "--min-probability", "0.5"
+    )
+    assert "unknown 12" in said
+    for arguments, why in (
+        (["--rule", "nonsense"], "'negative expression'"),
+        (["--min-probability", "2"], "less than or equal to 1"),
+        (["--expressions", "bored"], "angry"),
+    ):
+        code, _, wrong = launch(tmp_path, "alerts", "replay", *arguments)
+        assert code == 2 and why in wrong, (arguments, wrong)
+
+
+def test_replay_counts_as_the_live_rule_does() -> None:
+    rule = Rule(name="r", min_duration_s=10, leave_s=5, pause_s=60, cooldown_s=30)
+    looks = [packed(SAD)] * 30 + [packed(None, "dark")] * 20 + [packed(SAD)] * 10 + [packed(GLAD)] * 60
+    found = seconds(range(len(looks)), looks)
+    [one] = replay(rule, found.at, found.assessed_s, found.probabilities)
+    assert (one.began_at, one.opened_at) == (0, 10)
+    assert one.closed_at == 64
+    assert replay(rule, found.at[:9], found.assessed_s[:9], found.probabilities[:9]) == []
+    # A gap that is too long closes it, and the next one waits for the cool-down.
+    looks = [packed(SAD)] * 20
+    found = seconds([*range(20), *range(200, 220), *range(220, 240)], looks * 3)
+    assert [(r.opened_at, r.closed_at) for r in replay(rule, found.at, found.assessed_s, found.probabilities)] == [
+        (10, 79), (230, None),
+    ]  # fmt: skip
+
+
+def test_a_time_is_a_day_a_moment_or_so_long_ago() -> None:
+    assert moment("2h") == pytest.approx(time.time() - 7200, abs=5)
+    assert moment("2027-03-31", end=True) - moment("2027-03-31") == 86400
+    assert moment("2027-03-31T08:00") - moment("2027-03-31") == 8 * 3600
+    with pytest.raises(ExportError, match="is no time"):
+        moment("yesterday")

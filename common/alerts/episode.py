@@ -152,7 +152,7 @@ def judge(live: Live, at: float, by: str, judgement: str) -> Happening:
 
 def escalation_due(live: Live, now: float) -> bool:
     """Whether nobody has answered in time, for the first time or again after a snooze."""
-    if live.rule.escalate_after_s is None or live.acknowledged_at is not None:
+    if not live.rule.escalate_after_s or live.acknowledged_at is not None:
         return False
     if live.snoozed_until is not None:
         return now >= live.snoozed_until and (live.escalated_at is None or live.escalated_at < live.snoozed_until)

@@ -40,7 +40,7 @@ class Rule(Section):
     leave_s: Seconds = Field(default=10, description="so much time below leave_probability closes it")
     pause_s: Seconds = Field(default=120, description="it closes when nothing could be assessed for so long")
     cooldown_s: float = Field(default=120, ge=0, le=7 * 86400, description="no other one so soon after it closed")
-    escalate_after_s: float | None = Field(default=120, gt=0, description="unacknowledged for so long; null: never")
+    escalate_after_s: float | None = Field(default=120, ge=0, description="unacknowledged for so long; 0: never")
     above_usual: float | None = Field(
         default=None, gt=0, le=1, description="fire on change: so far above what is usual for the person; null: off"
     )

@@ -17,6 +17,8 @@ from tests.conftest import ROOT, stage_environment
         ("transport", ["--seconds", "0.1", "--rounds", "1"], ["640x360", "1920x1080", "ratio"]),
         ("dispatch", ["--seconds", "0.5"], ["10 and 100 ms", "pulled", "push, default queue"]),
         ("pipeline", ["--seconds", "4", "--rounds", "1"], ["watched", "conductor", "inference", "total", "precision"]),
+        ("alerts", ["flicker", "cost", "--seconds", "2"], ["an hour of flicker", "history", "memory_mb"]),
+        ("history", ["--people", "2", "--days", "6"], ["a day by the minute, old", "mb_a_person_and_year"]),
     ],
 )
 def test_a_benchmark_prints_its_table(name: str, arguments: list[str], words: list[str]) -> None:

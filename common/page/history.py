@@ -118,7 +118,7 @@ async def _build(
 
     def chosen(value: str) -> None:
         kind, _, number = value.partition(" ")
-        ui.navigate.to(link(person=None, unknown=None, **{kind: int(number)}))
+        ui.navigate.to(link(**{"person": None, "unknown": None, kind: int(number)}))
 
     with ui.element("div").classes("page-head"):
         current = None if subject is None else key_of(subject)
@@ -145,7 +145,7 @@ async def _build(
             for key, name in names.items():
                 kind, _, number = key.partition(" ")
                 face = f"/{'people' if kind == 'person' else 'unknown'}/{number}/face"
-                target = link(person=None, unknown=None, **{kind: int(number)})
+                target = link(**{"person": None, "unknown": None, kind: int(number)})
                 ui.html(
                     f'<a class="card person" href="{html.escape(target)}"><span class="face">'
                     f'<img src="{face}" alt=""></span><span class="person-name">{html.escape(name)}</span></a>',

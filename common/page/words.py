@@ -91,6 +91,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "assessed": ("assessed {share} % of the time", "可判断时间占 {share} %"),
     "now": ("now", "现在"),
     "waiting_pictures": ("Waiting for pictures…", "等待画面…"),
+    "waiting_long": ("None have come for {time}: see Health.", "已 {time} 没有画面，请查看“状态”页。"),
     "offline_for": ("Offline for {time}", "离线 {time}"),
     "stalled_for": ("Picture stalled for {time}", "画面停滞 {time}"),
     "ended": ("The source has ended", "来源已结束"),

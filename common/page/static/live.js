@@ -6,6 +6,7 @@ import { Panel } from "./panel.js";
 
 const STALE_MS = 1000;
 const GONE_MS = 10000;
+const PATIENCE_S = 10;
 
 let shown = localStorage.getItem("mien-camera") ?? "";
 if (shown !== "*" && !cameras.includes(shown)) shown = cameras[0];
@@ -24,6 +25,7 @@ class View {
     this.arrivals = [];
     this.busy = false;
     this.next = null;
+    this.began = performance.now();
     this.box = make("figure", "view");
     this.canvas = make("canvas", "", "", { role: "img", "aria-label": camera });
     this.caption = make("figcaption", "caption");
@@ -99,7 +101,10 @@ class View {
     if (camera.state === "ended") return [t("ended"), camera.reason];
     if (camera.state === "offline") return [t("offline_for", { time: clock(since) }), camera.reason];
     if (camera.state === "stalled") return [t("stalled_for", { time: clock(since) }), camera.reason];
-    if (!this.bitmap) return [t("waiting_pictures"), camera.reason];
+    if (!this.bitmap) {
+      const waited = (performance.now() - this.began) / 1000;
+      return [t("waiting_pictures"), waited > PATIENCE_S ? t("waiting_long", { time: clock(waited) }) : camera.reason];
+    }
     if (age > STALE_MS) return [t("stalled_for", { time: clock(age / 1000) }), null];
     return null;
   }

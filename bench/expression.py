@@ -77,6 +77,25 @@ def shown(times: NDArray[np.float64], probabilities: NDArray[np.float32]) -> lis
     return [str(smoother.update(float(at), row).label) for at, row in zip(times, probabilities, strict=True)]
 
 
+def delays(times: NDArray[np.float64], probabilities: NDArray[np.float32], labels: Sequence[str]) -> list[float]:
+    """For each change of the shown label, how many seconds the frames' own label had been that one by then.
+
+    A single frame that says otherwise does not count as a change back.
+    """
+    own = [EXPRESSIONS[best] for best in probabilities.argmax(axis=1)]
+    found = []
+    for now in range(1, len(labels)):
+        if labels[now] == labels[now - 1]:
+            continue
+        first = now
+        while first > 0 and labels[now] in (own[first - 1], own[max(first - 2, 0)]):
+            first -= 1
+        while first < now and own[first] != labels[now]:
+            first += 1
+        found.append(float(times[now] - times[first]))
+    return found
+
+
 def shares(labels: Sequence[str]) -> str:
     """How often each label occurs, most frequent first."""
     return ", ".join(f"{name} {count / len(labels):.0%}" for name, count in Counter(labels).most_common(3))
@@ -97,12 +116,14 @@ def main() -> None:
     woman = watch(media.sample("woman.mp4"), detector, options.step)
     man = watch(media.sample("man.mp4"), detector, options.step)
 
-    table = Table("side", "turned", "jitter", "changes", *PARTS_S, "man's clip", title="labels shown in the clips")
+    columns = ("side", "turned", "jitter", "changes", "longest delay, ms", *PARTS_S, "man's clip")
+    table = Table(*columns, title="labels shown in the clips")
     for side in options.sides:
         for upright in (False, True):
             times, probabilities = classify(woman, classifier, side, upright)
             labels = shown(times, probabilities)
             changes = sum(before != after for before, after in itertools.pairwise(labels))
+            longest = max(delays(times, probabilities, labels), default=0.0)
             jitter = float(np.abs(np.diff(probabilities, axis=0)).sum(axis=1).mean() / 2)
             parts = [
                 shares([label for at, label in zip(times, labels, strict=True) if begin <= at < end])
@@ -110,9 +131,8 @@ def main() -> None:
             ]
             runs = shown(*classify(man, classifier, side, upright))
             order = [label for at, label in enumerate(runs) if at == 0 or runs[at - 1] != label]
-            table.add_row(
-                f"{side:.2f}", "yes" if upright else "no", f"{jitter:.3f}", str(changes), *parts, ", ".join(order)
-            )
+            first = (f"{side:.2f}", "yes" if upright else "no", f"{jitter:.3f}", str(changes), f"{longest * 1e3:.0f}")
+            table.add_row(*first, *parts, ", ".join(order))
     console.print(table)
     if options.timeline:
         _print_timeline(console, *classify(woman, classifier, crop.SIDE, True))

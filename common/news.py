@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from common.config import Config
 from common.messages import Message, MessageError, kind_of, pack, unpack
 from common.transport import Socket, opened
 
 log = logging.getLogger(__name__)
+
+_SAMPLED_TOPICS = 1024  # that are remembered; topics come from outside
 
 
 class NewsWriter:
@@ -34,13 +36,18 @@ class NewsWriter:
 class NewsReader:
     """Reads the bus under some topics.
 
+    ``sampled`` gives topics (prefixes) of which not every message is needed: those that come within so many seconds
+    after the last one of the same topic are left out unread, for reading is most of what a message costs.
+
     Attributes:
         socket: to be watched by a ``Poller``.
         bad: messages that could not be trusted; each is counted, logged at most once a second, and left out.
         missed: messages lost on the way, by the gaps in their senders' sequences.
     """
 
-    def __init__(self, config: Config, topics: Iterable[str]) -> None:
+    def __init__(self, config: Config, topics: Iterable[str], *, sampled: Mapping[str, float] | None = None) -> None:
+        self._sampled = {topic.encode(): pause_s for topic, pause_s in (sampled or {}).items()}
+        self._next_sample: dict[bytes, float] = {}
         self.socket: Socket = opened("news_out", config.endpoint("news_out"), "sub")
         self.bad = 0
         self.missed = 0
@@ -59,6 +66,8 @@ class NewsReader:
                 if len(parts) < 2:
                     raise MessageError(f"{len(parts)} parts came, a topic and a map were expected")
                 topic = bytes(parts[0][:256])
+                if self._sampled and self._too_soon(topic):
+                    continue
                 found.append((topic.decode("ascii"), unpack(kind_of(topic), parts[1])))
             except (MessageError, UnicodeDecodeError) as error:
                 self.bad += 1
@@ -67,6 +76,17 @@ class NewsReader:
 
     def close(self) -> None:
         self.socket.close()
+
+    def _too_soon(self, topic: bytes) -> bool:
+        pause_s = next((pause for prefix, pause in self._sampled.items() if topic.startswith(prefix)), 0.0)
+        if not pause_s:
+            return False
+        now = time.monotonic()
+        if now < self._next_sample.get(topic, 0.0):
+            return True
+        if len(self._next_sample) < _SAMPLED_TOPICS or topic in self._next_sample:
+            self._next_sample[topic] = now + pause_s
+        return False
 
 
 class Complaint:

@@ -15,6 +15,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
@@ -65,7 +66,7 @@ class Stage(ABC):
         self.state = "loading"
         self._answered: OrderedDict[str, Reply | None] = OrderedDict()
         self.news = NewsWriter(config, self.instance)
-        self._inbox = NewsReader(config, (f"control.{self.name}", *self.topics()))
+        self._inbox = NewsReader(config, (f"control.{self.name}", *self.topics()), sampled=self.sampled())
         self.poller.add(self._inbox.socket)
 
     # --- what a stage is made of ---
@@ -111,6 +112,10 @@ class Stage(ABC):
     def topics(self) -> tuple[str, ...]:
         """Return the topics of the news that ``on_news`` wants."""
         return ()
+
+    def sampled(self) -> Mapping[str, float]:
+        """Return of which of ``topics`` not every message is wanted, and the least pause between two, seconds."""
+        return {}
 
     def on_news(self, topic: str, message: Message) -> None:
         """Take a message of one of ``topics``; a stage that names none gets none."""

@@ -6,6 +6,7 @@ import sys
 import time
 import zlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from common.stage import Answer, ControlError, Stage, StageError, main
 from common.transport import Socket, opened
 
 STATE_EVERY_S = 1.0  # the camera's state is said again, for those who subscribe late
+ROUND_TRIP_EVERY_S = 0.2
 _ROUND_TRIPS = 256
 
 
@@ -37,6 +39,9 @@ class Capture(Stage):
 
     def topics(self) -> tuple[str, ...]:
         return (f"results.{self._camera}",)  # its own results come back: the true round trip
+
+    def sampled(self) -> Mapping[str, float]:
+        return {"results.": ROUND_TRIP_EVERY_S}
 
     def open(self) -> None:
         cv2.setNumThreads(1)

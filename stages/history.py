@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from common import history_upkeep
 from common.alerts.desk import seen_at
@@ -13,6 +14,7 @@ from common.messages import Correction, Message, Result
 from common.stage import Stage, StageError, main
 from common.transport import Socket
 
+SAMPLE_S = 0.1  # ten looks make a second's row
 WRITE_EVERY_S = 1.0
 SWEEP_EVERY_S = 600.0
 SWEEP_AGAIN_S = 1.0  # there was more to do than one transaction should hold
@@ -50,6 +52,9 @@ class HistoryStage(Stage):
 
     def topics(self) -> tuple[str, ...]:
         return ("results.", "corrections.")
+
+    def sampled(self) -> Mapping[str, float]:
+        return {"results.": SAMPLE_S}
 
     def detail(self) -> dict[str, float | str]:
         return {"waiting": len(self._waiting), "lost": self._lost, "of nobody": self._gatherer.nobody}

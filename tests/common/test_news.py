@@ -1,0 +1,49 @@
+"""What a reader of the bus takes, and what it leaves out unread."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from common.config import Config
+from common.messages import CameraState, Stats, pack
+from common.news import NewsReader
+from common.transport import opened
+from tests.conftest import wait_until
+
+
+def test_of_sampled_topics_only_some_are_read_and_of_others_all(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/news"
+    config = Config().model_copy(update={"endpoints": Config().endpoints.model_copy(update={"news_out": endpoint})})
+    bus = opened("news_out", endpoint, "xpub", bind=True)
+    reader = NewsReader(config, ("camera.", "stats."), sampled={"camera.": 30.0})
+    wanted: set[bytes] = set()
+
+    def subscribed() -> bool:
+        while (parts := bus.receive(timeout_ms=10)) is not None:
+            wanted.add(bytes(parts[0]))
+        return len(wanted) == 2
+
+    wait_until(subscribed, what="both subscriptions arrive")
+    state = CameraState(sender="capture.test.1", camera="cam0", state="online", since=1.0)
+    figures = Stats(
+        sender="capture.test.1", stage="capture", in_s=1, out_s=1, dropped=0, p50_ms=1, p95_ms=1, rss_mb=1, cpu=0,
+        state="running",
+    )  # fmt: skip
+    for _ in range(20):
+        assert bus.send([b"camera.cam0", pack(state)])
+        assert bus.send([b"camera.cam1", pack(state)])
+        assert bus.send([b"stats.capture", pack(figures)])
+    read: list[str] = []
+
+    def all_stats() -> bool:
+        read.extend(topic for topic, _ in reader.read(timeout_ms=50))
+        return read.count("stats.capture") == 20
+
+    began = time.monotonic()
+    wait_until(all_stats, what="everything has been read")
+    assert time.monotonic() - began < 30
+    assert read.count("camera.cam0") == read.count("camera.cam1") == 1
+    assert reader.bad == 0
+    reader.close()
+    bus.close()

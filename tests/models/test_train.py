@@ -13,7 +13,10 @@ from common.expressions import EXPRESSIONS
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from models import crop  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from models import crop, files  # noqa: E402
+from models.dlib_weights import read_weights  # noqa: E402
 from models.expression import ExpressionClassifier  # noqa: E402
 from models.train import config as run_config  # noqa: E402
 from models.train import data as fer  # noqa: E402
@@ -21,9 +24,10 @@ from models.train import metrics  # noqa: E402
 from models.train.__main__ import main  # noqa: E402
 from models.train.augment import Augmentation  # noqa: E402
 from models.train.evaluate import cut_all  # noqa: E402
-from models.train.export import averaged_network, export, without_prior  # noqa: E402
+from models.train.export import averaged_network, export, without_prior, write_onnx  # noqa: E402
 from models.train.fit import COLUMNS, Run, fit, logits_of, training_set  # noqa: E402
-from models.train.network import ExpressionNet  # noqa: E402
+from models.train.network import ExpressionNet, FaceRecognitionShaped, normalize  # noqa: E402
+from models.train.pretrained import CHIP_CONTRAST, start_with_face_recognition  # noqa: E402
 from models.train.schedule import Schedule  # noqa: E402
 
 SETTINGS = """
@@ -253,6 +257,50 @@ def test_the_network_does_not_care_about_exposure() -> None:
     faces = torch.rand(2, 1, 32, 32) * 0.5
     with torch.no_grad():
         assert network(faces + 0.3) == pytest.approx(network(faces), abs=1e-4)
+
+
+def test_a_run_can_begin_with_what_face_recognition_knows() -> None:
+    torch.manual_seed(0)
+    network = FaceRecognitionShaped((32, 64, 128, 256), (3, 4, 3, 2)).eval()
+    faces = torch.rand(8, 1, 72, 72)
+    start_with_face_recognition(network, faces)
+
+    layers = iter(read_weights(files.face_recognition()).convolutions)
+
+    def convolve(features: torch.Tensor, stride: int, padding: int, factor: float = 1.0) -> torch.Tensor:
+        layer = next(layers)
+        weights = torch.from_numpy(layer.weights) * factor
+        return functional.conv2d(features, weights, torch.from_numpy(layer.bias), stride, padding)
+
+    with torch.no_grad():
+        grey = normalize(faces).expand(-1, 3, -1, -1)  # as dlib wants it: three equal colours
+        features = functional.max_pool2d(convolve(grey, 2, 0, CHIP_CONTRAST).relu(), 3, 2)
+        for width, depth in ((32, 3), (64, 4), (128, 3), (256, 2)):
+            for _ in range(depth):
+                halves = features.shape[1] != width
+                change = convolve(convolve(features, 2 if halves else 1, 0 if halves else 1).relu(), 1, 1)
+                if halves:
+                    features = functional.avg_pool2d(features, 2)
+                    missing = features.shape[2] - change.shape[2]
+                    change = functional.pad(change, (0, missing, 0, missing))
+                    features = torch.cat([features, torch.zeros_like(change)[:, features.shape[1] :]], dim=1)
+                features = (features + change).relu()
+        expected = features.mean(dim=(2, 3))
+        assert network.features(faces).numpy() == pytest.approx(expected.numpy(), abs=2e-3)
+
+
+def test_its_file_says_what_it_says(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = FaceRecognitionShaped((32, 64, 128, 256), (1, 1, 1, 1)).eval()
+    write_onnx(network, 1.3, 40, tmp_path / "network.onnx")
+    faces = np.random.default_rng(0).integers(0, 255, (3, 40, 40), dtype=np.uint8)
+    expected = metrics.softmax(logits_of(network, faces, 40), 1.3)
+    assert ExpressionClassifier(tmp_path / "network.onnx").classify(faces) == pytest.approx(expected, abs=5e-3)
+
+
+def test_layers_that_are_not_those_of_face_recognition_are_refused() -> None:
+    with pytest.raises(ValueError, match="widths are 32, 64, 128, 256"):
+        start_with_face_recognition(FaceRecognitionShaped((32, 48), (3, 4)), torch.rand(4, 1, 72, 72))
 
 
 def test_metrics_count_what_they_say() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from common import alert_store
 from common.alerts import wording
 from common.alerts.baseline import Usual
-from common.alerts.desk import Known
 from common.alerts.episode import Happening, Key, Live, key_of, restored
+from common.alerts.register import Known
 from common.alerts.rules import NotificationsConfig, Party, Rule
 from common.ledger import Ledger, LedgerError
 from common.messages import Alert
@@ -66,6 +66,7 @@ class Book:
             return self._overdue(now)
         for _, happening, _ in self._waiting:
             happening.live.number = numbers[id(happening.live)]
+            happening.live.stored = happening.live.owner
         self._waiting, self._told = [], set()
         return done
 
@@ -73,23 +74,28 @@ class Book:
         """Write one step of what somebody asked for, now. Raises LedgerError: it is not done."""
         with self._ledger.write() as connection:
             numbers = {id(happening.live): happening.live.number}
-            return self._write(connection, happening, message(happening, self._sender), numbers, time.time())
+            alert = self._write(connection, happening, message(happening, self._sender), numbers, time.time())
+        happening.live.stored = happening.live.owner
+        return alert
 
     def progress(self, lives: Iterable[Live], usual: dict[int, Usual]) -> None:
         """Write how far open episodes are and what is usual for whom, so that a restart loses little."""
-        rows = [(live.number, live.columns()) for live in lives if live.number is not None]
+        rows = [live for live in lives if live.number is not None]
         learned = [(p, u.learned_s, json.dumps([round(m, 5) for m in u.mean])) for p, u in usual.items()]
         if not rows and not learned:
             return
         try:
             with self._ledger.write() as connection:
-                for number, columns in rows:
-                    alert_store.save(connection, number, columns)
+                for live in rows:
+                    alert_store.save(connection, live.number, _columns(connection, live))
                 there = {row[0] for row in connection.execute("SELECT id FROM person")}
                 sql = "INSERT OR REPLACE INTO usual (person_id, learned_s, mean) VALUES (?, ?, ?)"
                 connection.executemany(sql, [row for row in learned if row[0] in there])
         except LedgerError as error:
             self._complain(error)
+            return
+        for live in rows:
+            live.stored = live.owner
 
     def add_test(self, targets: Iterable[str], now: float) -> list[int]:
         """Add a test to what is to be sent; return the notifications' numbers. Raises LedgerError."""
@@ -120,12 +126,10 @@ class Book:
             if number is not None:
                 connection.execute("DELETE FROM episode WHERE id = ?", (number,))
             return alert.model_copy(update={"episode": number or 0})
-        known = live.party.person
-        gone = known is not None and not connection.execute("SELECT 1 FROM person WHERE id = ?", (known,)).fetchone()
-        if gone or (number is not None and not _there(connection, number)):
+        if (number is None and _gone(connection, live)) or (number is not None and not _there(connection, number)):
             # Forgotten a moment ago: nothing comes back by what was noticed before.
             return _anonymous(alert, number or 0)
-        columns = live.columns() | {"text": alert.text}
+        columns = _columns(connection, live) | {"text": alert.text}
         number = numbers[id(live)] = alert_store.save(connection, number, columns)
         alert = alert.model_copy(update={"episode": number})
         serial = alert_store.add_step(
@@ -257,6 +261,21 @@ def _notify(
     )
     fields: tuple[Any, ...] = (number, serial, target, title, body, camera, at, due)
     return int(connection.execute(sql, fields).lastrowid or 0)
+
+
+def _columns(connection: sqlite3.Connection, live: Live) -> dict[str, Any]:
+    """Return what is to be written of an episode. Whose it is only where that was found out here: a merge, or the
+    naming of an unknown person, has written it already.
+    """
+    columns = live.columns()
+    if live.number is not None and (live.owner == live.stored or _gone(connection, live)):
+        del columns["person_id"], columns["unknown_id"]
+    return columns
+
+
+def _gone(connection: sqlite3.Connection, live: Live) -> bool:
+    person = live.party.person
+    return person is not None and not connection.execute("SELECT 1 FROM person WHERE id = ?", (person,)).fetchone()
 
 
 def _there(connection: sqlite3.Connection, number: int) -> bool:

@@ -240,7 +240,7 @@ class AlertsStage(Stage):
         try:
             generation = self._open_ledger.generation()
             people = alert_book.people_of(self._open_ledger, now)
-            if generation == self._generation and people == self._desk.people:
+            if generation == self._generation and people == self._desk.register.people:
                 return  # people are compared, too: consent runs out without anybody's doing
             self._generation = generation
             self._publish()  # what was noticed first is written down first

@@ -30,6 +30,7 @@ class Condition:
         last_at: the last look that could be assessed.
         assessed_s, unassessed_s: since ``began_at``.
         weights: (7,) how much each expression had to do with it.
+        tracks: seconds of it by track.
     """
 
     duration_s: float
@@ -44,8 +45,11 @@ class Condition:
     unassessed_s: float = 0.0
     peak: float = 0.0
     weights: list[float] = field(default_factory=lambda: [0.0] * len(EXPRESSIONS))
+    tracks: dict[int, float] = field(default_factory=dict)
 
-    def look(self, at: float, value: float, *, enter: float, leave: float, seven: Seven = ()) -> None:
+    def look(
+        self, at: float, value: float, *, enter: float, leave: float, seven: Seven = (), track: int | None = None
+    ) -> None:
         """Take one look that could be assessed.
 
         Args:
@@ -67,6 +71,8 @@ class Condition:
         self.assessed_s += passed
         if value >= leave:
             self.peak = max(self.peak, value)
+            if track is not None:
+                self.tracks[track] = self.tracks.get(track, 0.0) + passed
             self.weights = [old + p * passed for old, p in zip(self.weights, seven or [0.0] * 7, strict=True)]
         if self.met:
             self.held_s += passed if value >= leave else 0.0
@@ -97,6 +103,11 @@ class Condition:
         self.met, self.began_at = False, None
         self.held_s = self.calm_s = self.assessed_s = self.unassessed_s = self.peak = 0.0
         self.weights = [0.0] * len(EXPRESSIONS)
+        self.tracks = {}
+
+    def mostly(self, track: int | None) -> bool:
+        """Whether most of it is this track's doing; None: whoever's."""
+        return track is None or 2 * self.tracks.get(track, 0.0) >= sum(self.tracks.values())
 
     def leading(self) -> list[str]:
         """Return the one or two expressions that weighed most; none before anything did."""

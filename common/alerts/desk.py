@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from common.alerts import wording
@@ -11,36 +11,16 @@ from common.alerts.baseline import Usual
 from common.alerts.condition import Condition
 from common.alerts.episode import Happening, Key, Live, escalation_due, key_of
 from common.alerts.presence import Unseen, Watch
+from common.alerts.register import Known, Register
 from common.alerts.rules import Party, Rule, applies
 from common.expressions import EXPRESSIONS
-from common.messages import CameraState, Correction, Face, Identity, Result
+from common.messages import CameraState, Correction, Face, Result
 
 STARTING_S = 60.0  # models load, cameras connect: before that, a camera without results is no news
-FORGET_S = 900.0  # whom nothing has been seen of for so long is not remembered
+TIDY_S = 60.0
 LOST = "not seen any more"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What the rules need to know of an enrolled person."""
-
-    name: str
-    role: str
-    withheld: bool = False
-
-
-@dataclass(slots=True)
-class Somebody:
-    """Whom results are about.
-
-    Attributes:
-        tracks: looks by track, so that a corrected track can take its episode along.
-    """
-
-    party: Party
-    camera: str
-    at: float
-    tracks: dict[int, int]
+Place = tuple[str, Key]  # a rule, by name, and whom it is about
 
 
 def seen_at(result: Result, now: float) -> float:
@@ -57,25 +37,23 @@ class Desk:
         now: unix seconds, as everywhere here.
 
     Attributes:
-        people: enrolled people by number, kept up to date by ``refresh``.
+        register: who is who; its people are kept up to date by ``refresh``.
         usual: what is usual for a person, by number.
         open: the open episodes by rule and subject.
     """
 
     def __init__(self, rules: Iterable[Rule], cameras: Iterable[str], now: float) -> None:
         self.rules = tuple(rules)
-        self.people: dict[int, Known] = {}
+        self.register = Register()
         self.usual: dict[int, Usual] = {}
-        self.open: dict[tuple[str, Key], Live] = {}
+        self.open: dict[Place, Live] = {}
         self._looks = [rule for rule in self.rules if rule.about == "expression"]
-        self._conditions: dict[tuple[str, Key], Condition] = {}
-        self._unseen: dict[tuple[str, Key], Unseen] = {}
+        self._conditions: dict[Place, Condition] = {}
+        self._unseen: dict[Place, Unseen] = {}
         self._watches = {camera: Watch(now + STARTING_S) for camera in cameras}
-        self._somebody: dict[Key, Somebody] = {}
-        self._keys: dict[int, Key] = {}
-        self._closed: dict[tuple[str, Key], float] = {}
-        self._followed: dict[str, Key | None] = {}
+        self._closed: dict[Place, float] = {}
         self._happenings: list[Happening] = []
+        self._tidy_at = now + TIDY_S
 
     def happenings(self) -> list[Happening]:
         """Return what has happened since the last call."""
@@ -99,22 +77,17 @@ class Desk:
                 self._withhold(face.track, at)
             else:
                 self._face(face, result.camera, at)
-        followed = self._followed.get(result.camera)
-        if result.selected is not None:
-            self._followed[result.camera] = self._keys.get(result.selected, followed)
-        elif followed is not None and any(self._keys.get(face.track) == followed for face in result.faces):
-            self._followed[result.camera] = None
+        self.register.follow(result)
 
     def correction(self, correction: Correction, now: float) -> None:
         """What was said of a track was somebody else."""
         if correction.now.withheld:
             self._withhold(correction.track, now)
             return
-        was = self._keys.get(correction.track)
-        party = self._party(correction.track, correction.now)
-        key = key_of(party, correction.camera)
-        if was is not None and was != key:
-            self._move(was, key, party, correction.camera, correction.track, now)
+        was = self.register.keys.get(correction.track)
+        party = self.register.party(correction.track, correction.now)
+        if was is not None and was != key_of(party, correction.camera):
+            self._move(was, party, correction.camera, correction.track, now)
 
     def camera(self, state: CameraState) -> None:
         """Take what a camera says of itself."""
@@ -127,22 +100,24 @@ class Desk:
         Args:
             rows: the open episodes there (``alert_store.memories``): who was forgotten, merged or named shows in them.
         """
-        self.people = people
+        self.register.people = people
         self.usual = {person: usual for person, usual in self.usual.items() if person in people}
-        there = None if rows is None else {row["id"]: row for row in rows}
+        there = None if rows is None else {row["id"]: (row["person_id"], row["unknown_id"]) for row in rows}
         for place, live in list(self.open.items()):
-            row = there.get(live.number) if there is not None and live.number is not None else None
-            person = live.party.person
-            if row is not None and (row["person_id"], row["unknown_id"]) != (person, live.party.number):
-                party = replace(live.party, person=row["person_id"], number=row["unknown_id"])
-                self._move(place[1], key_of(party, live.camera), self._named(party), live.camera, None, now)
-            elif (there is not None and live.number is not None and row is None) or (
-                person is not None and (person not in people or people[person].withheld)
-            ):
+            owner, person = live.stored, live.party.person
+            if there is not None and live.number is not None:
+                owner = there.get(live.number)
+            if live.number is not None and owner is None:
+                self._erase(place, now)  # the store has deleted it
+            elif owner != live.stored and owner is not None:
+                live.stored = owner
+                party = replace(live.party, person=owner[0], number=owner[1])
+                self._move(place[1], self.register.named(party), live.camera, None, now)
+            elif person is not None and (person not in people or people[person].withheld):
                 self._erase(place, now)
             else:
-                live.party = self._named(live.party)
-        for key in [key for key in self._somebody if key[0] == "person" and key[1] not in people]:
+                live.party = self.register.named(live.party)
+        for key in self.register.strangers_to_the_store():
             self._forget(key)
 
     def restore(self, lives: Iterable[Live], closed: Iterable[tuple[str, Key, float]], now: float) -> None:
@@ -160,7 +135,7 @@ class Desk:
             elif live.rule.about == "unseen":
                 unseen = Unseen(live.rule.leave_s, unseen_s=live.counted_s, found_at=now, began_at=live.began_at)
                 self._unseen[place] = unseen
-            self._somebody[place[1]] = Somebody(live.party, live.camera, now, {})
+            self.register.saw(place[1], live.party, live.camera, now)
 
     def tick(self, now: float) -> None:
         """Let time pass; a few times a second."""
@@ -178,20 +153,17 @@ class Desk:
             if escalation_due(live, now):
                 live.escalated_at = now
                 self._happen(Happening(event="escalated", live=live, at=now))
-        if len(self._keys) > 64 or len(self._somebody) > 64 or len(self._closed) > 64:
+        if now >= self._tidy_at:
             self._tidy(now)
 
     # --- looks ---
 
     def _face(self, face: Face, camera: str, at: float) -> None:
-        party = self._party(face.track, face.identity)
-        key, was = key_of(party, camera), self._keys.get(face.track)
+        party = self.register.party(face.track, face.identity)
+        key, was = key_of(party, camera), self.register.keys.get(face.track)
         if was is not None and was != key and (was[0] == "track" or key[0] == "person"):
-            self._move(was, key, party, camera, face.track, at)
-        self._keys[face.track] = key
-        somebody = self._somebody.setdefault(key, Somebody(party, camera, at, {}))
-        somebody.party, somebody.camera, somebody.at = party, camera, at
-        somebody.tracks[face.track] = somebody.tracks.get(face.track, 0) + 1
+            self._move(was, party, camera, face.track, at)
+        self.register.saw(key, party, camera, at)
         smoothed = face.expression.smoothed
         assessed = face.expression.status == "ok" and smoothed is not None
         for rule in self.rules:
@@ -223,7 +195,7 @@ class Desk:
         if place not in self._conditions and value < enter:
             return
         condition = self._condition(rule, key)
-        condition.look(at, value, enter=enter, leave=leave, seven=own)
+        condition.look(at, value, enter=enter, leave=leave, seven=own, track=party.track)
         if live is not None:
             live.take(condition)
             live.party, live.camera = party, camera
@@ -233,7 +205,8 @@ class Desk:
         elif condition.left:
             condition.reset()
         elif condition.met and applies(rule, party, camera) and self._cooled(place, rule, at):
-            live = Live(rule=rule, party=party, camera=camera, began_at=condition.began_at or at, opened_at=at)
+            began = at if condition.began_at is None else condition.began_at
+            live = Live(rule=rule, party=party, camera=camera, began_at=began, opened_at=at)
             live.take(condition)
             self._open(place, live)
 
@@ -241,14 +214,14 @@ class Desk:
 
     def _tick_unseen(self, rule: Rule, now: float) -> None:
         for place, unseen in [item for item in self._unseen.items() if item[0][0] == rule.name]:
-            somebody = self._somebody.get(place[1])
+            somebody = self.register.get(place[1])
             if somebody is None:
                 del self._unseen[place]
                 continue
             online = (
                 self._watches[somebody.camera].dark_since(now) is None if somebody.camera in self._watches else True
             )
-            followed = place[1] in self._followed.values()
+            followed = self.register.is_followed(place[1])
             unseen.tick(now, online=online, followed=followed)
             there, live = followed or unseen.lately(now), self.open.get(place)
             if live is not None:
@@ -270,7 +243,7 @@ class Desk:
 
     def _tick_offline(self, rule: Rule, now: float) -> None:
         for camera, watch in self._watches.items():
-            place: tuple[str, Key] = (rule.name, (f"camera {camera}", 0))
+            place: Place = (rule.name, (f"camera {camera}", 0))
             dark, live = watch.dark_since(now), self.open.get(place)
             if dark is not None:
                 watch.bright_at = None
@@ -285,74 +258,69 @@ class Desk:
 
     # --- who is who ---
 
-    def _party(self, track: int, identity: Identity) -> Party:
-        party = Party(
-            person=identity.person if identity.status == "known" else None,
-            name=identity.name,
-            number=identity.number if identity.status == "unknown" else None,
-            track=track,
-            undecided=identity.status == "pending",
-        )
-        return self._named(party)
-
-    def _named(self, party: Party) -> Party:
-        known = self.people.get(party.person) if party.person is not None else None
-        return party if known is None else replace(party, name=known.name, role=known.role)
-
-    def _move(self, was: Key, now_key: Key, party: Party, camera: str, track: int | None, at: float) -> None:
-        """What was counted for one subject is another's, if it is this track's (None: all of it is)."""
-        somebody = self._somebody.get(was)
+    def _move(self, was: Key, party: Party, camera: str, track: int | None, at: float) -> None:
+        """What was counted for one subject is another's, as far as it is this track's (None: all of it is)."""
+        key, seen = key_of(party, camera), self.register.get(was)
         if track is not None:
-            self._keys[track] = now_key
-            if somebody is not None and somebody.tracks.get(track, 0) * 2 < sum(somebody.tracks.values()):
-                return  # mostly another track's: that one really was who it was said to be
-        if somebody is not None:
-            del self._somebody[was]
-            self._somebody.setdefault(now_key, Somebody(party, camera, at, somebody.tracks))
-        for counts in (self._conditions, self._unseen):
-            for place in [place for place in counts if place[1] == was]:
-                count, target = counts.pop(place), (place[0], now_key)
-                if place in self.open or target not in counts:
-                    counts[target] = count  # type: ignore[assignment]  # what comes out of a table goes into it again
-        for place in [place for place in self.open if place[1] == was]:
-            live, target = self.open.pop(place), (place[0], now_key)
-            other = self.open.get(target)
-            live.party = party
-            if other is not None:
-                self.open[place] = live
-                self._close(place, at, f"the same as episode {other.number}")
-            elif not applies(live.rule, party, camera) and not party.undecided:
-                self.open[place] = live
-                self._close(place, at, "somebody whom the rule is not for")
-                self._conditions.pop(target, None)
-            else:
-                self.open[target] = live
+            self.register.keys[track] = key
+        whole = track is None or (seen is not None and seen.party.track == track)
+        for place in [place for place in self._conditions if place[1] == was]:
+            if self._conditions[place].mostly(track):
+                condition, target = self._conditions.pop(place), (place[0], key)
+                if place in self.open or target not in self._conditions:
+                    self._conditions[target] = condition
+                self._move_episode(place, target, party, camera, at)
+        if whole:
+            self.register.forget(was)
+            self.register.saw(key, party, camera, at)
+            for place in [place for place in self._unseen if place[1] == was]:
+                self._unseen.setdefault((place[0], key), self._unseen.pop(place))
+                self._move_episode(place, (place[0], key), party, camera, at)
+
+    def _move_episode(self, place: Place, target: Place, party: Party, camera: str, at: float) -> None:
+        live, other = self.open.get(place), self.open.get(target)
+        if live is None:
+            return
+        live.party = party
+        if other is not None:
+            self._close(place, at, f"the same as episode {other.number}")
+        elif not applies(live.rule, party, camera) and not party.undecided:
+            self._close(place, at, "somebody whom the rule is not for")
+            self._conditions.pop(target, None)
+        else:
+            self.open[target] = self.open.pop(place)
 
     def _withhold(self, track: int, at: float) -> None:
-        """Nothing may be kept of this track, nor of whom it was taken for when it was taken for them alone."""
-        key = self._keys.pop(track, None)
-        somebody = self._somebody.get(key) if key is not None else None
-        if key is None or (somebody is not None and set(somebody.tracks) - {track} and key[0] != "person"):
+        """Nothing may be kept of this track, nor of whom it was taken for if that is who may not be named."""
+        key = self.register.keys.pop(track, None)
+        if key is None:
             return
-        if key[0] == "person" and key[1] in self.people and not self.people[key[1]].withheld:
+        known = self.register.people.get(key[1]) if key[0] == "person" else None
+        if known is not None and not known.withheld:
             return  # another person than the one that it was taken for
-        for place in [place for place in self.open if place[1] == key]:
-            self._erase(place, at)
-        self._forget(key)
+        seen = self.register.get(key)
+        alone = key[0] == "person" or (seen is not None and seen.party.track == track)
+        for place in {place for place in (*self._conditions, *self._unseen, *self.open) if place[1] == key}:
+            condition = self._conditions.get(place)
+            if alone or (condition is not None and condition.mostly(track)):
+                self._conditions.pop(place, None)
+                self._unseen.pop(place, None)
+                if place in self.open:
+                    self._erase(place, at)
 
     # --- episodes ---
 
-    def _open(self, place: tuple[str, Key], live: Live) -> None:
+    def _open(self, place: Place, live: Live) -> None:
         self.open[place] = live
         self._happen(Happening(event="opened", live=live, at=live.opened_at))
 
-    def _close(self, place: tuple[str, Key], at: float, why: str) -> None:
+    def _close(self, place: Place, at: float, why: str) -> None:
         live = self.open.pop(place)
         live.closed_at, live.closed_why = at, why
         self._closed[place] = at
         self._happen(Happening(event="closed", live=live, at=at, why=why))
 
-    def _erase(self, place: tuple[str, Key], at: float) -> None:
+    def _erase(self, place: Place, at: float) -> None:
         live = self.open.pop(place)
         live.party, live.closed_at, live.closed_why, live.text = Party(), at, "erased", ""
         self._happenings.append(Happening(event="closed", live=live, at=at, why="erased", erase=True))
@@ -370,20 +338,19 @@ class Desk:
             self._conditions[place] = Condition(rule.min_duration_s, rule.leave_s, rule.pause_s)
         return self._conditions[place]
 
-    def _cooled(self, place: tuple[str, Key], rule: Rule, now: float) -> bool:
+    def _cooled(self, place: Place, rule: Rule, now: float) -> bool:
         return now - self._closed.get(place, -1e18) >= rule.cooldown_s
 
     def _forget(self, key: Key) -> None:
-        self._somebody.pop(key, None)
+        self.register.forget(key)
         for counts in (self._conditions, self._unseen):
             for place in [place for place in counts if place[1] == key]:
                 del counts[place]
 
     def _tidy(self, now: float) -> None:
-        old = [key for key, one in self._somebody.items() if now - one.at > FORGET_S]
-        for key in old:
+        self._tidy_at = now + TIDY_S
+        for key in self.register.old(now):
             if not any(place[1] == key for place in self.open):
                 self._forget(key)
-        self._keys = {track: key for track, key in self._keys.items() if key in self._somebody}
         longest = max((rule.cooldown_s for rule in self.rules), default=0.0)
         self._closed = {place: at for place, at in self._closed.items() if now - at < longest}

@@ -31,10 +31,14 @@ def key_of(party: Party, camera: str) -> Key:
 
 @dataclass(slots=True, kw_only=True)
 class Live:
-    """An open episode. ``number`` is None until it has been written down.
+    """An open episode.
 
     Attributes:
-        tracks: seconds that each track had to do with it.
+        number: None until it has been written down.
+        looks: the one or two expressions that it is told with.
+        counted_s: assessed time for which it was so; of ``unseen``, time for which no face was seen.
+        followed: somebody follows the person.
+        stored: whose it is in the store: person, number of an unknown person. Others change that, too.
     """
 
     rule: Rule
@@ -60,6 +64,7 @@ class Live:
     text: str = ""
     snapshot: str | None = None
     followed: bool = False
+    stored: tuple[int | None, int | None] | None = None
 
     def take(self, condition: Condition) -> None:
         """Take over what a condition has counted."""
@@ -67,6 +72,11 @@ class Live:
         self.label = self.looks[0] if self.looks else self.label
         self.counted_s, self.peak = condition.held_s, condition.peak
         self.assessed_s, self.unassessed_s = condition.assessed_s, condition.unassessed_s
+
+    @property
+    def owner(self) -> tuple[int | None, int | None]:
+        """Whose it is: person, number of an unknown person."""
+        return self.party.person, self.party.number
 
     def columns(self) -> dict[str, Any]:
         """Return it as a row of the table ``episode``."""
@@ -115,6 +125,7 @@ def restored(row: Any, rule: Rule, role: str | None = None) -> Live:
         looks=memory.get("looks", []),
         counted_s=memory.get("counted_s", 0.0),
         followed=memory.get("followed", False),
+        stored=(row["person_id"], row["unknown_id"]),
     )
     for name in (*_COLUMNS, "snapshot"):
         setattr(live, name, row[name])

@@ -238,6 +238,23 @@ def test_forgetting_reaches_both_stages_within_5_s(ward: Ward) -> None:
         assert not path.exists() or b"Ada has looked" not in path.read_bytes(), name
 
 
+def test_people_that_are_merged_while_an_episode_is_open_keep_it_as_one(ward: Ward) -> None:
+    ward.start("alerts", "history")
+    ward.until(ward.events, "it opens", faces=(face(SAD),))
+    with Store(ward.config.storage.data_dir) as store:
+        zoe = people.find(store, "Zoe").id
+        people.merge(store, "Ada", "Zoe")
+    # Whoever names faces learns of it at about the same time.
+    merged = ADA.model_copy(update={"person": zoe, "name": "Zoe"})
+    ward.writer.publish(correction(17, ADA, merged), "ward")
+    ward.until(lambda: "closed" in ward.events(), "it closes", faces=(face(HAPPY, merged),))
+    assert ward.events() == ["opened", "closed"]
+    assert ward.alerts[-1].text.startswith("Zoe: no longer looks sad")
+    with Ledger(ward.config.storage.data_dir) as ledger:
+        [kept] = alert_store.episodes(ledger)
+    assert (kept.person, kept.state) == (zoe, "closed")
+
+
 def test_they_end_when_asked_and_say_so_when_the_store_cannot_be_used(ward: Ward) -> None:
     ward.start("alerts", "history")
     for stage in ("alerts", "history"):

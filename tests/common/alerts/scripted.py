@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from common.alerts.desk import Desk, Known
+from common.alerts.desk import Desk
 from common.alerts.episode import Happening
+from common.alerts.register import Known
 from common.alerts.rules import Rule
 from common.expressions import EXPRESSIONS
 from common.messages import CameraState, Correction, Expression, Face, Identity, Probabilities, Result

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from common.alert_store import AlertError
-from common.alerts.desk import Known
 from common.alerts.episode import acknowledge, judge, restored, snooze
+from common.alerts.register import Known
 from common.alerts.rules import Rule
 from tests.common.alerts.scripted import (
     ADA,
@@ -368,4 +368,26 @@ def test_people_that_are_merged_in_the_store_take_their_episode_along() -> None:
     assert script.events() == []
     assert live.party.name == "Ada"
     assert script.play(2, face(SAD, ADA, 99)) == []
+    assert len(script.desk.open) == 1
+
+
+def test_what_counts_for_a_correction_is_the_episode_and_not_the_day_before_it() -> None:
+    script = Script(RULE)
+    script.play(600, face(HAPPY, ADA, 17))  # she really was here, all day
+    script.play(11, face(SAD, ADA, 18))  # this is somebody else, taken for her
+    assert [live.party.name for live in script.desk.open.values()] == ["Ada"]
+    script.desk.correction(correction(18, ADA, STRANGER), script.now)
+    script.play(1, face(SAD, STRANGER, 18))
+    assert [live.party.number for live in script.desk.open.values()] == [12]
+
+
+def test_what_the_store_has_not_heard_yet_is_not_undone_by_it() -> None:
+    script = Script(RULE)
+    script.play(11, face(SAD, STRANGER))
+    live = script.happened[0].live
+    live.stored = live.owner
+    script.play(1, face(SAD, ADA))  # found out here, not written down yet
+    script.desk.refresh(dict(PEOPLE), script.now, [{"id": live.number, "person_id": None, "unknown_id": 12}])
+    assert live.party.person == 3
+    assert script.play(20, face(SAD, ADA)) == ["escalated"]
     assert len(script.desk.open) == 1

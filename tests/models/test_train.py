@@ -292,9 +292,9 @@ def test_a_run_can_begin_with_what_face_recognition_knows() -> None:
 def test_its_file_says_what_it_says(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = FaceRecognitionShaped((32, 64, 128, 256), (1, 1, 1, 1)).eval()
-    write_onnx(network, 1.3, 40, tmp_path / "network.onnx")
-    faces = np.random.default_rng(0).integers(0, 255, (3, 40, 40), dtype=np.uint8)
-    expected = metrics.softmax(logits_of(network, faces, 40), 1.3)
+    write_onnx(network, 1.3, 56, tmp_path / "network.onnx")
+    faces = np.random.default_rng(0).integers(0, 255, (3, 56, 56), dtype=np.uint8)
+    expected = metrics.softmax(logits_of(network, faces, 56), 1.3)
     assert ExpressionClassifier(tmp_path / "network.onnx").classify(faces) == pytest.approx(expected, abs=5e-3)
 
 

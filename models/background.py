@@ -18,8 +18,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.runtime import ModelError
-
 WEIGHTS: Final = Path(__file__).parent / "weights" / "background.npz"
 NEAREST: Final = 0.02  # of people in general, whose mean distance is taken
 
@@ -59,5 +57,8 @@ def shipped() -> Background:
         with np.load(WEIGHTS, allow_pickle=False) as kept:
             arrays = {name: kept[name].astype(np.float32) for name in ("middles", "widths", "shares")}
     except (OSError, ValueError, KeyError) as error:
+        # Only here: whoever compares faces, or just reads people, does not need the libraries that run networks.
+        from models.runtime import ModelError
+
         raise ModelError(f"the file {WEIGHTS} cannot be read ({error}): install Mien again") from error
     return Background(**arrays)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 import stat
+import uuid
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -90,7 +91,7 @@ def key_of(data_dir: Path, *, make: bool) -> bytes:
 def _make(path: Path) -> bytes:
     key = new_key()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(written(key) + "\n")

@@ -8,74 +8,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from common import records
 from common.gallery import Gallery, Member, Thresholds
 from common.names import PeopleError as PeopleError
 from common.names import checked_name as checked_name
 from common.names import name_key as name_key
+from common.person import Consent as Consent
+from common.person import Person as Person
+from common.person import Reference as Reference
+from common.person import Role as Role
+from common.person import find_in, person_of, select_people
 from common.schema import AUDIT, PERSON, REFERENCE, SIGHTING, UNKNOWN, UNKNOWN_CROP
+from common.sightings import sightings_of as sightings_of
 from common.store import Store
+from common.strangers import MODEL as MODEL
+from common.strangers import Stranger as Stranger
+from common.strangers import unknown_people as unknown_people
 
-Role = Literal["patient", "staff", "visitor"]
-Consent = Literal["given", "refused"]
-MODEL = "dlib_resnet_v1 mirrored"  # what made the embeddings; those of another network do not compare
 MAX_NOTES = 10_000
 MAX_REFERENCES = 20  # a person; the best are kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
-    """An enrolled person; times are unix seconds."""
-
-    id: int
-    name: str
-    role: Role
-    notes: str
-    consent: Consent
-    consent_until: float | None
-    created_at: float
-    references: int = 0
-
-    def withheld(self, at: float) -> bool:
-        """Whether nothing may be said or kept of this person: consent is refused, or has run out."""
-        return self.consent != "given" or (self.consent_until is not None and at >= self.consent_until)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reference:
-    """One picture of somebody's face.
-
-    Attributes:
-        embedding: (128,) float32.
-        crop: JPEG of the aligned chip, None where it was not kept.
-        source: where it came from, for people.
-        quality: 0 … 1.
-    """
-
-    embedding: NDArray[np.float32]
-    crop: bytes | None
-    source: str
-    quality: float
 
 
 def everybody(store: Store) -> list[Person]:
     """Return all enrolled people, by name."""
     with store.read() as connection:
-        rows = connection.execute(_people().order_by(PERSON.c.name_key)).all()
-    return [_person(row) for row in rows]
+        rows = connection.execute(select_people().order_by(PERSON.c.name_key)).all()
+    return [person_of(row) for row in rows]
 
 
 def find(store: Store, who: str) -> Person:
     """Return the person of this name, or of this number when written ``#3``. Raises PeopleError: there is none."""
     with store.read() as connection:
-        return _find(connection, who)
+        return find_in(connection, who)
 
 
 def add(
@@ -101,11 +71,11 @@ def add(
 def add_references(store: Store, who: str, references: Sequence[Reference]) -> Person:
     """Add pictures to somebody; beyond twenty, the best are kept. Raises PeopleError: there is no such person."""
     with store.write() as connection:
-        person = _find(connection, who)
+        person = find_in(connection, who)
         _insert_references(store, connection, person.id, references)
         store.changed(connection)
         store.audit(connection, "added references", f"#{person.id} {person.name}, {len(references)}")
-        return _find(connection, f"#{person.id}")
+        return find_in(connection, f"#{person.id}")
 
 
 def change(
@@ -130,7 +100,7 @@ def change(
     if forever:
         values["consent_until"] = None
     with store.write() as connection:
-        person = _find(connection, who)
+        person = find_in(connection, who)
         if name is not None:
             name = checked_name(name)
             same = select(PERSON.c.id).where(PERSON.c.name_key == name_key(name), PERSON.c.id != person.id)
@@ -143,13 +113,13 @@ def change(
         shown = [key for key in ("name", "role", "consent", "consent_until") if key in values]
         told = ", ".join(f"{key} {values[key]}" for key in shown)
         store.audit(connection, "changed", f"#{person.id} {person.name}: {told or 'notes'}")
-        return _find(connection, f"#{person.id}")
+        return find_in(connection, f"#{person.id}")
 
 
 def merge(store: Store, who: str, into: str) -> Person:
     """Make two people one: references and sightings go to ``into``, the other is gone. Raises PeopleError."""
     with store.write() as connection:
-        gone, kept = _find(connection, who), _find(connection, into)
+        gone, kept = find_in(connection, who), find_in(connection, into)
         if gone.id == kept.id:
             raise PeopleError(f"{gone.name!r} and {kept.name!r} are one person already")
         if gone.consent == "refused" and kept.consent != "refused":
@@ -163,14 +133,14 @@ def merge(store: Store, who: str, into: str) -> Person:
         connection.execute(delete(PERSON).where(PERSON.c.id == gone.id))
         store.changed(connection)
         store.audit(connection, "merged", f"#{gone.id} {gone.name} into #{kept.id} {kept.name}")
-        return _find(connection, f"#{kept.id}")
+        return find_in(connection, f"#{kept.id}")
 
 
 def split(store: Store, who: str, name: str, references: Sequence[int]) -> Person:
     """Make a new person of some references of another one, by their numbers (``references_of``). Raises PeopleError."""
     name = checked_name(name)
     with store.write() as connection:
-        person = _find(connection, who)
+        person = find_in(connection, who)
         own = select(REFERENCE.c.id).where(REFERENCE.c.person_id == person.id)
         have, wanted = set(connection.execute(own).scalars()), set(references)
         if not wanted or not wanted <= have or wanted == have:
@@ -187,13 +157,13 @@ def split(store: Store, who: str, name: str, references: Sequence[int]) -> Perso
         connection.execute(update(REFERENCE).where(REFERENCE.c.id.in_(wanted)).values(person_id=new))
         store.changed(connection)
         store.audit(connection, "split", f"#{new} {name} from #{person.id} {person.name}, {len(wanted)} references")
-        return _find(connection, f"#{new}")
+        return find_in(connection, f"#{new}")
 
 
 def references_of(store: Store, who: str) -> list[tuple[int, Reference]]:
     """Return a person's references with their numbers, best first. Raises PeopleError: no such person."""
     with store.read() as connection:
-        person = _find(connection, who)
+        person = find_in(connection, who)
         chosen = select(REFERENCE).where(REFERENCE.c.person_id == person.id).order_by(REFERENCE.c.quality.desc())
         rows = connection.execute(chosen).all()
     return [
@@ -247,7 +217,7 @@ def gallery(
     at = time.time() if at is None else at
     with store.read() as connection:
         generation = store.generation_in(connection)
-        people = [_person(row) for row in connection.execute(_people().order_by(PERSON.c.id)).all()]
+        people = [person_of(row) for row in connection.execute(select_people().order_by(PERSON.c.id)).all()]
         chosen = select(REFERENCE.c.person_id, REFERENCE.c.embedding).where(REFERENCE.c.model == MODEL)
         rows = connection.execute(chosen.order_by(REFERENCE.c.id)).all()
     embeddings: dict[int, list[NDArray[np.float32]]] = {}
@@ -261,43 +231,6 @@ def gallery(
     return Gallery(members, thresholds, generation=generation, index_above=index_above)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """A track of somebody; unix seconds."""
-
-    track: int
-    camera: str
-    begin_at: float
-    end_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stranger:
-    """An unknown person, as the store has them; unix seconds."""
-
-    number: int
-    first_at: float
-    last_at: float
-    looks: int
-    crops: int
-
-
-def sightings_of(store: Store, person: int | None = None, *, unknown: int | None = None) -> list[Seen]:
-    """Return the tracks of a person (or of an unknown person's number), newest first."""
-    own = SIGHTING.c.person_id == person if unknown is None else SIGHTING.c.unknown_id == unknown
-    with store.read() as connection:
-        rows = connection.execute(select(SIGHTING).where(own).order_by(SIGHTING.c.begin_at.desc())).all()
-    return [Seen(track=r.track, camera=r.camera, begin_at=r.begin_at, end_at=r.end_at) for r in rows]
-
-
-def unknown_people(store: Store) -> list[Stranger]:
-    """Return the unknown people that are kept, last seen first."""
-    crops = select(func.count()).where(UNKNOWN_CROP.c.unknown_id == UNKNOWN.c.id).scalar_subquery().label("crops")
-    with store.read() as connection:
-        rows = connection.execute(select(UNKNOWN, crops).order_by(UNKNOWN.c.last_at.desc())).all()
-    return [Stranger(number=r.id, first_at=r.first_at, last_at=r.last_at, looks=r.looks, crops=r.crops) for r in rows]
-
-
 def audit_log(store: Store) -> list[Row[Any]]:
     """Return the lines of the audit log, oldest first: at, who, did, about."""
     with store.read() as connection:
@@ -305,28 +238,6 @@ def audit_log(store: Store) -> list[Row[Any]]:
 
 
 # --- inside ---
-
-
-def _people() -> Any:
-    count = select(func.count()).where(REFERENCE.c.person_id == PERSON.c.id).scalar_subquery().label("references")
-    return select(PERSON, count)
-
-
-def _person(row: Row[Any]) -> Person:
-    names = ("id", "name", "role", "notes", "consent", "consent_until", "created_at", "references")
-    return Person(**{name: getattr(row, name) for name in names})
-
-
-def _find(connection: Connection, who: str) -> Person:
-    number = who[1:] if who.startswith("#") else ""
-    if number.isdecimal():
-        chosen = _people().where(PERSON.c.id == int(number[:18]))
-    else:
-        chosen = _people().where(PERSON.c.name_key == name_key(checked_name(who)))
-    row = connection.execute(chosen).first()
-    if row is None:
-        raise PeopleError(f"nobody called {checked_name(who)!r} is enrolled (python launch.py people list)")
-    return _person(row)
 
 
 def add_in(
@@ -354,7 +265,7 @@ def add_in(
     _insert_references(store, connection, person, references)
     store.changed(connection)
     store.audit(connection, "enrolled", f"#{person} {name}, {len(references)} references")
-    return _find(connection, f"#{person}")
+    return find_in(connection, f"#{person}")
 
 
 def _insert_references(store: Store, connection: Connection, person: int, references: Sequence[Reference]) -> None:

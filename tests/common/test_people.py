@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import forgetting, keeper, people, snapshots, transfer
+from common import forgetting, people, retention, snapshots, strangers, transfer
 from common.config import Config, load
 from common.keeper import Keeper
 from common.people import PeopleError
@@ -142,9 +142,9 @@ def test_an_unknown_person_is_named_with_crops_and_history(store: Store, config:
     events = [look(4, 1000.0 + 3 * i) for i in range(8)]
     written(config, *events, sighting(11, unknown=4), sighting(12, unknown=4), sighting(13, unknown=5))
     [stranger] = people.unknown_people(store)
-    assert (stranger.number, stranger.crops) == (4, keeper.CROPS)
+    assert (stranger.number, stranger.crops) == (4, strangers.CROPS)
     ada = people.from_unknown(store, 4, "Ada")
-    assert ada.references == keeper.CROPS
+    assert ada.references == strangers.CROPS
     assert {seen.track for seen in people.sightings_of(store, ada.id)} == {11, 12}
     assert people.unknown_people(store) == []
     with pytest.raises(PeopleError, match="number 4"):
@@ -216,7 +216,7 @@ def test_what_is_too_old_is_swept(store: Store, config: Config) -> None:
         look(1, now - 40 * day), look(2, now - 10 * day), look(3, now - day),
         sighting(1, unknown=1, end_at=now - 100 * day), sighting(2, unknown=2, end_at=now),
     )  # fmt: skip
-    keeper.sweep(store, config)
+    retention.sweep(store, config)
     left = {stranger.number: stranger.crops for stranger in people.unknown_people(store)}
     assert left == {2: 0, 3: 1}
     assert people.sightings_of(store, unknown=1) == [] and people.sightings_of(store, unknown=2)

@@ -1,0 +1,76 @@
+"""An enrolled person and their reference faces, as the store has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, func, select
+
+from common.names import PeopleError, checked_name, name_key
+from common.schema import PERSON, REFERENCE
+
+Role = Literal["patient", "staff", "visitor"]
+Consent = Literal["given", "refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """An enrolled person; times are unix seconds."""
+
+    id: int
+    name: str
+    role: Role
+    notes: str
+    consent: Consent
+    consent_until: float | None
+    created_at: float
+    references: int = 0
+
+    def withheld(self, at: float) -> bool:
+        """Whether nothing may be said or kept of this person: consent is refused, or has run out."""
+        return self.consent != "given" or (self.consent_until is not None and at >= self.consent_until)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reference:
+    """One picture of somebody's face.
+
+    Attributes:
+        embedding: (128,) float32.
+        crop: JPEG of the aligned chip, None where it was not kept.
+        source: where it came from, for people.
+        quality: 0 … 1.
+    """
+
+    embedding: NDArray[np.float32]
+    crop: bytes | None
+    source: str
+    quality: float
+
+
+def select_people() -> Any:
+    """Return the query for all people, with how many references each has."""
+    count = select(func.count()).where(REFERENCE.c.person_id == PERSON.c.id).scalar_subquery().label("references")
+    return select(PERSON, count)
+
+
+def person_of(row: Row[Any]) -> Person:
+    """Return the person of a row of ``select_people``."""
+    names = ("id", "name", "role", "notes", "consent", "consent_until", "created_at", "references")
+    return Person(**{name: getattr(row, name) for name in names})
+
+
+def find_in(connection: Connection, who: str) -> Person:
+    """Return the person of this name, or number when written ``#3``. Raises PeopleError: there is none."""
+    number = who[1:] if who.startswith("#") else ""
+    if number.isdecimal():
+        chosen = select_people().where(PERSON.c.id == int(number[:18]))
+    else:
+        chosen = select_people().where(PERSON.c.name_key == name_key(checked_name(who)))
+    row = connection.execute(chosen).first()
+    if row is None:
+        raise PeopleError(f"nobody called {checked_name(who)!r} is enrolled (python launch.py people list)")
+    return person_of(row)

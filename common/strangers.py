@@ -1,0 +1,119 @@
+"""Strangers as the store has them: their numbers, means and best crops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from common.recall import UnknownLook
+from common.schema import UNKNOWN, UNKNOWN_CROP
+from common.store import Store, set_meta
+from common.unknown import Unknown
+
+MODEL = "dlib_resnet_v1 mirrored"  # what made the embeddings; those of another network do not compare
+BLOCK = 100  # numbers of strangers reserved at once
+CROPS = 5  # of a stranger
+CROP_EVERY_S = 2.0  # between two crops of a stranger
+CROP_QUALITY = 92
+MET = "strangers"  # setting: how many strangers were new so far; other conductors see by it that there is one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranger:
+    """An unknown person, as the store has them; unix seconds."""
+
+    number: int
+    first_at: float
+    last_at: float
+    looks: int
+    crops: int
+
+
+def unknown_people(store: Store) -> list[Stranger]:
+    """Return the unknown people that are kept, last seen first."""
+    crops = select(func.count()).where(UNKNOWN_CROP.c.unknown_id == UNKNOWN.c.id).scalar_subquery().label("crops")
+    with store.read() as connection:
+        rows = connection.execute(select(UNKNOWN, crops).order_by(UNKNOWN.c.last_at.desc())).all()
+    return [Stranger(number=r.id, first_at=r.first_at, last_at=r.last_at, looks=r.looks, crops=r.crops) for r in rows]
+
+
+def load(store: Store, most: int) -> list[Unknown]:
+    """Return the strangers seen last."""
+    with store.read() as connection:
+        chosen = select(UNKNOWN).where(UNKNOWN.c.model == MODEL).order_by(UNKNOWN.c.last_at.desc()).limit(most)
+        rows = connection.execute(chosen).all()
+    return [
+        Unknown(
+            number=row.id,
+            embedding=store.open_embedding(row.embedding),
+            weight=row.weight,
+            first_at=row.first_at,
+            last_at=row.last_at,
+            looks=row.looks,
+        )
+        for row in rows
+    ]
+
+
+def reserve(store: Store) -> tuple[int, ...]:
+    """Return numbers of strangers that nobody else will give."""
+    with store.write() as connection:
+        first = int(store.setting_in(connection, "next_unknown") or b"1")
+        set_meta(connection, "next_unknown", str(first + BLOCK).encode())
+    return tuple(range(first, first + BLOCK))
+
+
+class Writer:
+    """Writes down looks at strangers, a crop now and then."""
+
+    def __init__(self) -> None:
+        self._at: dict[int, float] = {}  # when a stranger's crop was kept last
+
+    def write(self, store: Store, connection: Connection, looks: list[UnknownLook]) -> None:
+        """Write looks at one stranger, oldest first."""
+        last = looks[-1]
+        row = {
+            "id": last.number,
+            "embedding": store.seal_embedding(last.embedding),
+            "weight": last.weight,
+            "model": MODEL,
+            "first_at": last.first_at,
+            "last_at": last.last_at,
+            "looks": last.looks,
+        }
+        if connection.execute(select(UNKNOWN.c.id).where(UNKNOWN.c.id == last.number)).first() is None:
+            met = int(store.setting_in(connection, MET) or b"0")
+            store.set_setting(connection, MET, str(met + 1).encode())
+        added = insert(UNKNOWN).values(**row)
+        new = {key: row[key] for key in ("embedding", "weight", "last_at", "looks")}
+        connection.execute(added.on_conflict_do_update(index_elements=["id"], set_=new))
+        for look in looks:
+            soon = look.last_at - self._at.get(look.number, 0.0) < CROP_EVERY_S
+            if look.chip is None or look.own is None or soon:
+                continue
+            self._at[look.number] = look.last_at
+            crop = {
+                "unknown_id": look.number,
+                "embedding": store.seal_embedding(look.own),
+                "crop": store.seal_crop(jpeg_of(look.chip)),
+                "quality": look.quality,
+                "at": look.last_at,
+            }
+            connection.execute(insert(UNKNOWN_CROP).values(**crop))
+        own = select(UNKNOWN_CROP.c.id).where(UNKNOWN_CROP.c.unknown_id == last.number)
+        surplus = own.order_by(UNKNOWN_CROP.c.quality.desc()).offset(CROPS).limit(-1)
+        connection.execute(
+            delete(UNKNOWN_CROP).where(UNKNOWN_CROP.c.id.in_(connection.execute(surplus).scalars().all()))
+        )
+
+
+def jpeg_of(chip: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    """Return a chip, (150, 150, 3) uint8 RGB, as it is kept."""
+    import cv2  # only here: whoever just reads people (the page) stays 40 MB smaller without
+
+    from common import jpeg
+
+    return jpeg.encode(np.asarray(cv2.cvtColor(chip, cv2.COLOR_RGB2BGR), np.uint8), CROP_QUALITY)

@@ -50,7 +50,7 @@ class Thresholds:
 
     nearer: float = 0.235
     lead: float = 0.92
-    crowd: float = 0.84
+    crowd: float = 0.83
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOOKED_AT = 0.03  # of all lists: more find what is nearest more often, and take longer
+LOOKED_AT = 0.08  # of all lists: more find what is nearest more often, and take longer
 FEWEST = 32  # … but at least so many
 MOST_TRAINED = 64  # vectors a list that the lists are placed by
 

@@ -81,7 +81,7 @@ def test_the_quick_way_finds_what_the_plain_way_finds(references: int) -> None:
 def test_an_index_decides_as_the_exact_way_does(caplog: pytest.LogCaptureFixture) -> None:
     many = members(4000)
     exact, indexed = Gallery(many), Gallery(many, index_above=5000)
-    assert indexed._index is not None and not caplog.records
+    assert indexed._index is not None and "mien[index]" not in caplog.text
     same = known = 0
     queries = [face_of(person, 9) for person in (*range(1, 4001, 20), *range(9000, 9100))]
     for query in queries:
@@ -134,4 +134,4 @@ def test_too_few_people_are_said_to_be_too_few() -> None:
 
 
 def test_the_shipped_thresholds_are_what_the_documents_say() -> None:
-    assert Thresholds() == Thresholds(nearer=0.235, lead=0.92, crowd=0.84)
+    assert Thresholds() == Thresholds(nearer=0.235, lead=0.92, crowd=0.83)

@@ -261,10 +261,10 @@ async def note_dialog(
     dialog, card = asked(t("add_note"))
     subject = None if person is None and unknown is None else Subject(person=person, unknown=unknown)
     with card:
-        moment = ui.input(t("audit_when"), value=datetime.now().strftime("%Y-%m-%dT%H:%M"))
-        moment.props("outlined type=datetime-local stack-label").classes("wide")
         text = ui.textarea(t("note")).props(f"outlined autofocus maxlength={history_store.MAX_NOTE}").classes("wide")
         text.mark("note-text")
+        moment = ui.input(t("audit_when"), value=datetime.now().strftime("%Y-%m-%dT%H:%M"))
+        moment.props("outlined type=datetime-local stack-label").classes("wide")
 
         async def save() -> None:
             with page.told():

@@ -2,6 +2,8 @@
 
 const setup = JSON.parse(document.getElementById("mien-setup").textContent);
 
+document.documentElement.lang = setup.language;
+
 export const cameras = setup.cameras;
 export const bus = new EventTarget(); // "state": how things stand; "picture": an ArrayBuffer
 export let state = setup.state;

@@ -71,10 +71,17 @@ class Book:
         return done
 
     def settle(self, happening: Happening) -> Alert:
-        """Write one step of what somebody asked for, now. Raises LedgerError: it is not done."""
-        with self._ledger.write() as connection:
-            numbers = {id(happening.live): happening.live.number}
-            alert = self._write(connection, happening, message(happening, self._sender), numbers, time.time())
+        """Write one step of what somebody asked for, now. Raises LedgerError: it could not be done for 2 s."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with self._ledger.write() as connection:
+                    numbers = {id(happening.live): happening.live.number}
+                    alert = self._write(connection, happening, message(happening, self._sender), numbers, time.time())
+                break
+            except LedgerError:
+                if time.monotonic() >= deadline:
+                    raise
         happening.live.stored = happening.live.owner
         return alert
 
@@ -88,9 +95,11 @@ class Book:
             with self._ledger.write() as connection:
                 for live in rows:
                     alert_store.save(connection, live.number, _columns(connection, live))
-                there = {row[0] for row in connection.execute("SELECT id FROM person")}
-                sql = "INSERT OR REPLACE INTO usual (person_id, learned_s, mean) VALUES (?, ?, ?)"
-                connection.executemany(sql, [row for row in learned if row[0] in there])
+                connection.executemany(
+                    "INSERT OR REPLACE INTO usual (person_id, learned_s, mean) "
+                    "SELECT id, ?2, ?3 FROM person WHERE id = ?1",
+                    learned,
+                )
         except LedgerError as error:
             self._complain(error)
             return
@@ -196,18 +205,20 @@ def message(happening: Happening, sender: str) -> Alert:
     )
 
 
-def people_of(ledger: Ledger, now: float) -> dict[int, Known]:
-    """Return what rules need to know of everybody who is enrolled."""
+def people_of(ledger: Ledger, now: float) -> tuple[dict[int, Known], float]:
+    """Return what rules need to know of everybody who is enrolled, and until when that holds: a consent ends then."""
     with ledger.read() as connection:
         rows = connection.execute("SELECT id, name, role, consent, consent_until FROM person").fetchall()
-    return {
+    ends = [row["consent_until"] for row in rows if row["consent_until"] is not None and row["consent_until"] > now]
+    people = {
         row["id"]: Known(
             name=row["name"],
             role=row["role"],
-            withheld=row["consent"] != "given" or (row["consent_until"] or 1e18) <= now,
+            withheld=row["consent"] != "given" or (row["consent_until"] is not None and row["consent_until"] <= now),
         )
         for row in rows
     }
+    return people, min(ends, default=float("inf"))
 
 
 def usual_of(ledger: Ledger) -> dict[int, Usual]:

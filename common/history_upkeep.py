@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from common import history_rows
 from common.history_gather import Batch
 
-MAX_ROLLED = 100_000  # seconds in one transaction
+MAX_ROLLED = 20_000  # seconds in one transaction: others want to write, too
 ORPHAN_S = 3600.0  # a track that is nobody's is deleted after this
 
 
@@ -28,7 +28,8 @@ class Swept:
 
 def write(connection: sqlite3.Connection, batch: Batch) -> int:
     """Write a batch; return how many seconds. Nobody who was forgotten meanwhile comes back by it."""
-    people = {row[0] for row in connection.execute("SELECT id FROM person")}
+    owners = [rows.owner for rows in batch.rows] + list(batch.owners.values())
+    people = enrolled(connection, {person for person, _ in owners if person is not None})
     written = 0
     for track in batch.dropped:
         connection.execute("DELETE FROM history_track WHERE track = ?", (track,))
@@ -61,6 +62,12 @@ def write(connection: sqlite3.Connection, batch: Batch) -> int:
             sql = "INSERT INTO history_watch (camera, begin_at, end_at) VALUES (?, ?, ?)"
             connection.execute(sql, (camera, begin, end))
     return written
+
+
+def enrolled(connection: sqlite3.Connection, people: set[int]) -> set[int]:
+    """Return those of some people who are (still) in the store."""
+    one = "SELECT 1 FROM person WHERE id = ?"
+    return {person for person in people if connection.execute(one, (person,)).fetchone()}
 
 
 def roll_up(connection: sqlite3.Connection, before: float, *, most: int = MAX_ROLLED) -> Swept:

@@ -19,6 +19,8 @@ from common.ledger import Ledger, LedgerError
 LOOK_EVERY_S = 1.0  # also without being woken: a retry may be due
 BATCH = 20
 
+NOT_UNDERSTOOD = "its address is not one that apprise understands (https://github.com/caronc/apprise/wiki)"
+
 log = logging.getLogger("mien.notify")
 
 Send = Callable[[str, str, str, str | None], str | None]
@@ -35,7 +37,7 @@ def send(address: str, title: str, body: str, attachment: str | None) -> str | N
     with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
         told = apprise.Apprise()
         if not told.add(address):
-            return "its address is not one that apprise understands (https://github.com/caronc/apprise/wiki)"
+            return NOT_UNDERSTOOD
         there = attachment if attachment is not None and Path(attachment).is_file() else None
         try:
             done = bool(told.notify(title=title, body=body, attach=there))
@@ -43,6 +45,13 @@ def send(address: str, title: str, body: str, attachment: str | None) -> str | N
             return f"{type(error).__name__}: {error}"[:500]
         reason = " ".join(said.getvalue().split())
     return None if done else (reason or "it was not taken, without a reason")[:500]
+
+
+def problem(address: str) -> str | None:
+    """Return why nothing can ever be sent to an address, None when it can be tried."""
+    import apprise
+
+    return None if apprise.Apprise().add(address) else NOT_UNDERSTOOD
 
 
 class Outbox:
@@ -94,6 +103,9 @@ class Outbox:
                 if ledger is None:
                     ledger = Ledger(self._data_dir)
                     self._drop_strangers(ledger)
+                    # Said now, not when the first alert should have gone out.
+                    if (wrong := problem(self._settings.targets[target])) is not None:
+                        log.error("nobody can be told by notifications.targets.%s: %s", target, wrong)
                 self._turn(ledger, target, unsettled)
             except LedgerError as error:
                 if time.monotonic() >= complained:

@@ -45,6 +45,7 @@ class AlertsStage(Stage):
         self._pictures: dict[str, int] = {}  # request: episode that waits for a picture
         self._tests: dict[str, tuple[list[int], float]] = {}  # request: notifications, deadline
         self._generation = -1
+        self._expires = 0.0  # when somebody's consent ends
         self._next = dict.fromkeys(("tick", "progress", "refresh", "sweep"), 0.0)
 
     @property
@@ -58,7 +59,7 @@ class AlertsStage(Stage):
             self._ledger = Ledger(self.config.storage.data_dir, busy_ms=BUSY_MS)
             self._book = Book(self._ledger, self.config.notifications, self.instance)
             self._generation = self._ledger.generation()
-            people = alert_book.people_of(self._ledger, now)
+            people, self._expires = alert_book.people_of(self._ledger, now)
             kept, stray = alert_book.left_open(self._ledger, self._desk.rules, people)
             cool = max((rule.cooldown_s for rule in self._desk.rules), default=0.0)
             self._desk.restore(kept, alert_book.lately_closed(self._ledger, now - cool), now)
@@ -239,16 +240,16 @@ class AlertsStage(Stage):
     def _refresh(self, now: float) -> None:
         try:
             generation = self._open_ledger.generation()
-            people = alert_book.people_of(self._open_ledger, now)
-            if generation == self._generation and people == self._desk.register.people:
-                return  # people are compared, too: consent runs out without anybody's doing
-            self._generation = generation
+            if generation == self._generation and now < self._expires:
+                return
+            people, expires = alert_book.people_of(self._open_ledger, now)
             self._publish()  # what was noticed first is written down first
             with self._open_ledger.read() as connection:
                 rows = alert_store.memories(connection)
         except LedgerError as error:
             self.log.warning("%s", error)
             return
+        self._generation, self._expires = generation, expires
         self._desk.refresh(people, now, rows)
         self._publish()
 

@@ -160,6 +160,9 @@ class Desk:
 
     def _face(self, face: Face, camera: str, at: float) -> None:
         party = self.register.party(face.track, face.identity)
+        known = self.register.people.get(party.person) if party.person is not None else None
+        if known is not None and known.withheld:
+            return  # whoever names faces learns of it in a moment
         key, was = key_of(party, camera), self.register.keys.get(face.track)
         if was is not None and was != key and (was[0] == "track" or key[0] == "person"):
             self._move(was, party, camera, face.track, at)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,6 +170,30 @@ def test_an_open_episode_survives_kill_9_as_one_and_what_was_sent_is_not_sent_ag
     assert ward.events() == ["opened", "acknowledged", "closed"]
     assert [one.serial for one in ward.alerts] == [1, 2, 3]
     assert len(web.bodies) == 1
+
+
+def test_an_acknowledgement_waits_for_a_store_that_is_busy(ward: Ward) -> None:
+    ward.start("alerts")
+    ward.until(ward.events, "it opens", faces=(face(SAD),))
+    with Ledger(ward.config.storage.data_dir) as ledger, ThreadPoolExecutor(1) as pool:
+        with ledger.write() as connection:
+            connection.execute("UPDATE person SET notes = 'busy'")
+            answer = pool.submit(ward.ask, "acknowledge", episode=ward.alerts[0].episode, by="Kim")
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() - began > 0.8, what="it is asked meanwhile")
+            assert not answer.done()
+        assert answer.result(20).ok
+
+
+def test_consent_that_runs_out_ends_the_episode_without_a_name(ward: Ward) -> None:
+    ward.start("alerts")
+    ward.until(ward.events, "it opens", faces=(face(SAD),))
+    with Store(ward.config.storage.data_dir) as store:
+        people.change(store, "Ada", consent_until=time.time() + 1)
+    ward.until(lambda: "closed" in ward.events(), "it ends", 6, faces=(face(SAD),))
+    assert (ward.alerts[-1].person, ward.alerts[-1].name, ward.alerts[-1].text) == (None, None, "")
+    with Ledger(ward.config.storage.data_dir) as ledger:
+        assert alert_store.episodes(ledger) == []
 
 
 def test_a_test_notification_arrives_and_one_that_cannot_says_why(ward: Ward, web: WebServer) -> None:

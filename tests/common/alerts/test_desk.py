@@ -252,6 +252,8 @@ def test_consent_taken_back_and_forgetting_end_what_is_open_without_a_name() -> 
         assert script.events() == ["closed"]
         assert script.happened[-1].erase
         assert "Ada" not in script.happened[-1].live.text
+    withheld = Script(RULE, people={3: Known(name="Ada", role="patient", withheld=True)})
+    assert withheld.play(30, face(SAD)) == []  # results that still name her
 
 
 # --- presence and cameras ---

@@ -7,6 +7,7 @@ Everything here happens inside the caller's transaction (a plain ``sqlite3`` con
 from __future__ import annotations
 
 import sqlite3
+import time
 from dataclasses import dataclass
 
 from common import history_rows
@@ -27,9 +28,11 @@ class Swept:
 
 
 def write(connection: sqlite3.Connection, batch: Batch) -> int:
-    """Write a batch; return how many seconds. Nobody who was forgotten meanwhile comes back by it."""
+    """Write a batch; return how many seconds. Nobody who was forgotten meanwhile comes back by it, and of nobody whose
+    consent has ended meanwhile anything is added.
+    """
     owners = [rows.owner for rows in batch.rows] + list(batch.owners.values())
-    people = enrolled(connection, {person for person, _ in owners if person is not None})
+    people = _allowing(connection, {person for person, _ in owners if person is not None})
     written = 0
     for track in batch.dropped:
         connection.execute("DELETE FROM history_track WHERE track = ?", (track,))
@@ -62,12 +65,6 @@ def write(connection: sqlite3.Connection, batch: Batch) -> int:
             sql = "INSERT INTO history_watch (camera, begin_at, end_at) VALUES (?, ?, ?)"
             connection.execute(sql, (camera, begin, end))
     return written
-
-
-def enrolled(connection: sqlite3.Connection, people: set[int]) -> set[int]:
-    """Return those of some people who are (still) in the store."""
-    one = "SELECT 1 FROM person WHERE id = ?"
-    return {person for person in people if connection.execute(one, (person,)).fetchone()}
 
 
 def roll_up(connection: sqlite3.Connection, before: float, *, most: int = MAX_ROLLED) -> Swept:
@@ -155,3 +152,10 @@ def erase(connection: sqlite3.Connection, subject: int) -> int:
 
 def _owner(subject: int) -> tuple[int | None, int | None]:
     return (subject, None) if subject > 0 else (None, -subject)
+
+
+def _allowing(connection: sqlite3.Connection, people: set[int]) -> set[int]:
+    """Return those of some people who are in the store and consent."""
+    one = "SELECT 1 FROM person WHERE id = ? AND consent = 'given' AND (consent_until IS NULL OR consent_until > ?)"
+    now = time.time()
+    return {person for person in people if connection.execute(one, (person, now)).fetchone()}

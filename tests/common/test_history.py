@@ -163,6 +163,16 @@ def test_of_somebody_without_consent_nothing_is_kept_and_what_was_goes(ledger: L
     assert len(history_store.steps(ledger, Subject(unknown=12), DAY, DAY + 100)) == 0
 
 
+def test_nothing_is_added_of_somebody_whose_consent_has_just_ended(store: Store, ledger: Ledger) -> None:
+    keep(ledger, 1, DAY, 5, (3, None), packed(SADNESS))
+    people.change(store, "Ada", consent_until=time.time() - 1)
+    keep(ledger, 2, DAY + 60, 5, (3, None), packed(SADNESS))
+    people.change(store, "Ben", consent="refused")
+    keep(ledger, 3, DAY + 60, 5, (4, None), packed(SADNESS))
+    assert history_store.steps(ledger, Subject(person=3), DAY, DAY + 100).at.tolist() == list(range(DAY, DAY + 5))
+    assert len(history_store.steps(ledger, Subject(person=4), DAY, DAY + 100)) == 0
+
+
 def test_a_correction_gives_the_whole_track_to_whom_it_shows(ledger: Ledger) -> None:
     gatherer = Gatherer(60)
     play(gatherer, 0, 5, face(SAD, BEN))

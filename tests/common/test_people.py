@@ -180,7 +180,7 @@ def test_the_keeper_hands_over_what_changes_and_enrols(store: Store, config: Con
     try:
         assert first.gallery.references == 0
         people.add(store, "Ada", [reference(1)])
-        fresh = wait_until(kept.news, 2, "the keeper notices")
+        fresh = wait_until(kept.news, 5, "the keeper notices")
         assert [member.name for member in fresh.gallery.members] == ["Ada"]
         order = Enrolment(request="r", name="Ada", fields={}, looks=[(face_of(2), CHIP, 0.9)])
         kept.write([order])

@@ -194,7 +194,7 @@ def _draw(pixels: NDArray[np.uint8], code: int) -> None:
 
 def _cost(report: Report, given: argparse.Namespace, folder: Path) -> None:
     ways = ("nobody", f"{given.browsers} browsers", f"{given.browsers} and a stalled one")
-    needed_s = 60 + 3 * given.seconds * 2
+    needed_s = 300 + 3 * given.seconds
     config = _configured(folder, str(demo_clip(needed_s)))
     measured: list[Measured] = []
     with Running(config) as running:
@@ -228,14 +228,18 @@ class Crowd:
     """Browsers in a process of their own: each has opened the page and answers pictures; one may not answer."""
 
     def __init__(self, config: Config, count: int, *, stalled: bool) -> None:
-        arguments = (_address(config), count, stalled)
-        self._process = multiprocessing.get_context("spawn").Process(target=_crowd, args=arguments, daemon=True)
-        self._count = count
+        context = multiprocessing.get_context("spawn")
+        self._watching = context.Semaphore(0)  # released by each browser when its first picture comes
+        arguments = (_address(config), count, stalled, self._watching)
+        self._process = context.Process(target=_crowd, args=arguments, daemon=True)
+        self._count, self._all = count, count + stalled
 
     def __enter__(self) -> Crowd:
         if self._count:
             self._process.start()
-            time.sleep(4.0)  # until all are connected: a stopwatch, not a test
+            for _ in range(self._all):
+                if not self._watching.acquire(timeout=STARTS_WITHIN_S):
+                    raise SystemExit(f"not all {self._all} browsers got a picture within {STARTS_WITHIN_S:.0f} s")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -244,17 +248,22 @@ class Crowd:
             self._process.join()
 
 
-def _crowd(address: str, count: int, stalled: bool) -> None:
+def _crowd(address: str, count: int, stalled: bool, watching: Any) -> None:
     async def browse(cookie: str, answers: bool) -> None:
         feed = address.replace("http", "ws") + "/feed"
         headers = {"cookie": cookie}
         async with connect(feed, origin=address, additional_headers=headers, proxy=None, max_queue=4) as socket_in:  # type: ignore[arg-type]
             await socket_in.send('{"watch": ["cam0"]}')
+            seen = 0
             async for message in socket_in:
-                if isinstance(message, bytes) and answers:
-                    await socket_in.send('{"drawn": "cam0"}')
-                elif isinstance(message, bytes):
+                if not isinstance(message, bytes):
+                    continue
+                seen += 1
+                if seen == 1:
+                    watching.release()
+                if not answers:
                     await asyncio.sleep(3600)
+                await socket_in.send('{"drawn": "cam0"}')
 
     async def all_of_them() -> None:
         with httpx.Client(base_url=address, headers={"origin": address, "accept": "text/html"}) as client:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import time
+from typing import TYPE_CHECKING
 
 from common.config import Config
 from common.control import Asker
 from common.messages import Message, MessageError, Result, unpack
 from common.news import Complaint
-from common.page import access
-from common.page.desk import Wish
-from common.page.feed import packed
-from common.page.server import PortError, Server, listening
 from common.stage import Stage, StageError, main
-from common.store import StoreError
 from common.transport import Received, Socket, opened
 from common.watching import Viewer, read
+
+if TYPE_CHECKING:
+    from common.page.desk import Wish
+    from common.page.server import Server
 
 SAMPLE_EVERY_S = 0.5  # of the results of a camera, one so often is looked at
 RESULTS = b"results."
@@ -39,6 +39,11 @@ class DashboardStage(Stage):
         self._sampled: dict[bytes, float] = {}
 
     def open(self) -> None:
+        # Here, not above: it takes a second or more, in which the process can already be asked to end.
+        from common.page import access
+        from common.page.server import PortError, Server, listening
+        from common.store import StoreError
+
         try:
             listener = listening(self.config)
         except PortError as error:
@@ -101,6 +106,8 @@ class DashboardStage(Stage):
     # --- inside ---
 
     def _read_previews(self) -> None:
+        from common.page.feed import packed
+
         assert self._viewer is not None and self._server is not None
         newest: dict[bytes, Received] = {}
         while (parts := self._viewer.receive()) is not None:

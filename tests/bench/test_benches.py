@@ -19,6 +19,11 @@ from tests.conftest import ROOT, stage_environment
         ("pipeline", ["--seconds", "4", "--rounds", "1"], ["watched", "conductor", "inference", "total", "precision"]),
         ("alerts", ["flicker", "cost", "--seconds", "2"], ["an hour of flicker", "history", "memory_mb"]),
         ("history", ["--people", "2", "--days", "6"], ["a day by the minute, old", "mb_a_person_and_year"]),
+        (
+            "dashboard",
+            ["--seconds", "2", "--rounds", "1", "--browsers", "2"],
+            ["glass to glass", "2 and a stalled one"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table(name: str, arguments: list[str], words: list[str]) -> None:

@@ -89,6 +89,9 @@ class Worker(Stage, Generic[J]):
         self._last_job = job.job
         try:
             fields, blobs = self.work(job, parts[2:])
+        except MessageError as error:  # a picture that cannot be read, or is gone already: no fault of this process
+            self._complain(self.log, "jobs", error)
+            fields, blobs = {"error": str(error)[:1000]}, []
         except Exception as error:
             # Whatever a network or a library makes of one picture must not end the worker; the conductor is told.
             self.log.exception("job %d (frame %d of %s) failed", job.job, job.seq, job.camera)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from common import alert_book, alert_store, snapshots
@@ -20,6 +21,7 @@ from common.notify import Outbox
 from common.stage import Answer, ControlError, Stage, StageError, main
 from common.transport import Socket
 
+SAMPLE_S = 0.1  # rules count seconds: ten looks in one are enough
 TICK_S = 0.25
 PROGRESS_S = 5.0
 REFRESH_S = 1.0  # how soon a change of people is noticed
@@ -89,6 +91,9 @@ class AlertsStage(Stage):
 
     def topics(self) -> tuple[str, ...]:
         return ("results.", "corrections.", "camera.")
+
+    def sampled(self) -> Mapping[str, float]:
+        return {"results.": SAMPLE_S}
 
     def detail(self) -> dict[str, float | str]:
         return {"open": len(self._desk.open), "sent": self._outbox.sent, "not sent": self._outbox.failed}

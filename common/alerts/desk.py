@@ -285,6 +285,8 @@ class Desk:
         if live is None:
             return
         live.party = party
+        if place == target:
+            return  # a correction said so before the store did
         if other is not None:
             self._close(place, at, f"the same as episode {other.number}")
         elif not applies(live.rule, party, camera) and not party.undecided:

@@ -1,0 +1,205 @@
+"""What pages do when somebody clicks, with NiceGUI's own client instead of a browser: no sockets, a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nicegui import core, ui
+from nicegui.testing import User, user_simulation
+from sqlalchemy import insert
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from common import alert_store, people
+from common.config import Config
+from common.control import Argument
+from common.ledger import Ledger
+from common.page import access, alerts, health, users
+from common.page import people as people_page
+from common.page.desk import Desk, DeskError
+from common.page.feed import Feed
+from common.page.guard import Guard
+from common.page.site import Site
+from common.schema import UNKNOWN, UNKNOWN_CROP
+from common.store import Store
+from tests.people import reference
+
+
+class Asked(Desk):
+    """A desk that notes what stages are asked for, and answers as it is told."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, "test")
+        self.asked: list[tuple[str, str, dict[str, Argument]]] = []
+        self.refusal: str | None = None
+
+    async def ask(self, stage: str, do: str, *, timeout_s: float = 5.0, **args: Argument) -> dict[str, Any]:
+        self.asked.append((stage, do, args))
+        if self.refusal is not None:
+            raise DeskError(self.refusal)
+        return {}
+
+
+@pytest.fixture
+def desk(config: Config) -> Iterator[Asked]:
+    with Store(config.storage.data_dir) as store:
+        people.add(store, "Ada", [reference(1)])
+        access.add_user(store, "Kim", "admin")
+    made = Asked(config)
+    yield made
+    made.close()
+
+
+def visit(config: Config, desk: Asked, role: access.Role, play: Callable[[User, Site], Awaitable[None]]) -> None:
+    """Open the pages as a user of this role and do something with them."""
+
+    class Gate:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            user = access.User(id=1, name="Kim", role=role, one_time=False, created_at=0.0, seen_at=None)
+            scope["mien"] = access.Session(id=b"", user=user, began_at=0.0, seen_at=0.0)
+            await self._app(scope, receive, send)
+
+    async def run() -> None:
+        site = Site(config, desk, Feed(config.cameras))
+        async with user_simulation(root=lambda: ui.label("root")) as user:
+            core.app.add_middleware(Gate)
+            guard = Guard(core.app, config, desk)
+            for page in (alerts, health, users):
+                page.register(site, guard)
+            people_page.register(core.app, site, guard)
+            await play(user, site)
+
+    asyncio.run(run())
+
+
+def episode(config: Config) -> int:
+    """Write an open episode of the person 1 down."""
+    now = time.time()
+    values = {
+        "rule": "distress", "about": "expression", "camera": "cam0", "person_id": 1, "label": "sad",
+        "began_at": now - 45, "opened_at": now - 35, "assessed_s": 45.0, "unassessed_s": 0.0, "text": "",
+        "memory": "{}",
+    }  # fmt: skip
+    with Ledger(config.storage.data_dir) as ledger, ledger.write() as connection:
+        return alert_store.save(connection, None, values)
+
+
+async def await_episodes(site: Site) -> None:
+    following = asyncio.create_task(site.follow_alerts())
+    deadline = time.monotonic() + 10
+    while not site.episodes:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    following.cancel()
+
+
+def test_an_alert_is_acknowledged_and_judged_in_the_users_name(config: Config, desk: Asked) -> None:
+    number = episode(config)
+
+    async def play(user: User, site: Site) -> None:
+        await await_episodes(site)
+        await user.open("/alerts")
+        await user.should_see(marker=f"episode-{number}")
+        user.find(marker="acknowledge").click()
+        user.find(marker="false_alarm").click()
+        await user.should_see("Open alerts")
+        for _ in range(200):
+            if len(desk.asked) == 2:
+                break
+            await asyncio.sleep(0.01)
+        assert ("alerts", "acknowledge", {"episode": number, "by": "Kim"}) in desk.asked
+        assert ("alerts", "judge", {"episode": number, "by": "Kim", "judgement": "false alarm"}) in desk.asked
+
+    visit(config, desk, "operator", play)
+
+
+def test_what_a_stage_refuses_is_said_to_the_user(config: Config, desk: Asked) -> None:
+    episode(config)
+    desk.refusal = "alerts did not answer: is it running? (python launch.py status)"
+
+    async def play(user: User, site: Site) -> None:
+        await await_episodes(site)
+        await user.open("/alerts")
+        user.find(marker="acknowledge").click()
+        await user.should_see("alerts did not answer")
+
+    visit(config, desk, "operator", play)
+
+
+def test_a_viewer_sees_alerts_and_can_do_nothing_about_them(config: Config, desk: Asked) -> None:
+    number = episode(config)
+
+    async def play(user: User, site: Site) -> None:
+        await await_episodes(site)
+        await user.open("/alerts")
+        await user.should_see(marker=f"episode-{number}")
+        for marker in ("acknowledge", "useful", "false_alarm"):
+            await user.should_not_see(marker=marker)
+        await user.open("/users")
+        await user.should_see("Your role does not allow this.")
+
+    visit(config, desk, "viewer", play)
+
+
+def test_who_has_refused_consent_is_shown_to_nobody_but_operators(config: Config, desk: Asked) -> None:
+    with Store(config.storage.data_dir) as store:
+        people.change(store, "Ada", consent="refused")
+
+    async def viewer(user: User, site: Site) -> None:
+        await user.open("/people")
+        await user.should_see("Nobody is enrolled yet")
+        await user.should_not_see("Ada")
+        assert (await user.http_client.get("/people/1/face")).status_code == 404
+
+    async def operator(user: User, site: Site) -> None:
+        await user.open("/people")
+        await user.should_see("Ada")
+        await user.should_see("Consent: refused")
+
+    visit(config, desk, "viewer", viewer)
+    visit(config, desk, "operator", operator)
+
+
+def test_health_says_that_nothing_was_heard_rather_than_that_all_is_well(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        await user.open("/health")
+        await user.should_see("Nothing has been heard of the other processes yet.")
+
+    visit(config, desk, "viewer", play)
+
+
+def stranger(store: Store, number: int) -> int:
+    """Write an unknown person with one crop down; return their number."""
+    seen = reference(number)
+    with store.write() as connection:
+        connection.execute(
+            insert(UNKNOWN).values(
+                id=number, embedding=store.seal_embedding(seen.embedding), weight=1.0, model=people.MODEL,
+                first_at=1.0, last_at=2.0, looks=1,
+            )
+        )  # fmt: skip
+        connection.execute(
+            insert(UNKNOWN_CROP).values(
+                unknown_id=number, embedding=store.seal_embedding(seen.embedding),
+                crop=store.seal_crop(seen.crop or b""), quality=0.9, at=2.0,
+            )
+        )  # fmt: skip
+    return number
+
+
+def test_an_unknown_person_becomes_a_new_one_or_part_of_one_who_is_known(tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store:
+        ada = people.add(store, "Ada", [reference(1)])
+        first, second = stranger(store, 7), stranger(store, 8)
+        new = people_page.name_stranger(store, first, 0, "Grace", "visitor")
+        assert (new.name, new.role, new.references) == ("Grace", "visitor", 1)
+        kept = people_page.name_stranger(store, second, ada.id, "", "patient")
+        assert (kept.id, kept.references) == (ada.id, 2)
+        assert [person.name for person in people.everybody(store)] == ["Ada", "Grace"]

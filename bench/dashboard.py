@@ -272,8 +272,7 @@ def _crowd(address: str, count: int, stalled: bool, watching: Any) -> None:
             for _ in range(count + stalled):
                 client.get("/").raise_for_status()
             cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
-        browsers = [browse(cookie, True) for _ in range(count)] + [browse(cookie, False)] * stalled
-        await asyncio.gather(*browsers)
+        await asyncio.gather(*(browse(cookie, index < count) for index in range(count + stalled)))
 
     asyncio.run(all_of_them())
 

@@ -14,11 +14,17 @@ from common.page import access, words
 from common.page.access import AccessError, Session
 from common.page.attempts import Attempts
 from common.page.desk import Desk
-from common.page.guard import Guard
+from common.page.guard import LIBRARIES, Guard
 from common.page.words import Words
 from common.words import clock
 
 _MAX_BYTES = 4096
+# What the pages behind are made with: fetched while somebody types, so that the first page is there at once.
+_LIBRARIES = (
+    "vue.esm-browser.prod.js", "quasar.umd.prod.js", "nicegui.js", "socket.io.min.js", "dompurify.mjs", "nicegui.css",
+    "quasar.unimportant.prod.css", "quasar.important.prod.css", "fonts.css", "lang/en-US.umd.prod.js",
+)  # fmt: skip
+_OWN = ("page.css", "page.js", "live.js", "overlay.js", "panel.js")
 _FORM_COOKIE = "mien_form"
 
 
@@ -138,12 +144,18 @@ class Forms:
         page = f"""<!doctype html>
 <html lang="{t.language}"><head><meta charset="utf-8"><title>Mien – {html.escape(title)}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<link rel="stylesheet" href="/page/open/form.css"></head>
+<link rel="stylesheet" href="/page/open/form.css">{_ahead()}</head>
 <body><main><h1>Mien</h1><form method="post">{inputs}<input type="hidden" name="form" value="{form}">
 {shown}<button type="submit">{html.escape(title)}</button></form></main></body></html>"""
         response = HTMLResponse(page, status)
         response.set_cookie(_FORM_COOKIE, form, httponly=True, samesite="strict", secure=self._secure, max_age=3600)
         return response
+
+
+def _ahead() -> str:
+    paths = [LIBRARIES + name for name in _LIBRARIES]
+    paths += [f"/page/open/{name}" for name in _OWN]
+    return "".join(f'<link rel="prefetch" href="{path}">' for path in paths)
 
 
 def _input(name: str, label: str, kind: str, complete: str) -> str:

@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable, MutableMapping
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -19,7 +20,8 @@ from common.page.desk import Desk
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Any]
 
-OPEN = ("/login", "/healthz", "/page/open/", "/favicon.ico")  # what nobody has to log in for; none of it shows data
+LIBRARIES = f"/_nicegui/{version('nicegui')}/static/"  # asked for without importing it: that takes a second
+OPEN = ("/login", "/healthz", "/page/open/", "/favicon.ico", LIBRARIES)  # for anybody: none of it shows data
 FOR_TOKENS = ("/api/", "/metrics")  # what programs may read with a token
 FRESH_S = 5.0  # a session is looked up in the store again after this
 _REFUSED = 4401  # of a WebSocket whose session has ended

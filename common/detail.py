@@ -13,7 +13,7 @@ from typing import Final
 
 from common.tracks import Track
 
-RUNGS: Final = (0.5, 0.8125)  # shares of the full input size, smallest first
+RUNGS: Final = (0.5,)  # shares of the full input size, smallest first; each costs a detection worker some 28 MB
 FULL_EVERY_S: Final = 0.15  # somebody small who comes is seen so soon
 SMALLEST_PX: Final = 13.0  # faces in view must be so large in the network's input: `python bench/models.py`
 

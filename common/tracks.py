@@ -219,9 +219,11 @@ class Tracker:
         self.tracks.remove(track)
 
 
-def near_known(box: Floats, known: Floats) -> bool:
-    """Whether a face, x, y, w, h, stands where one of the known ones (K, 4) was expected."""
-    return bool(len(known)) and bool(iou(box[None], known).max() > 0.3)
+def near_known(boxes: Floats, known: Floats) -> NDArray[np.bool_]:
+    """Which faces (N, 4), x, y, w, h, stand where one of the known ones (K, 4) was expected: (N,)."""
+    if not len(known):
+        return np.zeros(len(boxes), np.bool_)
+    return np.asarray(iou(boxes, known).max(axis=1) > 0.3)
 
 
 def iou(first: Floats, second: Floats) -> Floats:

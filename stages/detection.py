@@ -63,7 +63,9 @@ class Detection(Worker[DetectionJob]):
         looks = np.zeros((len(boxes), appearance.SIZE), np.float32)
         reasons: list[str | None] = []
         crops, patches = [], []
-        known = None if job.known is None else np.array(job.known, np.float32).reshape(-1, 4)
+        known = np.zeros(len(boxes), np.bool_)
+        if job.known is not None:
+            known = near_known(boxes, np.array(job.known, np.float32).reshape(-1, 4))
         for face, (box, points) in enumerate(zip(boxes, landmarks, strict=True)):
             measured = quality.assess(picture, box, points)
             qualities[face] = (
@@ -79,7 +81,7 @@ class Detection(Worker[DetectionJob]):
             reasons.append(quality.reason(measured, self._limits))
             if reasons[-1] is None:
                 crops.append(crop.cut(picture, crop.face_square(box, points)))
-            if known is None or not near_known(box, known):
+            if not known[face]:
                 patches.append((face, chips.cut_patch(picture, box)))
         if job.slot is not None:
             self._shared.check(job.slot, job.width, job.height)  # or this would be of two pictures

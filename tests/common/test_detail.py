@@ -37,8 +37,8 @@ def test_a_large_face_is_looked_at_small_with_full_looks_in_between() -> None:
 
 
 def test_smaller_faces_need_more_and_the_smallest_everything() -> None:
-    assert set(looks(45)) == {RUNGS[1], 1.0}
-    assert set(looks(30)) == {1.0}
+    assert set(looks(70)) == {RUNGS[0], 1.0}
+    assert set(looks(60)) == {1.0}
 
 
 def test_without_faces_or_without_leave_it_is_always_full() -> None:

@@ -65,6 +65,7 @@ class Scene:
         self.out = Outbox()
         self.conductor = Conductor(self.config, self.out, sender="conductor.test.1")
         self.now = 100.0
+        self.side = 60.0  # of the faces that are found, pixels
         for worker in workers:
             self.join(worker)
 
@@ -86,7 +87,7 @@ class Scene:
 
     def answer(self, worker: str, job: Any, faces: int = 1, label: int = 4) -> None:
         if isinstance(job, DetectionJob):
-            self.conductor.detection(*found(worker, job, faces), self.now)
+            self.conductor.detection(*found(worker, job, faces, self.side), self.now)
         elif isinstance(job, ExpressionJob):
             probabilities = np.full((job.count, 7), 0.05, np.float32)
             probabilities[:, label] = 0.7
@@ -104,8 +105,8 @@ class Scene:
             self.answer(worker, job, faces)
 
 
-def found(worker: str, job: DetectionJob, faces: int) -> tuple[DetectionFinding, list[Any]]:
-    boxes = np.array([[10 + 90 * face, 20, 60, 60] for face in range(faces)], np.float32).reshape(-1, 4)
+def found(worker: str, job: DetectionJob, faces: int, side: float = 60.0) -> tuple[DetectionFinding, list[Any]]:
+    boxes = np.array([[10 + 90 * face, 20, side, side] for face in range(faces)], np.float32).reshape(-1, 4)
     everyone = range(faces)
     finding = DetectionFinding(
         sender=worker,
@@ -140,6 +141,22 @@ def test_a_frame_becomes_a_result_with_a_track_a_name_status_and_an_expression()
     [face] = last.faces
     assert (face.track, face.identity.status, face.expression.label) == (1, "unknown", "sad")
     assert last.analysed and {"capture", "wait", "detection", "expression"} <= last.timings_ms.keys()
+
+
+@pytest.mark.parametrize("every_frame", [False, True])
+def test_live_a_box_does_not_breathe_and_in_every_frame_mode_it_is_as_found(every_frame: bool) -> None:
+    scene = Scene(every_frame=every_frame)
+    for seq in range(12):
+        scene.side = 60.0 if seq % 2 else 63.0
+        scene.frame(seq, every_frame=every_frame)
+        scene.answer_all()
+        scene.now += 1 / 30
+    widths = [result.faces[0].box[2] for result in scene.out.results[6:]]
+    if every_frame:
+        assert sorted(set(widths)) == [60.0, 63.0]
+    else:
+        assert max(widths) - min(widths) < 1.0
+        assert all(60.0 < width < 63.0 for width in widths)
 
 
 def test_no_face_is_an_answer_too() -> None:

@@ -27,7 +27,7 @@ expect.set_options(timeout=SLOW_MS)
 RULES = {"rules": [{"name": "distress", "min_duration_s": 2, "cooldown_s": 0, "snapshot": False}]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # The tests may run as root, where Chromium's own sandbox does not start.

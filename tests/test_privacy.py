@@ -82,7 +82,11 @@ class Eye:
 
 @pytest.mark.parametrize(
     ("blur", "consent", "hidden"),
-    [("unknown", None, True), ("no_consent", "refused", True), ("no_consent", "given", False)],
+    [
+        ("no_consent", "refused", True),
+        pytest.param("unknown", None, True, marks=pytest.mark.slow),
+        pytest.param("no_consent", "given", False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_face_that_nobody_may_see_is_unrecognisable_in_previews_and_snapshots(
     config: Config, blur: str, consent: str | None, hidden: bool

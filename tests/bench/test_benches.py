@@ -16,13 +16,21 @@ from tests.conftest import ROOT, stage_environment
     [
         ("transport", ["--seconds", "0.1", "--rounds", "1"], ["640x360", "1920x1080", "ratio"]),
         ("dispatch", ["--seconds", "0.5"], ["10 and 100 ms", "pulled", "push, default queue"]),
-        ("pipeline", ["--seconds", "4", "--rounds", "1"], ["watched", "conductor", "inference", "total", "precision"]),
-        ("alerts", ["flicker", "cost", "--seconds", "2"], ["an hour of flicker", "history", "memory_mb"]),
+        pytest.param(
+            *("pipeline", ["--seconds", "4", "--rounds", "1"]),
+            ["watched", "conductor", "inference", "total", "precision"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("alerts", ["flicker", "cost", "--seconds", "2"]),
+            ["an hour of flicker", "history", "memory_mb"],
+            marks=pytest.mark.slow,
+        ),
         ("history", ["--people", "2", "--days", "6"], ["a day by the minute, old", "mb_a_person_and_year"]),
-        (
-            "dashboard",
-            ["--seconds", "2", "--rounds", "1", "--browsers", "2"],
+        pytest.param(
+            *("dashboard", ["--seconds", "2", "--rounds", "1", "--browsers", "2"]),
             ["glass to glass", "2 and a stalled one"],
+            marks=pytest.mark.slow,
         ),
     ],
 )

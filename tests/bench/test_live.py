@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.live import played, seen
 from common.config import load
 
 
+@pytest.mark.slow
 def test_a_known_face_is_named_within_a_second_and_looked_at_rarely() -> None:
     found = seen(*played(load(environment={}), "woman.mp4"), "Wanda")
     assert found.faces > 60

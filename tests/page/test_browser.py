@@ -241,6 +241,7 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
 SCREENS = (((1366, 768), "dark"), ((820, 1180), "light"), ((390, 844), "dark"))  # the ward's, a tablet, a telephone
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_fits_every_screen_and_speaks_chinese(config: Config, chromium: Browser) -> None:
     page = {"enabled": True, "port": config.dashboard.port}

@@ -13,7 +13,9 @@ from typing import Final
 
 from common.tracks import Track
 
-RUNGS: Final = (0.5,)  # shares of the full input size, smallest first; each costs a detection worker some 28 MB
+RUNGS: Final = (
+    0.5,
+)  # shares of the full input size, smallest first; each is one more network that a detection worker keeps
 FULL_EVERY_S: Final = 0.15  # somebody small who comes is seen so soon
 SMALLEST_PX: Final = 13.0  # faces in view must be so large in the network's input: `python bench/models.py`
 

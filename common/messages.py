@@ -22,6 +22,7 @@ from common.expressions import ExpressionName
 VERSION: Literal[1] = 1
 MAX_MAP_BYTES = 64 * 1024
 MAX_SIDE = 16384  # pixels; twice the width of an 8K picture
+RING_SLOTS = 12  # pictures of one camera in shared memory
 MAX_FACES = 64  # a result of 64 faces still fits the 64 KiB map
 
 Part = bytes | memoryview | NDArray[np.uint8] | NDArray[np.float32]
@@ -70,7 +71,7 @@ class Slot(_Checked):
     """Where a raw picture is in memory that the processes of one machine share (``common/ring.py``)."""
 
     ring: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
-    number: Annotated[int, Field(ge=0, lt=12)]
+    number: Annotated[int, Field(ge=0, lt=RING_SLOTS)]
     generation: Annotated[int, Field(ge=1)]
 
 

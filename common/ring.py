@@ -25,11 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.messages import MessageError, Slot
+from common.messages import RING_SLOTS, MessageError, Slot
 
 log = logging.getLogger(__name__)
 
-SLOTS: Final = 12
 MOST_BYTES: Final = 96 * 1024 * 1024  # of a ring: larger pictures travel in messages
 HELD_AT_MOST_S: Final = 3.0  # a conductor that died releases nothing
 _HEADER: Final = 4096
@@ -63,7 +62,7 @@ class RingWriter:
         self._camera = camera
         self._made = 0
         self._ring: _Ring | None = None
-        self._written_at = [0.0] * SLOTS
+        self._written_at = [0.0] * RING_SLOTS
         self._next = 0
         self._generation = 0
 
@@ -77,13 +76,13 @@ class RingWriter:
         if ring is None:
             return None
         now = time.monotonic()
-        for step in range(SLOTS):
-            number = (self._next + step) % SLOTS
+        for step in range(RING_SLOTS):
+            number = (self._next + step) % RING_SLOTS
             if not ring.header[number, _HELD] or now - self._written_at[number] > HELD_AT_MOST_S:
                 break
         else:
             return None
-        self._next = (number + 1) % SLOTS
+        self._next = (number + 1) % RING_SLOTS
         self._generation += 1
         ring.header[number] = (0, 0)  # whoever still looks at it sees that it is gone
         ring.slot(number)[:] = pixels.reshape(-1)
@@ -186,7 +185,7 @@ class _Ring:
     """A mapped ring.
 
     Attributes:
-        header: (SLOTS, 2) uint64: generation, held.
+        header: (RING_SLOTS, 2) uint64: generation, held.
     """
 
     def __init__(self, path: Path, picture_bytes: int) -> None:
@@ -198,7 +197,7 @@ class _Ring:
                 raise ValueError(f"it has {size} bytes, {_size(picture_bytes)} were expected")
             self._map = mmap.mmap(file.fileno(), size)
         self._bytes = np.frombuffer(self._map, np.uint8)
-        self.header = self._bytes[: SLOTS * 16].view(np.uint64).reshape(SLOTS, 2)
+        self.header = self._bytes[: RING_SLOTS * 16].view(np.uint64).reshape(RING_SLOTS, 2)
 
     def slot(self, number: int) -> NDArray[np.uint8]:
         begin = _HEADER + number * _slot_bytes(self.picture_bytes)
@@ -210,7 +209,7 @@ def _slot_bytes(picture_bytes: int) -> int:
 
 
 def _size(picture_bytes: int) -> int:
-    return _HEADER + SLOTS * _slot_bytes(picture_bytes)
+    return _HEADER + RING_SLOTS * _slot_bytes(picture_bytes)
 
 
 def _is_ours(directory: Path) -> bool:

@@ -4,6 +4,8 @@ That network (Davis King, public domain) comes in the package `face_recognition_
 expressions, but its first layers see eyes, brows and mouths that 28 000 small pictures teach only slowly.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -47,10 +49,11 @@ def start_with_face_recognition(network: FaceRecognitionShaped, faces: Tensor) -
         hook.remove()
 
 
-def _calibration(bias: Tensor):  # type: ignore[no-untyped-def]
+def _calibration(bias: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     """A hook that makes a normalization add ``bias`` to what comes, and no more, while it knows its statistics."""
 
-    def calibrate(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+    def calibrate(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
         mean, variance = inputs[0].mean(dim=(0, 2, 3)), inputs[0].var(dim=(0, 2, 3))
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(mean)

@@ -12,8 +12,8 @@ import pytest
 
 from common import ring
 from common.config import Config
-from common.messages import MessageError, Slot
-from common.ring import SLOTS, RingReader, RingWriter, remove_rings, ring_dir
+from common.messages import RING_SLOTS, MessageError, Slot
+from common.ring import RingReader, RingWriter, remove_rings, ring_dir
 from common.rundir import RunDir
 
 WIDTH, HEIGHT = 64, 48
@@ -38,7 +38,7 @@ def written(writer: RingWriter, value: int) -> Slot:
 
 def test_a_picture_is_read_where_it_was_written(config: Config) -> None:
     writer, reader = RingWriter(config, "cam0"), RingReader(config)
-    for value in range(3 * SLOTS):
+    for value in range(3 * RING_SLOTS):
         slot = written(writer, value)
         view = reader.picture(slot, WIDTH, HEIGHT)
         assert (view == value).all()
@@ -66,7 +66,7 @@ def test_who_reads_too_late_is_told(config: Config) -> None:
     writer, reader = RingWriter(config, "cam0"), RingReader(config)
     slot = written(writer, 1)
     reader.picture(slot, WIDTH, HEIGHT)
-    for value in range(SLOTS):
+    for value in range(RING_SLOTS):
         written(writer, value)
     with pytest.raises(MessageError, match="overwritten"):
         reader.check(slot, WIDTH, HEIGHT)
@@ -81,11 +81,11 @@ def test_a_held_picture_is_not_overwritten_and_a_full_ring_says_so(
     writer, reader = RingWriter(config, "cam0"), RingReader(config)
     first = written(writer, 9)
     held = reader.hold(first, WIDTH, HEIGHT)
-    for value in range(3 * SLOTS):
+    for value in range(3 * RING_SLOTS):
         written(writer, value)
     assert (reader.picture(first, WIDTH, HEIGHT) == 9).all()
 
-    others = [reader.hold(written(writer, 1), WIDTH, HEIGHT) for _ in range(SLOTS - 1)]
+    others = [reader.hold(written(writer, 1), WIDTH, HEIGHT) for _ in range(RING_SLOTS - 1)]
     assert writer.put(picture(2)) is None  # goes as bytes
     del others
     assert writer.put(picture(2)) is not None

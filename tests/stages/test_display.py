@@ -164,8 +164,6 @@ def test_a_name_is_typed_for_a_face_and_the_enrolment_is_shown(
         if letter or key == "BackSpace":
             text = text[:-1] if key == "BackSpace" else text + letter
             mien.await_text(text + CURSOR, INK, PANEL, weight=600)
-        else:
-            mien.screen.do("sleep", "0.2")
     mien.press("Return")
     first = wait_until(request, 30, "a request to enrol")
     assert first.args == {"camera": "cam0", "track": 2, "name": "Zo"}

@@ -1,4 +1,4 @@
-"""Makes the background: ``python -m models.train.background --faces fer_val.npz``.
+"""Makes the background: ``python -m models.train.background --faces FACES.npz``.
 
 Takes pictures of many different people, ``images`` (N, 48, 48) uint8 grey, and keeps what groups of their embeddings
 have in common. It takes some minutes a thousand.

@@ -30,6 +30,7 @@ class RunConfig(BaseModel):
     )
     widths: tuple[int, ...] = (24, 48, 112, 256)
     depths: tuple[int, ...] = (1, 2, 2, 1)
+    stem: Literal["plain", "deep"] = Field("plain", description="deep: a convolution at full size before the first half")
     dropout: float = Field(0.2, ge=0, lt=1)
 
     passes: float = Field(

@@ -64,7 +64,10 @@ def averaged_network(state: dict[str, Any]) -> tuple[ExpressionNet, RunConfig]:
 def folded(network: ExpressionNet) -> ExpressionNet:
     """A copy that computes the same without batch normalization and keeps its convolutions in half precision."""
     network = copy.deepcopy(network).eval()
-    network.stem[0], network.stem[1] = _fused(network.stem[0], network.stem[1]), nn.Identity()
+    for place in range(len(network.stem) - 1):
+        if isinstance(network.stem[place], nn.Conv2d):
+            network.stem[place] = _fused(network.stem[place], network.stem[place + 1])
+            network.stem[place + 1] = nn.Identity()
     for block in network.blocks:
         for number in "12":
             fused = _fused(getattr(block, f"conv{number}"), getattr(block, f"norm{number}"))

@@ -26,7 +26,7 @@ def _deadline(text: str) -> float:
 
 
 def _crew(options: argparse.Namespace, run: Run) -> SharedCrew:
-    return new_crew(options.processes, run, options.data, options.config)
+    return new_crew(options.processes, run, options.data, options.config, options.teacher)
 
 
 def main(arguments: list[str] | None = None) -> int:

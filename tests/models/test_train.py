@@ -242,7 +242,8 @@ def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_helping_process_fits_the_same_weights(data: Path) -> None:
     command = ["fit", "--data", str(data), "--config", str(data / "run.toml"), "--out", str(data / "run")]
-    assert main([*command, "--threads", "1", "--processes", "2"]) == 0
+    fit(data, data / "run.toml", data / "teacher", threads=1)
+    assert main([*command, "--threads", "1", "--processes", "2", "--teacher", str(data / "teacher")]) == 0
     state = torch.load(data / "run" / "checkpoint.pt", weights_only=False)
     assert state["progress"] == 1.0
     assert state["steps"] * 16 < 0.9 * 140 * (0.6 * 3 + 0.4 * 3 / (24 / 32) ** 2)  # the rest was done by the other

@@ -134,6 +134,12 @@ class PipelineConfig(_Section):
         default=2000, gt=0, description="a job unanswered this long is given to another worker"
     )
     first_track: int | None = Field(default=None, ge=1, description="null: ids go on from the last run's")
+    quiet_look_ms: float = Field(
+        default=120,
+        ge=0,
+        le=1000,
+        description="while nobody is in view, the detector looks this often; 0: at every frame, always",
+    )
     window: int = Field(default=8, ge=1, le=64, description="frames in flight, a camera, in every-frame mode")
 
 

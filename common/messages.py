@@ -276,6 +276,10 @@ class Result(_OfFrame):
     analysed: bool = Field(
         description="the detector ran on this very frame; false: a picture shown without an analysis"
     )
+    quiet: bool = Field(
+        default=False,
+        description="not analysed on purpose: nobody has been in view for a while, and a look every so often is enough",
+    )
     latency_ms: Milliseconds = Field(description="from capture to publication; never mixes two machines' clocks")
     timings_ms: dict[Annotated[str, Field(max_length=32)], Milliseconds] = Field(description="by stage, milliseconds")
     media_time_s: float = Field(ge=0, description="seconds since the source began, by its own clock")

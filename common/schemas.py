@@ -41,7 +41,7 @@ _KNOWN = {
 }
 _RESULT: dict[str, Any] = {
     "v": 1, "at": _AT, "from": "conductor.ward.4711", "n": 1235, "camera": "cam0", "run": 1789999958123, "seq": 1234,
-    "captured_at": 1790000000.123, "width": 640, "height": 360, "analysed": True, "latency_ms": 41.7,
+    "captured_at": 1790000000.123, "width": 640, "height": 360, "analysed": True, "quiet": False, "latency_ms": 41.7,
     "timings_ms": {"capture": 1.2, "detection": 24.9, "expression": 3.1}, "media_time_s": 41.133, "name": None,
     "selected": None, "enrolling": {"track": 19, "pictures": 2, "wanted": 5, "turn": "left"},
     "faces": [

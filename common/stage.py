@@ -87,6 +87,10 @@ class Stage(ABC):
         """Return how long the loop may wait for sockets before ``handle`` is called anyway."""
         return 100.0
 
+    def pace_ms(self) -> float:
+        """Return how long news may wait, for stages that need not be prompt: a turn costs more than what it reads."""
+        return 0.0
+
     def control(self, request: Control) -> Answer | None:
         """Do what a control message asks and return the answer; None: it comes later, by ``answer``.
 
@@ -143,6 +147,8 @@ class Stage(ABC):
                 lifeline.beat()
                 if self.meter.due():
                     self.publish_stats()
+                if pause_ms := self.pace_ms():
+                    lifeline.stopping.wait(pause_ms / 1e3)
             if self.finished:
                 lifeline.say("finished")
         finally:

@@ -234,7 +234,9 @@ def environment(data_dir: Path | None) -> dict[str, str]:
     """
     # One arena of glibc's allocator for every thread of every process would be 30 MB that nobody uses.
     arenas = {"MALLOC_ARENA_MAX": "2"}
-    kept = arenas | {name: value for name, value in os.environ.items() if not name.startswith("MIEN_") or name == KEY_VARIABLE}
+    kept = arenas | {
+        name: value for name, value in os.environ.items() if not name.startswith("MIEN_") or name == KEY_VARIABLE
+    }
     path = os.pathsep.join(part for part in (str(ROOT), kept.get("PYTHONPATH")) if part)
     # Without the safe path, ``python -m`` looks into the current directory first, where anybody's ``common`` may lie.
     kept |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

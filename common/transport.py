@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import zmq
 
@@ -131,6 +131,12 @@ class Socket:
         self.close()
 
 
+class HasFileno(Protocol):
+    """What the system can watch."""
+
+    def fileno(self) -> int: ...
+
+
 class Poller:
     """Waits for any of several sockets to have a message."""
 
@@ -145,6 +151,10 @@ class Poller:
         self._poller.register(socket._socket, zmq.POLLIN)
         self._sockets[socket._socket] = socket
 
+    def wake_by(self, file: HasFileno) -> None:
+        """End a wait also when this socket of the system becomes readable; nobody is told that it is."""
+        self._poller.register(file.fileno(), zmq.POLLIN)
+
     def remove(self, socket: Socket) -> None:
         """Watch one socket less; unknown ones are no error."""
         if self._sockets.pop(socket._socket, None) is not None:
@@ -152,7 +162,8 @@ class Poller:
 
     def wait(self, timeout_ms: float) -> set[Socket]:
         """Return the sockets that have a message; empty after ``timeout_ms``."""
-        return {self._sockets[ready] for ready, _ in self._poller.poll(max(0, int(timeout_ms)))}
+        ready = self._poller.poll(max(0, int(timeout_ms)))
+        return {self._sockets[one] for one, _ in ready if one in self._sockets}
 
 
 def opened(channel: str, endpoint: str, role: str, *, bind: bool = False, linger_ms: int = 0) -> Socket:

@@ -152,7 +152,7 @@ class Capture(Stage):
 
     def _take(self) -> None:
         assert self._reader is not None
-        taken = self._reader.take(0.05)
+        taken = self._reader.take(0.2 if self._reader.paused else 0.05)
         self._idle = taken is None
         if taken is None:
             return

@@ -40,7 +40,7 @@ from common.transport import Socket, opened
 from common.worker import job_topic
 
 TICK_S = 0.02
-IDLE_TICK_S = 0.1  # with nothing in the air; people may have been changed
+IDLE_TICK_S = 0.25  # with nothing in the air; people may have been changed
 SHOWN_S = 0.15  # preview has looked at a picture by then
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
 

@@ -39,6 +39,7 @@ from common.recall import Recall, Snapshot
 from common.tracks import Track
 from models.quality import turned
 
+SILENT_S = 1.0  # a run of which nothing has come for so long may be over
 EMBEDDING = 128
 CHIP = 150
 
@@ -124,7 +125,7 @@ class Conductor:
             MessageError: it is of a run that has been superseded, or a number that has been before.
         """
         line = self._line(frame.camera)
-        if line.run is None or frame.run > line.run:
+        if self._begins(line, frame.run, now):
             self.dispatcher.forget(frame.camera)
             line.begin(frame, now)
         if frame.run != line.run or frame.seq <= line.last_seq:
@@ -147,6 +148,14 @@ class Conductor:
         if not keep and stalled_s * 1e3 > self._config.pipeline.stall_ms:
             self._outbox.picture(line.unanalysed(flight, now, self._sender), flight)
         self._turn(now)
+
+    def _begins(self, line: Line, run: int, now: float) -> bool:
+        """Whether a frame of this run is the first of a new one: a later run, or, when the present one is silent, any
+        other. Runs are numbered by the wall clock, which may have been set back while a camera was started again.
+        """
+        if line.run is None or run > line.run:
+            return True
+        return run != line.run and not line.flights and now - line.received_at > SILENT_S
 
     def end_of_source(self, end: EndOfSource, now: float) -> None:
         """A source has no more pictures: say so once all that came are published."""

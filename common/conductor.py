@@ -39,7 +39,7 @@ from common.recall import Recall, Snapshot
 from common.tracks import Track
 from models.quality import turned
 
-SILENT_S = 1.0  # a run of which nothing has come for so long may be over
+SILENT_S = 1.0  # when nothing of a camera's run could be taken for so long, it may be over
 EMBEDDING = 128
 CHIP = 150
 
@@ -125,7 +125,7 @@ class Conductor:
             MessageError: it is of a run that has been superseded, or a number that has been before.
         """
         line = self._line(frame.camera)
-        if self._begins(line, frame.run, now):
+        if self._begins(line, frame, now):
             self.dispatcher.forget(frame.camera)
             line.begin(frame, now)
         if frame.run != line.run or frame.seq <= line.last_seq:
@@ -149,13 +149,16 @@ class Conductor:
             self._outbox.picture(line.unanalysed(flight, now, self._sender), flight)
         self._turn(now)
 
-    def _begins(self, line: Line, run: int, now: float) -> bool:
-        """Whether a frame of this run is the first of a new one: a later run, or, when the present one is silent, any
-        other. Runs are numbered by the wall clock, which may have been set back while a camera was started again.
+    def _begins(self, line: Line, frame: Frame, now: float) -> bool:
+        """Whether a frame is the first of a new run: of a later one, or of any where the present one is silent.
+
+        Runs are numbered by the wall clock, which may have been set back while a camera was started again; and a number
+        that was damaged on its way must not make all that come after it look old.
         """
-        if line.run is None or run > line.run:
+        if line.run is None or frame.run > line.run:
             return True
-        return run != line.run and not line.flights and now - line.received_at > SILENT_S
+        old = frame.run != line.run or frame.seq <= line.last_seq
+        return old and not line.flights and now - line.received_at > SILENT_S
 
     def end_of_source(self, end: EndOfSource, now: float) -> None:
         """A source has no more pictures: say so once all that came are published."""

@@ -63,15 +63,16 @@ class AlertsStage(Stage):
     def open(self) -> None:
         self._book = Book(None, self.config.notifications, self.instance)
         try:
-            self._late = LateLedger(self.config.storage.data_dir, busy_ms=BUSY_MS)
-            self._take_ledger()
-        except LedgerUnavailable as error:
-            self._late.problem = error
+            late = self._late = LateLedger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            try:
+                self._take_ledger()
+            except LedgerUnavailable as error:
+                late.problem = error
         except LedgerError as error:
             raise StageError(str(error)) from error
         if self._ledger is None:
             told = "%s; until it can be used, alerts are shown, but not kept, and nobody outside is told"
-            self.log.error(told, self._late.problem)
+            self.log.error(told, late.problem)
         self._asker = Asker(self.config, self.news)
         self.poller.add(self._asker.reader.socket)
         self._outbox.open()

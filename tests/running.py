@@ -25,10 +25,12 @@ class Running:
 
     Attributes:
         environment: variables that it is started with besides.
+        prefix: a command that starts it, as ``nice`` does.
         results, states, stats: what came over the news so far; of states and stats the newest by camera and sender.
     """
 
     environment: dict[str, str] = {}  # noqa: RUF012
+    prefix: tuple[str, ...] = ()
 
     def __init__(self, config: Config, source: str, *arguments: str, **overrides: Any) -> None:
         cameras = {"cam0": {"source": source}}
@@ -46,7 +48,7 @@ class Running:
         with self.log.open("wb") as log:
             command = [sys.executable, str(ROOT / "launch.py"), "--headless", "--verbose", "--config", str(self.path)]
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [*self.prefix, *command, *arguments],
                 env=stage_environment(**self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -49,12 +49,14 @@ class Victim(Running):
         config: Config,
         *arguments: str,
         source: str = "demo",
+        prefix: tuple[str, ...] = (),
         faults: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
         **overrides: Any,
     ) -> None:
         hooks = {"PYTHONPATH": str(HOOKS)} | {f"CHAOS_{name}": value for name, value in (faults or {}).items()}
         self.environment = (hooks if faults else {}) | (environment or {})
+        self.prefix = prefix
         data_dir(config)
         super().__init__(config, source, *arguments, **(DEFAULTS | overrides))
 

@@ -81,10 +81,35 @@ def fail_networks(after: int, times: int) -> None:
 _runs = 0
 
 
+def set_clock(path: str) -> None:
+    """The wall clock is off by what stands in a file, seconds; the file may change at any time."""
+    import time
+
+    right = time.time
+
+    def wrong() -> float:
+        with open(path, encoding="ascii") as file:
+            return right() + float(file.read())
+
+    time.time = wrong
+
+
+def taken(kind: str) -> bool:
+    """Whether another process of this stage has had this fault already: its replacement is sound."""
+    place = os.environ.get("CHAOS_ONCE")
+    if place is None:
+        return False
+    try:
+        os.close(os.open(os.path.join(place, f"{kind}-{STAGE}"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return True
+    return False
+
+
 def main() -> None:
     for name, value in os.environ.items():
         kind, _, stage = name.removeprefix("CHAOS_").partition("__")
-        if not name.startswith("CHAOS_") or stage not in ("ALL", STAGE.upper()) or not STAGE:
+        if not name.startswith("CHAOS_") or not STAGE or stage not in ("ALL", STAGE.upper()) or taken(kind):
             continue
         if kind == "CORRUPT":
             corrupt(float(value))
@@ -93,8 +118,8 @@ def main() -> None:
         elif kind == "FAIL":
             after, _, times = value.partition(",")
             fail_networks(int(after), int(times))
-        elif kind == "DIE":
-            os._exit(int(value))
+        elif kind == "CLOCK":
+            set_clock(value)
 
 
 main()

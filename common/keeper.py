@@ -7,10 +7,13 @@ strangers down a few times a second, and deletes what has been kept for long eno
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable
+
+from sqlalchemy.exc import DatabaseError
 
 from common import calibration, people, retention, sightings, strangers
 from common.config import Config
@@ -179,11 +182,16 @@ class Keeper:
 
     def _only_read(self, why: StoreError) -> Snapshot:
         """What is known of people is read once where nothing can be written; where not even that, nobody is known."""
-        try:
-            with Store(self._config.storage.data_dir, who=self._who, only_read=True) as store:
-                known = self._snapshot(store, numbers=False)
-        except (StoreError, KeyProblem) as error:
-            log.debug("nor can it be read: %s", error)
+        directory = self._config.storage.data_dir
+        known: Snapshot | None = None
+        # Where others may be writing at this moment, what is read without a lock may be half of something.
+        if directory.is_dir() and not os.access(directory, os.W_OK):
+            try:
+                with Store(directory, who=self._who, only_read=True) as store:
+                    known = self._snapshot(store, numbers=False)
+            except (StoreError, KeyProblem, DatabaseError) as error:
+                log.warning("nor can it be read: %s", error)
+        if known is None:
             log.error("%s; until it can be used nobody has a name, and what is noticed waits in memory", why)
             return Snapshot(gallery=self._gallery)
         log.error("%s; people keep their names, and what is noticed waits in memory", why)

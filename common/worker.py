@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -101,12 +100,18 @@ class Worker(Stage, Generic[J]):
             fields, blobs = {"error": str(error)[:1000]}, []
         except Exception as error:
             # Whatever a network or a library makes of one picture must not end the worker; the conductor is told.
-            what = f"{type(error).__name__}: {error}".strip().splitlines()[0][:1000]
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]
             self._failures += 1
-            self.log.error("job %d (frame %d of %s) failed: %s", job.job, job.seq, job.camera, what)
-            # Where it failed: libraries complain by RuntimeError; anything else is a fault of ours, to be found.
-            level = logging.DEBUG if isinstance(error, RuntimeError) or self._failures > 1 else logging.ERROR
-            self.log.log(level, "where it failed", exc_info=True)
+            # Libraries complain by RuntimeError; where anything else was raised is a fault of ours, to be found.
+            ours = self._failures == 1 and not isinstance(error, RuntimeError)
+            self.log.error(
+                "job %d (frame %d of %s) failed: %s",
+                job.job,
+                job.seq,
+                job.camera,
+                what,
+                exc_info=error if ours else None,
+            )
             fields, blobs = {"error": what}, []
         milliseconds = (time.perf_counter() - began) * 1e3
         self.meter.worked(milliseconds)

@@ -7,6 +7,7 @@ import resource
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,11 +17,9 @@ from typing import Any
 import pytest
 
 from common.config import Config
-from common.ledger import Ledger
 from common.messages import Alert
 from common.news import NewsReader
 from tests.chaos.faults import NAME, Victim, data_dir
-from tests.conftest import wait_until
 from tests.servers import need
 
 
@@ -132,10 +131,19 @@ exec "$@"
 """
 
 
-def within(mien: Victim, *command: str) -> None:
-    """Run a command where the running Mien sees its own file systems."""
+def within(mien: Victim, *command: str) -> str:
+    """Run a command where the running Mien sees its own file systems; return what it prints."""
     enter = ["nsenter", "-t", str(mien.process.pid), *(() if ROOT else ("-U", "--preserve-credentials")), "-m"]
-    subprocess.run([*enter, *command], check=True, timeout=20)
+    return subprocess.run([*enter, *command], check=True, timeout=20, capture_output=True, text=True).stdout
+
+
+# SQLite resolves /proc/…/root to this test's own file system: whoever asks must be inside.
+ASK = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=5).execute(sys.argv[2]).fetchone()[0])"
+
+
+def asked(mien: Victim, sql: str) -> str:
+    """The one value that a query gives in the running Mien's own file system."""
+    return within(mien, sys.executable, "-c", ASK, str(mien.config.storage.data_dir / "mien.db"), sql).strip()
 
 
 def filled(folder: Path) -> Callable[[], None]:
@@ -163,21 +171,16 @@ def test_a_read_only_and_then_full_disk_costs_what_must_be_written_and_nothing_e
         inside = Path(f"/proc/{mien.process.pid}/root{place}")
         within(mien, "mount", "-o", "remount,rw", str(place))
         mien.until_said("seconds that waited are written now")
-        with Ledger(inside) as ledger:
-
-            def newest() -> int:
-                with ledger.read() as connection:
-                    return connection.execute("SELECT max(second) FROM history_second").fetchone()[0] or 0
-
-            wait_until(lambda: mien.read() or newest() > time.time() - 5, 30, "history is written")
-            before = mien.pids()
-            make_room = filled(inside)
-            assert "full" in mien.until_said("cannot be written: database or disk is full")
-            mien.until_known()
-            make_room()
-            freed = time.time()
-            mien.until(lambda: newest() > freed, "it is written again", 60)
-            assert mien.pids() == before
-            with ledger.read() as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        newest = "SELECT coalesce(max(second), 0) FROM history_second"
+        mien.until(lambda: int(asked(mien, newest)) > time.time() - 10, "history is written", 30)
+        before = mien.pids()
+        make_room = filled(inside)
+        assert "full" in mien.until_said("cannot be written: database or disk is full")
+        mien.until_known()
+        make_room()
+        freed = time.time()
+        mien.until(lambda: int(asked(mien, newest)) > freed, "it is written again", 60)
+        assert mien.pids() == before
+        assert asked(mien, "PRAGMA integrity_check") == "ok"
+        assert asked(mien, "SELECT count(*) FROM episode WHERE closed_at IS NULL") == "1"
         mien.quiet()

@@ -22,7 +22,7 @@ def test_bad_workers_are_replaced_and_a_damaged_model_ends_in_failed_while_all_e
     own.rename(compiled)
     for blob in compiled.glob("*.blob"):  # of every network: the cache is damaged, the models are not
         blob.write_bytes(blob.read_bytes()[:-1000])
-    faults = {"LEAK__IDENTITY": "400", "FAIL__DETECTION": "30,-1", "ONCE": str(tmp_path)}
+    faults = {"LEAK__IDENTITY": "700", "FAIL__DETECTION": "30,-1", "ONCE": str(tmp_path)}
     limits = {"restarts": 2, "worker_memory_mb": 1200}
     with Victim(
         config, "--workers", "detection=1", faults=faults, supervision=limits, expression={"model": str(model)}

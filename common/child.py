@@ -18,7 +18,7 @@ from typing import IO, Literal
 
 from common.config import SupervisionConfig
 from common.encryption import KEY_VARIABLE
-from common.lifeline import SUPERVISED
+from common.lifeline import SUPERVISED, WORN_OUT
 
 State = Literal["loading", "running", "waiting", "finished", "failed", "stopped"]
 Needed = Literal["yes", "one", "no"]
@@ -247,6 +247,8 @@ def environment(data_dir: Path | None) -> dict[str, str]:
 
 def describe_exit(code: int) -> str:
     """Return in words how a process ended."""
+    if code == WORN_OUT:
+        return "asked to be replaced"
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -12,6 +12,21 @@ import psutil
 
 from common.messages import Clock
 
+JUMP_S = 1.0
+
+
+class Jumps:
+    """Notices when the wall clock is set, so that whoever remembers moments can move them: 10 s ago stays 10 s ago."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def seconds(self) -> float:
+        """Return by how much the clock was set since the last call, 0 where it only runs a little fast or slow."""
+        offset = time.time() - time.monotonic()
+        jump, self._offset = offset - self._offset, offset
+        return jump if abs(jump) >= JUMP_S else 0.0
+
 
 @functools.cache
 def host() -> str:

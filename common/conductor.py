@@ -39,6 +39,7 @@ from common.recall import Recall, Snapshot
 from common.tracks import Track
 from models.quality import turned
 
+SILENT_S = 1.0  # when nothing of a camera's run could be taken for so long, it may be over
 EMBEDDING = 128
 CHIP = 150
 
@@ -125,7 +126,7 @@ class Conductor:
             MessageError: it is of a run that has been superseded, or a number that has been before.
         """
         line = self._line(frame.camera)
-        if line.run is None or frame.run > line.run:
+        if self._begins(line, frame, now):
             self.dispatcher.forget(frame.camera)
             line.begin(frame, now)
         if frame.run != line.run or frame.seq <= line.last_seq:
@@ -152,6 +153,17 @@ class Conductor:
         if not keep and stalled_s * 1e3 > self._config.pipeline.stall_ms:
             self._outbox.picture(line.unanalysed(flight, now, self._sender), flight)
         self._turn(now)
+
+    def _begins(self, line: Line, frame: Frame, now: float) -> bool:
+        """Whether a frame is the first of a new run: of a later one, or of any where the present one is silent.
+
+        Runs are numbered by the wall clock, which may have been set back while a camera was started again; and a number
+        that was damaged on its way must not make all that come after it look old.
+        """
+        if line.run is None or frame.run > line.run:
+            return True
+        old = frame.run != line.run or frame.seq <= line.last_seq
+        return old and not line.flights and now - line.received_at > SILENT_S
 
     def end_of_source(self, end: EndOfSource, now: float) -> None:
         """A source has no more pictures: say so once all that came are published."""

@@ -204,6 +204,9 @@ class SupervisionConfig(_Section):
         default=8, ge=0, description="restarts a process may need within the window, then it has FAILED"
     )
     window_s: float = Field(default=120, gt=1)
+    worker_memory_mb: float = Field(
+        default=1500, ge=100, description="a worker whose own memory grows beyond this is replaced between two frames"
+    )
     longest_delay_s: float = Field(default=10, gt=0)
 
 

@@ -16,6 +16,7 @@ import time
 from typing import BinaryIO
 
 SUPERVISED = "MIEN_SUPERVISED"  # environment variable that a supervisor sets for its children
+WORN_OUT = 75  # exit code of a child that asks to be replaced by a fresh one
 BEAT_EVERY_S = 0.25
 _GRACE_S = 2.0
 

@@ -103,6 +103,11 @@ class Line:
             self._forget_people()
         self._scene = frame.scene
 
+    @property
+    def received_at(self) -> float:
+        """When the last frame came, monotonic seconds."""
+        return self._last_received
+
     def arrive(self, frame: Frame, pixels: Any, now: float) -> Flight:
         """A frame of the present run has come."""
         self.last_seq = frame.seq

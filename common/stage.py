@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from common import transport
 from common.config import Config, ConfigError, load
-from common.lifeline import BEAT_EVERY_S, Lifeline
+from common.lifeline import BEAT_EVERY_S, WORN_OUT, Lifeline
 from common.messages import Control, Message, Reply, Stats
 from common.meter import Meter
 from common.news import NewsReader, NewsWriter
@@ -35,6 +35,10 @@ _REMEMBERED = 256  # answered requests, so that a repeated one is answered again
 
 class StageError(RuntimeError):
     """A stage cannot do its work; the text is for the person who can change that."""
+
+
+class WornOut(RuntimeError):
+    """This process had better be replaced by a fresh one; the text says why."""
 
 
 class ControlError(ValueError):
@@ -220,6 +224,9 @@ def main(stage: type[Stage], argv: list[str] | None = None) -> int:
     except (ConfigError, StageError, TransportError) as error:
         log.error("%s", error)
         return 2
+    except WornOut as error:
+        log.error("%s", error)
+        return WORN_OUT
     finally:
         transport.terminate()
         lifeline.close()

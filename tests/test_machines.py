@@ -22,7 +22,7 @@ from tests.conftest import ROOT, wait_until
 from tests.hosts import Machine, Net, net
 from tests.people import own_data_dir
 
-RATE, SECONDS, SPEED = 8, 240, 60  # pictures a second, length, pixels a second
+RATE, SPEED = 8, 60  # pictures a second, pixels a second
 WIDTH, HEIGHT, FACE = 640, 360, 160
 BACK_WITHIN_S = 3.0
 
@@ -49,10 +49,8 @@ def place(at_s: float) -> float:
     return gone if gone < way else 2 * way - gone
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face that moves: where it is says which picture it is."""
-    path = tmp_path_factory.mktemp("video") / "moving.avi"
+def moving(path: Path, seconds: int) -> Path:
+    """Write a video of a face that moves: where it is says which picture it is."""
     photo = cv2.imread(str(sample("obama.jpg")))
     assert photo is not None
     side = min(photo.shape[:2])
@@ -60,7 +58,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photo[:side, (photo.shape[1] - side) // 2 :][:, :side], (FACE, FACE), interpolation=cv2.INTER_AREA
     )
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (WIDTH, HEIGHT))
-    for number in range(RATE * SECONDS):
+    for number in range(RATE * seconds):
         picture = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
         left = round(place(number / RATE))
         picture[100 : 100 + FACE, left : left + FACE] = face
@@ -177,10 +175,8 @@ def place_of_net() -> Iterator[Net]:
         yield made
 
 
-def test_results_come_from_three_machines_over_a_bad_line_and_a_cut_heals(
-    place_of_net: Net, run_dir: Path, video: Path
-) -> None:
-    ward = Ward(place_of_net, run_dir, video, small=True, off_s=3600)
+def test_results_come_from_three_machines_over_a_bad_line_and_a_cut_heals(place_of_net: Net, run_dir: Path) -> None:
+    ward = Ward(place_of_net, run_dir, moving(run_dir / "door.avi", 120), small=True, off_s=3600)
     try:
         # In the worst order: nobody is there to connect to, yet.
         ward.start_camera()
@@ -205,8 +201,8 @@ def test_results_come_from_three_machines_over_a_bad_line_and_a_cut_heals(
 
 
 @pytest.mark.slow
-def test_machines_die_move_and_come_back(place_of_net: Net, run_dir: Path, video: Path) -> None:
-    ward = Ward(place_of_net, run_dir, video, small=False, off_s=-3600)
+def test_machines_die_move_and_come_back(place_of_net: Net, run_dir: Path) -> None:
+    ward = Ward(place_of_net, run_dir, moving(run_dir / "door.avi", 600), small=False, off_s=-3600)
     try:
         for machine in ward.workers:
             ward.start_worker(machine)

@@ -314,6 +314,27 @@ class Preview(Message):
     result: Result
 
 
+class PublicFace(_Checked):
+    """One face, and not whose."""
+
+    track: Count = Field(description="id of this face while it is in view")
+    box: Box = Field(description="x, y, width, height in float pixels, inside the picture")
+    score: Unit = Field(description="how sure the detector is")
+    expression: Expression
+
+
+class PublicResult(_OfFrame):
+    """``public.<camera>``: what was seen in one frame without a word on who it was; on the endpoint ``news_public``."""
+
+    kind: ClassVar[str] = "public"
+
+    width: Side
+    height: Side
+    analysed: bool = Field(description="the detector ran on this very frame")
+    latency_ms: Milliseconds = Field(description="from capture to publication; never mixes two machines' clocks")
+    faces: Annotated[tuple[PublicFace, ...], Field(max_length=MAX_FACES)] = ()
+
+
 class Correction(Message):
     """``corrections.<camera>``: what was said of a track from frame ``from_seq`` on was somebody else."""
 
@@ -408,7 +429,17 @@ class Reply(Message):
     error: Text | None = None
 
 
-PUBLIC: tuple[type[Message], ...] = (Result, Correction, CameraState, Alert, Preview, Stats, Control, Reply)
+PUBLIC: tuple[type[Message], ...] = (
+    Result,
+    PublicResult,
+    Correction,
+    CameraState,
+    Alert,
+    Preview,
+    Stats,
+    Control,
+    Reply,
+)
 INTERNAL: tuple[type[Message], ...] = (
     Frame,
     EndOfSource,

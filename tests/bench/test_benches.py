@@ -26,6 +26,21 @@ from tests.conftest import ROOT, stage_environment
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            *("limit", ["--seconds", "1", "--rounds", "1"]),
+            ["share", "extra_p50", "the models alone", "expression", "total"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("rivals", ["--seconds", "1", "--rounds", "1", "--only", "loop"]),
+            ["one face", "crowd", "recall", "times_the_frames", "dlib"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("growth", ["faces", "history", "--seconds", "0.5"]),
+            ["faces in a frame", "days of history", "a day by the minute, old"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             *("alerts", ["flicker", "cost", "--seconds", "2"]),
             ["an hour of flicker", "history", "memory_mb"],
             marks=pytest.mark.slow,

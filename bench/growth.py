@@ -66,17 +66,19 @@ def faces(report: Report, given: argparse.Namespace) -> None:
                 fed = camera.feed(given.seconds, fewest=10)
                 spent = by_pool(usage(running.pids(), memory=False).cpu_since(before))
                 each = {name: value / len(fed.results) * 1e3 for name, value in spent.items()}
-                found = sum(len(result.faces) for _, result in fed.results) / len(fed.results)
+                shown = [face for _, result in fed.results for face in result.faces]
+                said = [face.expression.status for face in shown]
                 rates.append((count, fed.rate))
                 for name in ("detection", "expression", "identity", "conductor"):
                     costs.setdefault(name, []).append((count, each.get(name, 0.0)))
                 report.add(
-                        "faces in a frame", faces=count, found=found, frames_s=fed.rate, p50_ms=fed.latency(0.5),
-                        p95_ms=fed.latency(0.95), cpu_ms_a_frame=sum(each.values()),
-                        cpu_ms_a_face=sum(each.values()) / count, detection=each.get("detection", 0.0),
-                        expression=each.get("expression", 0.0), identity=each.get("identity", 0.0),
-                        conductor=each.get("conductor", 0.0),
-                    )  # fmt: skip
+                    "faces in a frame", faces=count, found=len(shown) / len(fed.results),
+                    assessed=said.count("ok") / max(len(said), 1), late=said.count("pending") / max(len(said), 1),
+                    frames_s=fed.rate, p50_ms=fed.latency(0.5), p95_ms=fed.latency(0.95),
+                    cpu_ms_a_frame=sum(each.values()), cpu_ms_a_face=sum(each.values()) / count,
+                    detection=each.get("detection", 0.0), expression=each.get("expression", 0.0),
+                    identity=each.get("identity", 0.0), conductor=each.get("conductor", 0.0),
+                )  # fmt: skip
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         terminate()

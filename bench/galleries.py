@@ -23,7 +23,7 @@ QUERIES = 200
 def scale(report: Report, config: Config, source: Path | None) -> None:
     """The exact gallery, up to a hundred thousand references."""
     for count in EXACT:
-        _measure(report, count, index_above=None)
+        measure(report, count, index_above=None)
 
 
 def index(report: Report, config: Config, source: Path | None) -> None:
@@ -31,10 +31,11 @@ def index(report: Report, config: Config, source: Path | None) -> None:
     if not available():
         report.notes.append("index: left out, pip install 'mien[index]'")
         return
-    _measure(report, INDEXED, index_above=config.identity.index_above)
+    measure(report, INDEXED, index_above=config.identity.index_above)
 
 
-def _measure(report: Report, count: int, *, index_above: int | None) -> None:
+def measure(report: Report, count: int, *, index_above: int | None) -> None:
+    """Add a row: so many references, exact or by an index from ``index_above`` on."""
     members, queries, known = _crowd(count)
     process, began = psutil.Process(), time.perf_counter()
     before = process.memory_info().rss

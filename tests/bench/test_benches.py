@@ -14,11 +14,30 @@ from tests.conftest import ROOT, stage_environment
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("transport", ["--seconds", "0.1", "--rounds", "1"], ["640x360", "1920x1080", "ratio"]),
+        (
+            "transport",
+            ["--seconds", "0.1", "--rounds", "1", "--ways", "mien,bare,shared", "--sizes", "640x360,1920x1080"],
+            ["640x360", "1920x1080", "shared memory", "ratio"],
+        ),
         ("dispatch", ["--seconds", "0.5"], ["10 and 100 ms", "pulled", "push, default queue"]),
         pytest.param(
             *("pipeline", ["--seconds", "4", "--rounds", "1"]),
             ["watched", "conductor", "inference", "total", "precision"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("limit", ["--seconds", "1", "--rounds", "1"]),
+            ["share", "extra_p50", "the models alone", "expression", "total"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("rivals", ["--seconds", "1", "--rounds", "1", "--only", "loop"]),
+            ["one face", "crowd", "recall", "times_the_frames", "dlib"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("growth", ["faces", "history", "--seconds", "0.5"]),
+            ["faces in a frame", "days of history", "a day by the minute, old"],
             marks=pytest.mark.slow,
         ),
         pytest.param(

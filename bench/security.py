@@ -4,7 +4,8 @@
 
 *work*: each picture is encoded, sent, checked and decoded, as camera and detection worker do it; the target is at least
 0.85 of what goes without keys. *wire*: the same bytes again and again, nothing but sockets; how much CURVE costs of
-that is for information, no camera gives pictures so fast.
+that is for information, no camera gives pictures so fast. The processor time of both processes for a frame is given
+beside: it means something where other programs use the machine, too.
 """
 
 from __future__ import annotations
@@ -57,22 +58,26 @@ def main(arguments: list[str] | None = None) -> int:
         KeyRing(Path(folder), key_pair).make("server", ())
         for part in PARTS:
             rates: dict[str, list[float]] = {way: [] for way in WAYS}
+            costs: dict[str, list[float]] = {way: [] for way in WAYS}
             for way in in_turn(WAYS, given.rounds):
-                rates[way].append(measure(part, way, Path(folder), picture, given.seconds))
+                rate, cpu_ms = measure(part, way, Path(folder), picture, given.seconds)
+                rates[way].append(rate)
+                costs[way].append(cpu_ms)
             plain, curve = median(rates["plain"]), median(rates["curve"])
+            plain_ms, curve_ms = median(costs["plain"]), median(costs["curve"])
             report.add(
                 "frames", part=part, plain=plain, curve=curve, ratio=curve / plain,
                 target=_TARGET if part == "work" else None,
-                best_plain=max(rates["plain"]), best_curve=max(rates["curve"]),
                 best_ratio=max(rates["curve"]) / max(rates["plain"]),
+                plain_cpu_ms=plain_ms, curve_cpu_ms=curve_ms, cpu_ratio=plain_ms / curve_ms,
             )  # fmt: skip
     report.show()
     print(f"kept in {report.save()}")
     return 0
 
 
-def measure(part: str, way: str, folder: Path, picture: NDArray[np.uint8], seconds: float) -> float:
-    """Send frames as fast as they go for some seconds; return how many a second arrived and passed the check."""
+def measure(part: str, way: str, folder: Path, picture: NDArray[np.uint8], seconds: float) -> tuple[float, float]:
+    """Send frames as fast as they go for some seconds; return how many a second arrived, and processor ms for each."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
     command = [sys.executable, __file__, "--receive", part, way, str(folder), str(port)]
@@ -80,8 +85,9 @@ def measure(part: str, way: str, folder: Path, picture: NDArray[np.uint8], secon
         try:
             assert receiver.stdout is not None
             receiver.stdout.readline()  # it listens
-            _send(part, _endpoint(way, folder, port), picture, seconds)
-            return float(receiver.communicate(timeout=60)[0])
+            cpu_s, sent = _send(part, _endpoint(way, folder, port), picture, seconds)
+            rate, receiver_ms = receiver.communicate(timeout=60)[0].split()
+            return float(rate), cpu_s * 1e3 / max(1, sent) + float(receiver_ms)
         finally:
             receiver.kill()
 
@@ -89,7 +95,7 @@ def measure(part: str, way: str, folder: Path, picture: NDArray[np.uint8], secon
 def receive(part: str, way: str, folder: str, port: str) -> None:
     """The other process: take frames until the end, print how many came a second."""
     cv2.setNumThreads(1)
-    count, began = -1, 0.0  # the first is for the connection
+    count, began, cpu = -1, 0.0, 0.0  # the first is for the connection
     with opened("frames", _endpoint(way, Path(folder), int(port)), "pull", bind=True) as frames:
         print("listening", flush=True)
         while True:
@@ -103,14 +109,18 @@ def receive(part: str, way: str, folder: str, port: str) -> None:
             if part == "work":
                 decode(parts[2], frame.encoding, frame.width, frame.height)
             count += 1
-            began = began or time.perf_counter()
-    print(count / (time.perf_counter() - began), flush=True)
+            if not count:
+                began, cpu = time.perf_counter(), time.process_time()
+    cpu_ms = (time.process_time() - cpu) * 1e3 / max(1, count)
+    print(count / (time.perf_counter() - began), cpu_ms, flush=True)
     terminate()
 
 
-def _send(part: str, endpoint: Endpoint, picture: NDArray[np.uint8], seconds: float) -> None:
+def _send(part: str, endpoint: Endpoint, picture: NDArray[np.uint8], seconds: float) -> tuple[float, int]:
+    """Return the processor seconds that sending took, and how many frames."""
     cv2.setNumThreads(1)
     data, seq = jpeg.encode(picture, QUALITY), 0
+    cpu = time.process_time()
     with opened("frames", endpoint, "push", linger_ms=5000) as frames:
         ends = time.perf_counter() + seconds
         while time.perf_counter() < ends:
@@ -123,6 +133,7 @@ def _send(part: str, endpoint: Endpoint, picture: NDArray[np.uint8], seconds: fl
             seq += frames.send([frame.kind.encode(), pack(frame), data], timeout_ms=1000)
         while not frames.send([END, b""], timeout_ms=1000):
             pass
+    return time.process_time() - cpu, seq
 
 
 def _endpoint(way: str, folder: Path, port: int) -> Endpoint:

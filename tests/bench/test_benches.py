@@ -15,6 +15,7 @@ from tests.conftest import ROOT, stage_environment
     ("name", "arguments", "words"),
     [
         ("transport", ["--seconds", "0.1", "--rounds", "1"], ["640x360", "1920x1080", "ratio"]),
+        ("security", ["--seconds", "0.1", "--rounds", "1"], ["work", "wire", "cpu_ratio"]),
         ("dispatch", ["--seconds", "0.5"], ["10 and 100 ms", "pulled", "push, default queue"]),
         pytest.param(
             *("pipeline", ["--seconds", "4", "--rounds", "1"]),

@@ -18,6 +18,8 @@ import psutil
 from common import media, probe
 from common.config import POOLS, Config
 from common.desktop import screen_problem
+from common.endpoints import listening, parse, remote
+from common.keys import KeyRing, KeysError
 from common.sources import webcam_present
 
 _WEBCAM_S, _SCREEN_S, _MODEL_S = 10.0, 10.0, 60.0
@@ -110,10 +112,13 @@ def ports(config: Config) -> Iterator[Check]:
     """Addresses that a run listens on: free, ours, or whose."""
     for channel in ("news_in", "news_out", "previews"):
         endpoint = config.endpoint(channel)
-        if not endpoint.startswith("tcp://"):
+        if remote(endpoint) and not KeyRing(config.keys_dir).listens():
+            continue  # another machine listens there
+        place = parse(listening(endpoint))
+        if place is None:
             continue
-        host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-        holder = _holder(host, int(port))
+        host, port = place
+        holder = _holder(host, port)
         if holder is None:
             yield Check(what=f"port {port} ({channel})", ok=True, text="free")
             continue
@@ -124,6 +129,30 @@ def ports(config: Config) -> Iterator[Check]:
         else:
             advice = f"end that program, or set endpoints.{channel} to another port"
             yield Check(what=f"port {port} ({channel})", ok=False, text=f"{text}: {advice}")
+
+
+def keys(config: Config) -> Iterator[Check]:
+    """What other machines can reach opens with keys: is there one here, and is the other machine to be found."""
+    found = parse(config.endpoint("news_out"))
+    if found is None or not remote(config.endpoint("news_out")):
+        yield Check(what="other machines", ok=True, text="none can connect: all endpoints are on this one")
+        return
+    ring = KeyRing(config.keys_dir)
+    try:
+        own = ring.own()
+    except KeysError as error:
+        yield Check(what="key", ok=False, text=str(error))
+        return
+    advice = "where the bus runs: python launch.py keys make NAME --role ROLE; here: python launch.py keys import FILE"
+    text = f"{own.name}, for {', '.join(own.roles)}" if own else f"none in {ring.folder}; {advice}"
+    yield Check(what="key", ok=own is not None, text=text)
+    try:
+        socket.getaddrinfo(*found)
+    except OSError as error:
+        text = f"has no address ({error.strerror or error}): name it in /etc/hosts or the DNS, or write its address"
+        yield Check(what=f"host {found[0]}", ok=False, text=text)
+    else:
+        yield Check(what=f"host {found[0]}", ok=True, text="has an address")
 
 
 def storage(config: Config) -> Iterator[Check]:
@@ -167,7 +196,7 @@ def processor(config: Config) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Check]], ...] = (
-    system, processor, cameras, screen, models, sample_media, ports, storage,
+    system, processor, cameras, screen, models, sample_media, ports, keys, storage,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ ZAP: Final = Channel(
     max_bytes=SMALL, when_full="nobody gets in",
 )  # fmt: skip
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+_FILES = 16384
 _PAUSE_S = 2.0  # between two lines of the log about the same key
 
 Options = dict[str, int | bytes]
@@ -107,6 +108,7 @@ class ServerLock(Lock):
         self._key = self._read()
         self._allowed = allowed_or_none(ring)
         self._stamp = self._files()
+        _allow_many_connections()
         self.authenticator = Authenticator.running()
         self.domain = self.authenticator.register(channel, ring)
 
@@ -254,6 +256,18 @@ def lock_for(channel: str, endpoint: str, *, bind: bool) -> Lock:
         raise LockError("other machines can reach it, and it was given without keys")
     ring = KeyRing(endpoint.keys)
     return (ServerLock if bind else KeyLock)(channel, ring)
+
+
+def _allow_many_connections() -> None:
+    """Connections that say nothing stay open for a moment each: they must not use up what the others need."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def allowed_or_none(ring: KeyRing) -> Allowed:

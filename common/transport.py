@@ -24,10 +24,10 @@ _COPY_BELOW = 64 * 1024  # smaller parts are cheaper to copy than to hand over
 _REMOTE = {
     # Between machines: a peer that is gone without a word is given up soon, and looked for often. Each attempt asks
     # anew for the address behind the name.
-    zmq.CONNECT_TIMEOUT: 1000,
+    zmq.CONNECT_TIMEOUT: 700,
     zmq.TCP_MAXRT: 3000,
     zmq.RECONNECT_IVL: 100,
-    zmq.RECONNECT_IVL_MAX: 500,
+    zmq.RECONNECT_IVL_MAX: 200,
 }
 
 

@@ -20,6 +20,7 @@ class Bus(Stage):
 
     def open(self) -> None:
         self._public_n = 0
+        self._following = False
         self._wishes: set[bytes] = set()  # of those who get the news without names
         self._sockets: list[Socket] = []
         self._front = self._opened("news_out", "xpub")
@@ -31,9 +32,6 @@ class Bus(Stage):
             self._requests = self._opened("control", "sub")
             self._requests.subscribe(CONTROL)
         self._public = self._opened("news_public", "xpub") if self.config.endpoints.news_public else None
-
-    def topics(self) -> tuple[str, ...]:
-        return ("results.",) if self.config.endpoints.news_public else ()
 
     def handle(self, ready: set[Socket]) -> None:
         if not ready:
@@ -49,11 +47,19 @@ class Bus(Stage):
             while (parts := self._public.receive()) is not None:
                 word = bytes(parts[0][:256])
                 (self._wishes.add if word.startswith(b"\x01") else self._wishes.discard)(word[1:])
+            self._follow_results()
         self.meter.taken += moved
         self.meter.given += moved
 
+    def _follow_results(self) -> None:
+        """Read results while somebody wants them without names, and no longer: reading costs more than forwarding."""
+        if bool(self._wishes) == self._following:
+            return
+        self._following = not self._following
+        (self._inbox.socket.subscribe if self._following else self._inbox.socket.unsubscribe)(b"results.")
+
     def on_news(self, topic: str, message: Message) -> None:
-        if self._public is None or not self._wishes or not isinstance(message, Result):
+        if self._public is None or not isinstance(message, Result):
             return
         self._public_n += 1
         shown = without_names(message, self.instance, self._public_n)

@@ -73,7 +73,7 @@ class Ward:
     def __init__(self, net: Net, folder: Path, video: Path, *, small: bool, off_s: float) -> None:
         self.net, self.folder, self.small = net, folder, small
         self.results: list[dict[str, Any]] = []
-        self.stages: dict[str, float] = {}  # sender: when heard last
+        self.stages: dict[str, tuple[float, float]] = {}  # stage and sender: when heard last, taken in per second
         self.config = folder / "mien.toml"
         self.config.write_text(CONFIG.format(video=video, dashboard=str(not small).lower()))
         self.server = net.add("ward-server")
@@ -124,7 +124,7 @@ class Ward:
             for line in lines:
                 told = json.loads(line)
                 if "stage" in told:
-                    self.stages[f"{told['stage']} {told['from']}"] = time.monotonic()
+                    self.stages[f"{told['stage']} {told['from']}"] = (time.monotonic(), told["in_s"])
                 else:
                     self.results.append(told)
 
@@ -217,12 +217,16 @@ def test_machines_die_move_and_come_back(place_of_net: Net, run_dir: Path) -> No
         first.power_off()
         ward.fresh(5, 10, "from the other worker")
         ward.start_worker(first)
-        place_of_net.tell(join=first.name)
+        place_of_net.tell(join=first.name)  # no sooner, or what was killed could say good-bye
 
-        def works(machine: Machine) -> bool:
-            return any(name.startswith("detection") and f".{machine.name}" in name for name in ward.stages)
+        def working() -> int:
+            now = time.monotonic()
+            return sum(
+                name.startswith("detection") and now - heard < 2 and in_s > 0
+                for name, (heard, in_s) in list(ward.stages.items())
+            )
 
-        ward.fresh(20, 60, "with both workers")
+        ward.until(lambda: working() == 2, "both workers work", 90)
         for machine in (ward.camera, second, ward.reader):
             place_of_net.tell(cut=machine.name)
             time.sleep(6)  # longer than any connection is believed in: what is tested is the length of the cut

@@ -19,6 +19,7 @@ from tests.conftest import ROOT, stage_environment
             ["--seconds", "0.1", "--rounds", "1", "--ways", "mien,bare,shared", "--sizes", "640x360,1920x1080"],
             ["640x360", "1920x1080", "shared memory", "ratio"],
         ),
+        ("security", ["--seconds", "0.1", "--rounds", "1"], ["work", "wire", "cpu_ratio"]),
         ("dispatch", ["--seconds", "0.5"], ["10 and 100 ms", "pulled", "push, default queue"]),
         pytest.param(
             *("pipeline", ["--seconds", "4", "--rounds", "1"]),

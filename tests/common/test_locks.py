@@ -13,11 +13,13 @@ import pytest
 
 import launch
 from common import config as configuration
+from common import doctor
 from common.channels import CHANNELS
 from common.config import Config, ConfigError
 from common.endpoints import Endpoint, listening
 from common.keys import ALLOWED_FILE, OWN_FILE, ROLES, SERVER_FILE, Key, KeyRing, write_private
 from common.locks import Authenticator
+from common.run import split_problem
 from common.transport import Socket, TransportError, key_pair, opened
 from tests.conftest import free_ports, wait_until
 
@@ -302,6 +304,22 @@ def test_an_endpoint_is_where_others_reach_it_and_host_puts_all_there() -> None:
     ):
         with pytest.raises(ConfigError, match=told):
             configuration.load(overrides={"endpoints": wrong}, environment={})
+
+
+def test_what_needs_the_store_stays_with_the_conductor_and_the_doctor_knows_of_keys(tmp_path: Path) -> None:
+    apart = {"endpoints": {"host": "no-such-host.invalid"}, "storage": {"data_dir": tmp_path}}
+    config = configuration.load(overrides=apart, environment={})
+    told = split_problem(config, {"detection", "history", "dashboard"})
+    assert told is not None and "--without history,dashboard" in told
+    assert split_problem(config, {"detection", "preview"}) is None
+    assert split_problem(config, {"conductor", "history"}) is None
+    assert split_problem(configuration.Config(), {"history"}) is None
+    key, host = doctor.keys(config)
+    assert not key.ok and "keys import" in key.text and not host.ok and "/etc/hosts" in host.text
+    KeyRing(config.keys_dir, key_pair).make("server", ())
+    assert next(iter(doctor.keys(config))).ok
+    [line] = doctor.keys(configuration.Config())
+    assert line.ok
 
 
 def test_keys_may_be_made_by_two_at_once(ring: KeyRing) -> None:

@@ -21,6 +21,7 @@ from common.withholding import nameless
 CAMERAS = 256  # more are not told of; names come from outside
 ALERTS_EVERY_S = 15.0  # the store is looked at now and then, should a step have been missed
 BUSY_MS = 200
+LOOK_S = 0.05  # what has changed is looked for so often, however many results come
 
 
 class MqttStage(Stage):
@@ -36,6 +37,7 @@ class MqttStage(Stage):
         self._views: dict[str, CameraView] = {}
         self._episodes: list[Episode] = []
         self._alerts_due = 0.0
+        self._next_look = 0.0
         self._next_result: dict[str, float] = {}
 
     def open(self) -> None:
@@ -95,6 +97,15 @@ class MqttStage(Stage):
     def handle(self, ready: set[Socket]) -> None:
         assert self._sender is not None
         now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_S
+            self._look(now)
+        self._sender.turn()
+        self.meter.given, self.meter.dropped = self._sender.sent, self._sender.dropped
+
+    # --- inside ---
+
+    def _look(self, now: float) -> None:
         if now >= self._alerts_due:
             self._alerts_due = now + ALERTS_EVERY_S
             self._read_alerts()
@@ -104,10 +115,6 @@ class MqttStage(Stage):
                 self._tell(camera, "people", as_json(people))
             self._tell(camera, "state", as_json(view.online(now)))
             self._tell(camera, "alert", as_json(alert_state(camera, self._episodes, names=self._settings.names)))
-        self._sender.turn()
-        self.meter.given, self.meter.dropped = self._sender.sent, self._sender.dropped
-
-    # --- inside ---
 
     def _tell(self, camera: str, what: str, payload: str) -> None:
         assert self._sender is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from jsonschema import Draft202012Validator
 
 from common import control
 from common.config import Config
+from common.expressions import EXPRESSIONS
 from common.messages import PUBLIC, Message, unpack
 from common.page import access
 from common.store import Store
@@ -127,8 +129,19 @@ def test_the_examples_of_the_document_run_and_every_live_message_satisfies_the_p
         assert answer.ok, answer.error
         wanted = set(VALIDATORS) - {"corrections"}  # of which there is none when nobody is mistaken
         mien.until(lambda: wanted <= set(listen()), f"all kinds of messages: {heard}", 60)
-        # What MQTT was told is the truth.
-        lines = [line.partition(" ") for line in blocks[-1].said().splitlines()]
-        assert ("mien/status", " ", "online") in lines
-        assert any(topic == "homeassistant" or topic == "mien/cam0/people" for topic, _, _ in lines)
-        assert any(topic == "mien/cam0/alerts" for topic, _, _ in lines)
+        # What the broker was told is the truth.
+        told = blocks[-1]
+
+        def newest(topic: str) -> Any:
+            found = [line.partition(" ")[2] for line in told.said().splitlines() if line.startswith(f"{topic} ")]
+            return json.loads(found[-1]) if found and found[-1].startswith("{") else found and found[-1]
+
+        assert newest("mien/status") == "online" and "homeassistant/sensor/" not in told.said()
+        mien.until(lambda: newest("mien/cam0/people")["people"] == 1, "one woman is in view", 60)
+        assert newest("mien/cam0/people")["expression"] in (*EXPRESSIONS, "pending", "cannot assess")
+        alert = mien.until(lambda: (n := newest("mien/cam0/alert"))["open"] == "ON" and n, "an alert is open", 60)
+        answer = control.ask(mien.config, "alerts", "acknowledge", timeout_s=30, episode=alert["episode"], by="Kim")
+        assert answer.ok, answer.error
+        step = mien.until(lambda: newest("mien/cam0/alerts"), "the step comes", 30)
+        assert (step["event"], step["by"], step["episode"]) == ("acknowledged", "Kim", alert["episode"])
+        mien.until(lambda: newest("mien/cam0/alert")["unacknowledged"] == 0, "the state follows", 30)

@@ -20,6 +20,7 @@ from common.config import Config, ConfigError
 from common.messages import Alert, CameraState, Result, Stats
 from common.mqtt_view import HERE_S, REPEAT_S, CameraView
 from common.news import NewsReader, NewsWriter
+from common.plan import plan
 from common.schemas import EXAMPLES
 from tests.conftest import end, start_stage, wait_until
 from tests.servers import Server, mosquitto
@@ -247,6 +248,13 @@ def test_a_wrong_setting_is_said_without_the_password(settings: dict[str, Any], 
     with pytest.raises(ConfigError) as error:
         configuration.load(overrides={"mqtt": settings}, environment={})
     assert advice in str(error.value) and "secret" not in str(error.value)
+
+
+def test_one_line_of_the_configuration_turns_it_on() -> None:
+    for settings, expected in (({}, False), ({"url": "mqtt://user:password@host:1883"}, True)):
+        made = configuration.load(overrides={"mqtt": settings}, environment={})
+        assert ("mqtt" in [spec.stage for spec in plan(made, screen=False)]) is expected
+    assert str(made.mqtt.broker()) == "mqtt://host:1883"
 
 
 def test_changes_are_told_at_once_and_not_too_often_and_the_rest_now_and_then() -> None:

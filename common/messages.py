@@ -280,6 +280,10 @@ class Result(_OfFrame):
     analysed: bool = Field(
         description="the detector ran on this very frame; false: a picture shown without an analysis"
     )
+    quiet: bool = Field(
+        default=False,
+        description="not analysed on purpose: nobody has been in view for a while, and a look every so often is enough",
+    )
     latency_ms: Milliseconds = Field(
         description="from capture to publication, milliseconds; never mixes two machines' clocks"
     )
@@ -314,6 +318,27 @@ class Preview(Message):
 
     analysed: bool = Field(description="as in the result")
     result: Result = Field(description="of this very picture")
+
+
+class PublicFace(_Checked):
+    """One face, and not whose."""
+
+    track: Count = Field(description="id of this face while it is in view")
+    box: Box = Field(description="x, y, width, height in float pixels, inside the picture")
+    score: Unit = Field(description="how sure the detector is")
+    expression: Expression = Field(description="how it looks")
+
+
+class PublicResult(_OfFrame):
+    """``public.<camera>``: what was seen in one frame without a word on who it was; on the endpoint ``news_public``."""
+
+    kind: ClassVar[str] = "public"
+
+    width: Side = Field(description="of the picture, pixels")
+    height: Side = Field(description="of the picture, pixels")
+    analysed: bool = Field(description="the detector ran on this very frame")
+    latency_ms: Milliseconds = Field(description="from capture to publication, milliseconds")
+    faces: Annotated[tuple[PublicFace, ...], Field(max_length=MAX_FACES)] = Field(default=(), description="in no order")
 
 
 class Correction(Message):
@@ -418,7 +443,17 @@ class Reply(Message):
     error: Text | None = Field(default=None, description="why it was not done, for people")
 
 
-PUBLIC: tuple[type[Message], ...] = (Result, Correction, CameraState, Alert, Preview, Stats, Control, Reply)
+PUBLIC: tuple[type[Message], ...] = (
+    Result,
+    PublicResult,
+    Correction,
+    CameraState,
+    Alert,
+    Preview,
+    Stats,
+    Control,
+    Reply,
+)
 INTERNAL: tuple[type[Message], ...] = (
     Frame,
     EndOfSource,

@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Servers, screens and tools that the tests use. Installed by root on Debian and its children, else only named.
 PACKAGES := xvfb x11-xserver-utils xdotool imagemagick python3-gi gir1.2-gst-rtsp-server-1.0 \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly libgl1 libglib2.0-0 \
-	chromium fonts-noto-cjk iproute2
+	chromium fonts-noto-cjk iproute2 mosquitto mosquitto-clients
 
 .PHONY: run test test-slow lint packages clean
 
@@ -52,6 +52,7 @@ packages:
 	for package in $(PACKAGES); do \
 	  dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
 	done; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then \
 	  apt-get update --quiet --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes \

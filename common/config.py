@@ -23,6 +23,7 @@ from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig
 from common.channels import CHANNELS
 from common.endpoints import PORTS, Endpoint, is_address, parse, remote
 from common.messages import Name
+from common.mqtt_config import MqttConfig
 
 POOLS = ("detection", "identity", "expression")
 _IPC_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
@@ -298,6 +299,7 @@ class Config(_Section):
     notifications: NotificationsConfig = NotificationsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    mqtt: MqttConfig = MqttConfig()
 
     @model_validator(mode="after")
     def _targets_are_there(self) -> Self:
@@ -430,7 +432,7 @@ def _merge(base: dict[str, Any], extra: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = re.sub(r"://[^@/\s]*@", "://…@", repr(value))  # without passwords
     return text if len(text) <= 80 else text[:77] + "…"
 
 

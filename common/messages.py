@@ -210,38 +210,42 @@ class ExpressionFinding(_Finding):
 class Probabilities(_Checked):
     """One probability per expression; they sum to 1."""
 
-    angry: Unit
-    disgusted: Unit
-    fearful: Unit
-    happy: Unit
-    sad: Unit
-    surprised: Unit
-    neutral: Unit
+    angry: Unit = Field(description="probability")
+    disgusted: Unit = Field(description="probability")
+    fearful: Unit = Field(description="probability")
+    happy: Unit = Field(description="probability")
+    sad: Unit = Field(description="probability")
+    surprised: Unit = Field(description="probability")
+    neutral: Unit = Field(description="probability")
 
 
 class Identity(_Checked):
     """Who a face is. ``pending``: not sure yet; ``unknown``: sure that it is nobody enrolled."""
 
-    status: Literal["known", "unknown", "pending"] = "pending"
+    status: Literal["known", "unknown", "pending"] = Field(
+        default="pending", description="pending: not sure yet; unknown: sure that it is nobody enrolled"
+    )
     person: Count | None = Field(default=None, description="the person's number in the store")
-    name: Text | None = None
+    name: Text | None = Field(default=None, description="of a known person")
     number: Count | None = Field(default=None, description="of an unknown person: the same whenever seen again")
     distance: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="to the nearest person; 0.6 = apart"
     )
-    confidence: Unit | None = None
+    confidence: Unit | None = Field(default=None, description="probability that it is this person")
     withheld: bool = Field(default=False, description="nothing may be kept of this face: consent is refused or over")
 
 
 class Expression(_Checked):
     """How a face looks. ``label`` and ``smoothed`` follow the track; ``probabilities`` are this frame's own."""
 
-    status: Literal["ok", "cannot_assess", "pending"] = "pending"
+    status: Literal["ok", "cannot_assess", "pending"] = Field(
+        default="pending", description="pending: not judged in time; neither this nor cannot_assess means neutral"
+    )
     reason: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="why it cannot be assessed")
-    label: ExpressionName | None = None
+    label: ExpressionName | None = Field(default=None, description="how the face looks, smoothed over the track")
     confidence: Unit | None = Field(default=None, description="smoothed probability of the label")
-    probabilities: Probabilities | None = None
-    smoothed: Probabilities | None = None
+    probabilities: Probabilities | None = Field(default=None, description="of this frame; they sum to 1")
+    smoothed: Probabilities | None = Field(default=None, description="over the track; they sum to 1")
 
 
 class Face(_Checked):
@@ -251,14 +255,14 @@ class Face(_Checked):
     box: Box = Field(description="x, y, width, height in float pixels, inside the picture")
     score: Unit = Field(description="how sure the detector is")
     landmarks: tuple[Point, Point, Point, Point, Point] = Field(description="eyes, nose, corners of the mouth")
-    identity: Identity
-    expression: Expression
+    identity: Identity = Field(description="who it is")
+    expression: Expression = Field(description="how it looks")
 
 
 class Enrolling(_Checked):
     """How far the enrolment of a face in view is."""
 
-    track: Count
+    track: Count = Field(description="whose face it is")
     pictures: Count = Field(description="good crops so far")
     wanted: Count = Field(description="… of so many")
     turn: Literal["front", "left", "right"] | None = Field(
@@ -271,8 +275,8 @@ class Result(_OfFrame):
 
     kind: ClassVar[str] = "results"
 
-    width: Side
-    height: Side
+    width: Side = Field(description="of the picture, pixels")
+    height: Side = Field(description="of the picture, pixels")
     analysed: bool = Field(
         description="the detector ran on this very frame; false: a picture shown without an analysis"
     )
@@ -280,13 +284,15 @@ class Result(_OfFrame):
         default=False,
         description="not analysed on purpose: nobody has been in view for a while, and a look every so often is enough",
     )
-    latency_ms: Milliseconds = Field(description="from capture to publication; never mixes two machines' clocks")
+    latency_ms: Milliseconds = Field(
+        description="from capture to publication, milliseconds; never mixes two machines' clocks"
+    )
     timings_ms: dict[Annotated[str, Field(max_length=32)], Milliseconds] = Field(description="by stage, milliseconds")
     media_time_s: float = Field(ge=0, description="seconds since the source began, by its own clock")
     name: Text | None = Field(default=None, description="file name, for pictures of a folder")
     selected: Count | None = Field(default=None, description="the track that somebody follows, if it is in the picture")
     enrolling: Enrolling | None = Field(default=None, description="somebody in view is being enrolled")
-    faces: Annotated[tuple[Face, ...], Field(max_length=MAX_FACES)] = ()
+    faces: Annotated[tuple[Face, ...], Field(max_length=MAX_FACES)] = Field(default=(), description="in no order")
 
 
 class Picture(Message):
@@ -310,8 +316,8 @@ class Preview(Message):
 
     kind: ClassVar[str] = "preview"
 
-    analysed: bool
-    result: Result
+    analysed: bool = Field(description="as in the result")
+    result: Result = Field(description="of this very picture")
 
 
 class PublicFace(_Checked):
@@ -320,7 +326,7 @@ class PublicFace(_Checked):
     track: Count = Field(description="id of this face while it is in view")
     box: Box = Field(description="x, y, width, height in float pixels, inside the picture")
     score: Unit = Field(description="how sure the detector is")
-    expression: Expression
+    expression: Expression = Field(description="how it looks")
 
 
 class PublicResult(_OfFrame):
@@ -328,11 +334,11 @@ class PublicResult(_OfFrame):
 
     kind: ClassVar[str] = "public"
 
-    width: Side
-    height: Side
+    width: Side = Field(description="of the picture, pixels")
+    height: Side = Field(description="of the picture, pixels")
     analysed: bool = Field(description="the detector ran on this very frame")
-    latency_ms: Milliseconds = Field(description="from capture to publication; never mixes two machines' clocks")
-    faces: Annotated[tuple[PublicFace, ...], Field(max_length=MAX_FACES)] = ()
+    latency_ms: Milliseconds = Field(description="from capture to publication, milliseconds")
+    faces: Annotated[tuple[PublicFace, ...], Field(max_length=MAX_FACES)] = Field(default=(), description="in no order")
 
 
 class Correction(Message):
@@ -340,12 +346,12 @@ class Correction(Message):
 
     kind: ClassVar[str] = "corrections"
 
-    camera: Name
-    run: Count
-    track: Count
-    from_seq: Count
-    was: Identity
-    now: Identity
+    camera: Name = Field(description="the camera's name in the configuration")
+    run: Count = Field(description="start of the capture, unix milliseconds")
+    track: Count = Field(description="whose identity was said wrongly, or not yet")
+    from_seq: Count = Field(description="the first frame that it is true of")
+    was: Identity = Field(description="what was said")
+    now: Identity = Field(description="what is true as far as is known")
 
 
 class CameraState(Message):
@@ -353,10 +359,12 @@ class CameraState(Message):
 
     kind: ClassVar[str] = "camera"
 
-    camera: Name
-    state: Literal["online", "offline", "stalled", "ended"]
+    camera: Name = Field(description="the camera's name in the configuration")
+    state: Literal["online", "offline", "stalled", "ended"] = Field(
+        description="stalled: connected, and no new picture comes; ended: a file is over"
+    )
     since: float = Field(description="unix seconds")
-    reason: Text | None = None
+    reason: Text | None = Field(default=None, description="why it is so, for people")
     source: Text = Field(default="", description="what is being read, without credentials")
 
 
@@ -368,15 +376,17 @@ class Alert(Message):
     serial: Count = Field(
         default=0, description="lasting number of this step, one more each time: ask for what you missed (`events`)"
     )
-    camera: Name
+    camera: Name = Field(description="the camera's name in the configuration")
     episode: Count = Field(description="the episode's number; never used twice")
-    event: Literal["opened", "escalated", "acknowledged", "snoozed", "judged", "closed"]
+    event: Literal["opened", "escalated", "acknowledged", "snoozed", "judged", "closed"] = Field(
+        description="what has happened to the episode"
+    )
     rule: Text = Field(description="the rule's name in the configuration")
     about: Literal["expression", "unseen", "offline"] = Field(
         default="expression", description="unseen: present, but no face to be seen; offline: the camera gives nothing"
     )
     person: Count | None = Field(default=None, description="whom it is about, by number in the store …")
-    name: Text | None = None
+    name: Text | None = Field(default=None, description="… whose name this is …")
     number: Count | None = Field(default=None, description="… or the number of an unknown person …")
     track: Count | None = Field(default=None, description="… or this track; none of them: the camera itself")
     label: Text | None = Field(default=None, description="the expression that weighs most")
@@ -384,7 +394,7 @@ class Alert(Message):
     text: Text = Field(description="for people; says what is seen and asks to check, never more")
     by: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="who did it, if somebody did")
     until: float | None = Field(default=None, description="of `snoozed`: unix seconds")
-    judgement: Literal["useful", "false alarm"] | None = None
+    judgement: Literal["useful", "false alarm"] | None = Field(default=None, description="of `judged`")
     why: Text | None = Field(default=None, description="of `closed`")
 
 
@@ -393,17 +403,19 @@ class Stats(Message):
 
     kind: ClassVar[str] = "stats"
 
-    stage: Name
+    stage: Name = Field(description="row of the table of stages")
     in_s: Annotated[float, Field(ge=0)] = Field(description="taken in, per second")
     out_s: Annotated[float, Field(ge=0)] = Field(description="given out, per second")
     dropped: Count = Field(description="since the process started")
-    p50_ms: Milliseconds = Field(description="work time, median of the last seconds")
-    p95_ms: Milliseconds
-    rss_mb: Annotated[float, Field(ge=0)]
+    p50_ms: Milliseconds = Field(description="work time, median of the last seconds; milliseconds")
+    p95_ms: Milliseconds = Field(description="work time, 95th percentile; milliseconds")
+    rss_mb: Annotated[float, Field(ge=0)] = Field(description="resident memory, MiB")
     cpu: Annotated[float, Field(ge=0)] = Field(description="cores used: 1.0 is one core fully")
-    state: Annotated[str, Field(max_length=64)]
-    bad_messages: Count = 0
-    detail: dict[Annotated[str, Field(max_length=128)], float | str] = Field(default_factory=dict)
+    state: Annotated[str, Field(max_length=64)] = Field(description="loading, running, or a word of the stage's own")
+    bad_messages: Count = Field(default=0, description="that came and could not be trusted, since the process started")
+    detail: dict[Annotated[str, Field(max_length=128)], float | str] = Field(
+        default_factory=dict, description="figures of the stage's own; keys may come and go"
+    )
 
 
 class Control(Message):
@@ -411,11 +423,11 @@ class Control(Message):
 
     kind: ClassVar[str] = "control"
 
-    request: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    do: Name
+    request: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = Field(description="the sender's own, random")
+    do: Name = Field(description="what is asked")
     args: dict[
         Annotated[str, Field(max_length=64)], str | int | float | bool | tuple[str | int | float, ...] | None
-    ] = Field(default_factory=dict)
+    ] = Field(default_factory=dict, description="of what is asked; `camera` where it is for one")
 
 
 class Reply(Message):
@@ -423,10 +435,12 @@ class Reply(Message):
 
     kind: ClassVar[str] = "reply"
 
-    request: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    ok: bool
-    result: dict[Annotated[str, Field(max_length=64)], str | int | float | bool | None] = Field(default_factory=dict)
-    error: Text | None = None
+    request: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = Field(description="which one is answered")
+    ok: bool = Field(description="whether it was done")
+    result: dict[Annotated[str, Field(max_length=64)], str | int | float | bool | None] = Field(
+        default_factory=dict, description="what came of it"
+    )
+    error: Text | None = Field(default=None, description="why it was not done, for people")
 
 
 PUBLIC: tuple[type[Message], ...] = (

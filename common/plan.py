@@ -32,10 +32,11 @@ def plan(
         for name in names:
             if name not in table:
                 raise ConfigError(f"{option} {name}: there is no such stage; there are {', '.join(table)}")
+    off = {name for name, on in (("dashboard", config.dashboard.enabled), ("mqtt", config.mqtt.url)) if not on}
     specs: list[ChildSpec] = []
     for row in table.values():
         wanted = (row.name in only) if only else (screen or row.runs != "screen")
-        if row.name == "dashboard" and not config.dashboard.enabled:
+        if row.name in off:
             wanted = False
         if wanted and row.name not in without:
             specs.extend(_processes(row, config))

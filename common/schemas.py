@@ -24,6 +24,7 @@ from common.messages import (
     Result,
     Stats,
 )
+from common.schema_fields import fields
 
 PROTOCOL = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
 
@@ -145,22 +146,36 @@ _HEAD = f"""# The protocol, version {VERSION}
 *Made from the message classes by `python -m common.schemas`; edit `common/messages.py`, not this file.*
 
 Any program that speaks ZeroMQ can listen: connect a SUB socket to **`tcp://127.0.0.1:5561`** (`endpoints.news_out`) and
-subscribe to topics by their beginning: `results.` for all cameras, `results.cam0` for one. `examples/subscribe.py` does
-it in 20 lines. To ask for something, connect a PUB socket to `tcp://127.0.0.1:5560` (`endpoints.news_in`). Pictures
-come from `tcp://127.0.0.1:5562` (`endpoints.previews`), and are made only while somebody subscribes. Results without
-names, `public.<camera>`, are on `endpoints.news_public`, where that is set. From other machines all of this takes keys,
-and requests go to `endpoints.control`: see [security.md](security.md).
+subscribe to topics by their beginning: `results.` for all cameras, `results.cam0` for one. `examples/subscribe.py` and
+`examples/subscribe.js` do it in 20 lines. To ask for something, connect a PUB socket to `tcp://127.0.0.1:5560`
+(`endpoints.news_in`). Pictures come from `tcp://127.0.0.1:5562` (`endpoints.previews`), and are made only while
+somebody subscribes. Results without names, `public.<camera>`, are on `endpoints.news_public`, where that is set. From
+other machines all of this takes keys, and requests go to `endpoints.control`: see [security.md](security.md).
 
 A message has two parts or more: the **topic** (ASCII), one **msgpack map** of at most {MAX_MAP_BYTES // 1024} KiB, then
 raw bytes where the table says so. No pickle, no base64, no msgpack extension types. Numbers are finite.
 
-- Fields may be added within a version, never changed or removed: ignore what you do not know.
 - `v` is the version, `at` the sender's clock (unix seconds), `from` the sending stage and instance, `n` the sender's
   own sequence: a gap is what was lost on the way to you.
 - A result holds at most {MAX_FACES} faces. `box` is x, y, width, height in float pixels, inside the picture.
 - `cannot_assess` (with its `reason`) and `pending` are answers of their own: neither means `neutral`.
 - What a `control` message asks is done once, however often it is repeated under the same `request`; repeat it until its
   `reply` comes.
+
+## What may change
+
+- Within a version fields and topics are added, and nothing else: no field is removed, renamed, given another type, unit
+  or range, and no list of words (`known, unknown, pending`) gets longer. Ignore fields and topics that you do not know.
+- Words without a list (`reason`, `rule`, `why`, `state` of `stats`) and the keys of `timings_ms` and `detail` are free:
+  show them, and decide nothing by them.
+- A field that may be null is always sent; one that was added later is missing in messages of older senders.
+- Any other change makes `v` one more. Leave out messages whose `v` is not yours, as Mien itself does: they are not what
+  you know.
+- `tests/common/protocol-{VERSION}.json` records the fields of this version, and a test compares.
+
+The same messages, as JSON: [Server-Sent Events, WebSocket, MQTT](integrations.md).
+
+## Topics
 
 | topic | what | parts after the map |
 |---|---|---|
@@ -183,12 +198,27 @@ def document() -> str:
         sections.append(
             f"\n## `{pattern}`\n\n{said[:1].upper()}{said[1:]}\n\n"
             f"Example, sent as `{kind.kind}.{about}`:\n\n{_fenced(example)}\n"
+            f"{_table(kind)}\n"
             f"<details><summary>JSON Schema</summary>\n\n{_fenced(schema)}\n</details>\n"
         )
     return _HEAD + "".join(rows) + "".join(sections)
 
 
 _ABOUT: dict[type[Message], str] = {Stats: "stage", Control: "stage", Reply: "request"}
+
+
+def record() -> dict[str, dict[str, str]]:
+    """Return what must not change within a version: each field of each kind, with its type and range."""
+    return {kind.kind: {one.path: f"{one.type}: {one.range}" for one in fields(kind)} for kind in PUBLIC}
+
+
+def _table(kind: type[Message]) -> str:
+    rows = [f"| `{one.path}` | {one.type} | {_cell(one.range)} | {one.what} |\n" for one in fields(kind)]
+    return "| field | type | range | what |\n|---|---|---|---|\n" + "".join(rows)
+
+
+def _cell(text: str) -> str:
+    return f"`{text}`" if text.startswith("^") else text
 
 
 def _fenced(value: Any) -> str:

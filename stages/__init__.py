@@ -121,5 +121,13 @@ STAGES: dict[str, StageRow] = {
             does="the page in the browser: live, people, alerts, history, health",
             optional=True,
         ),
+        StageRow(
+            name="mqtt",
+            runs="once",  # where mqtt.url is set
+            takes="results, camera states, alerts",
+            gives="MQTT messages",
+            does="tells an MQTT broker and Home Assistant who is here, how they look, and what is open",
+            optional=True,
+        ),
     )
 }

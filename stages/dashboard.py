@@ -37,6 +37,7 @@ class DashboardStage(Stage):
         self._server: Server | None = None
         self._wishes: dict[str, Wish] = {}
         self._sampled: dict[bytes, float] = {}
+        self._results_polled = False
 
     def open(self) -> None:
         # Here, not above: it takes a second or more, in which the process can already be asked to end.
@@ -59,7 +60,7 @@ class DashboardStage(Stage):
         self._viewer = Viewer(self.config)
         self.poller.add(self._viewer.socket)
         self._results = opened("news_out", self.config.endpoint("news_out"), "sub")
-        self._results.subscribe(RESULTS)  # not in the poller: nobody is in a hurry for them
+        self._results.subscribe(RESULTS)
         self._asker = Asker(self.config, self.news)
         server.start(listener)
         self.log.info("the page is at %s", server.address)
@@ -68,22 +69,28 @@ class DashboardStage(Stage):
             self.log.warning("log in at %s as %s with the password %s", server.address, access.FIRST_USER, password)
 
     def topics(self) -> tuple[str, ...]:
-        return ("camera.", "alerts.", "stats.")
+        return ("camera.", "alerts.", "stats.", "corrections.")
 
     def on_news(self, topic: str, message: Message) -> None:
         if self._server is not None:
             self._server.call(self._server.site.take, message)
+            if self._server.site.streams.open:
+                self._server.call(self._server.site.streams.take, topic, message)
 
     def wait_ms(self) -> float:
         return 20.0 if self._server is not None and self._server.site.feed.watchers else 100.0
 
     def handle(self, ready: set[Socket]) -> None:
-        assert self._viewer is not None and self._server is not None
+        assert self._viewer is not None and self._server is not None and self._results is not None
         if not self._server.alive:
             raise RuntimeError("the page's server has ended")
         self._viewer.watch(*self._server.site.feed.wanted)
         if self._viewer.socket in ready:
             self._read_previews()
+        if self._server.site.streams.reads_results != self._results_polled:
+            # While a program reads results they are waited for; otherwise nobody is in a hurry for them.
+            self._results_polled = not self._results_polled
+            (self.poller.add if self._results_polled else self.poller.remove)(self._results)
         self._read_results()
         self._ask()
 
@@ -103,7 +110,11 @@ class DashboardStage(Stage):
             return {}
         watchers = list(self._server.site.feed.watchers)
         self.meter.dropped = sum(watcher.replaced for watcher in watchers)
-        return {"pages": float(len(watchers)), "watched": float(len(self._server.site.feed.wanted))}
+        return {
+            "pages": float(len(watchers)),
+            "watched": float(len(self._server.site.feed.wanted)),
+            "programs": float(len(self._server.site.streams.open)),
+        }
 
     # --- inside ---
 
@@ -128,17 +139,27 @@ class DashboardStage(Stage):
             self.meter.worked((time.perf_counter() - began) * 1e3)
 
     def _read_results(self) -> None:
-        """Look at one result of each camera now and then; checking all of them would cost more than the rest."""
+        """Look at one result of each camera now and then; checking all of them would cost more than the rest.
+
+        All of them only of cameras that a program listens to.
+        """
         assert self._results is not None and self._server is not None
+        site = self._server.site
         now = time.monotonic()
         deadline = now + 0.1
         while time.monotonic() < deadline and (parts := self._results.receive()) is not None:
             topic = bytes(parts[0][:128])
-            if len(parts) < 2 or now - self._sampled.get(topic, 0.0) < SAMPLE_EVERY_S:
+            streamed = site.streams.wants(topic.removeprefix(RESULTS).decode("ascii", "replace"))
+            sampled = now - self._sampled.get(topic, 0.0) >= SAMPLE_EVERY_S
+            if len(parts) < 2 or not (streamed or sampled):
                 continue
-            self._sampled[topic] = now
             try:
-                self._server.call(self._server.site.sample, unpack(Result, parts[1]))
+                result = unpack(Result, parts[1])
+                if streamed:
+                    self._server.call(site.streams.take, f"results.{result.camera}", result)
+                if sampled:
+                    self._sampled[topic] = now
+                    self._server.call(site.sample, result)
             except MessageError as error:
                 self.meter.bad_messages += 1
                 self._complaint(self.log, "results", error)

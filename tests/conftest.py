@@ -106,9 +106,8 @@ def run_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture
-def config(run_dir: Path, tmp_path: Path) -> Config:
-    """A configuration that meets nobody else's: own run directory and data directory, free ports. Saved for stages."""
+def own_config(run_dir: Path, data_dir: Path) -> Config:
+    """Return a configuration that meets nobody else's: own directories, free ports. Saved for stages."""
     news_in, news_out, previews, page = free_ports(4)
     made = configuration.load(
         overrides={
@@ -119,12 +118,18 @@ def config(run_dir: Path, tmp_path: Path) -> Config:
                 "previews": f"tcp://127.0.0.1:{previews}",
             },
             "dashboard": {"port": page},
-            "storage": {"data_dir": tmp_path / "data"},
+            "storage": {"data_dir": data_dir},
         },
         environment={},
     )
     configuration.save(made, run_dir / "config.json")
     return made
+
+
+@pytest.fixture
+def config(run_dir: Path, tmp_path: Path) -> Config:
+    """A configuration of the test's own; see ``own_config``."""
+    return own_config(run_dir, tmp_path / "data")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pathlib import Path
 SYSTEM_PYTHON = "/usr/bin/python3"  # GStreamer's bindings belong to the system's Python
 PACKAGES = (
     "xvfb x11-xserver-utils python3-gi gir1.2-gst-rtsp-server-1.0 "
-    "gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
+    "gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly mosquitto"
 )
 
 
@@ -104,6 +104,36 @@ def mjpeg_server(*, repeat_after: int | None = None, login: str = "") -> Iterato
     command += ["--repeat-after", str(repeat_after or 0)]
     url = f"http://{login}@127.0.0.1:{port}/video" if login else f"http://127.0.0.1:{port}/video"
     with _running(Server(command, port, url)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def mosquitto(
+    folder: Path, *, user: str = "", password: str = "", tls: tuple[Path, Path] | None = None
+) -> Iterator[Server]:
+    """An MQTT broker that keeps nothing when it is killed.
+
+    Args:
+        folder: for its settings.
+        user, password: that it asks for; nobody else may connect.
+        tls: its certificate and key: then it takes encrypted connections only.
+    """
+    need("mosquitto")
+    port = free_port()
+    lines = [f"listener {port} 127.0.0.1", "persistence false", "user root"]
+    if user:
+        secrets = folder / "passwords"
+        subprocess.run(["mosquitto_passwd", "-b", "-c", str(secrets), user, password], check=True, capture_output=True)
+        lines += ["allow_anonymous false", f"password_file {secrets}"]
+    else:
+        lines.append("allow_anonymous true")
+    if tls is not None:
+        lines += [f"certfile {tls[0]}", f"keyfile {tls[1]}"]
+    settings = folder / "mosquitto.conf"
+    settings.write_text("\n".join(lines) + "\n")
+    login = f"{user}:{password}@" if user else ""
+    url = f"{'mqtts' if tls else 'mqtt'}://{login}127.0.0.1:{port}"
+    with _running(Server([need("mosquitto"), "-c", str(settings)], port, url)) as server:
         yield server
 
 

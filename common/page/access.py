@@ -252,6 +252,13 @@ def token(store: Store, secret: str) -> Token | None:
     return Token(id=row.id, name=row.name, created_at=row.created_at, expires_at=row.expires_at, seen_at=now)
 
 
+def token_holds(store: Store, token_id: int) -> bool:
+    """Return whether a token may still be used: nobody has taken it back, and it has not run out."""
+    with store.read() as connection:
+        row = connection.execute(select(PAGE_TOKEN.c.expires_at).where(PAGE_TOKEN.c.id == token_id)).first()
+    return row is not None and (row.expires_at is None or time.time() < row.expires_at)
+
+
 def digest(secret: str) -> bytes:
     """Return what is kept of a session's or token's secret."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).digest()

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import swagger_ui_bundle
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import (
+    Depends,
+    FastAPI,
+    HTTPException,
+    Query,
+    Request,
+    WebSocket,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -22,8 +34,10 @@ from common.history_store import HistoryError, Subject
 from common.messages import Expression, Identity
 from common.page import told
 from common.page.access import Session, Token
+from common.page.guard import Guard
 from common.page.ribbon import step_for
 from common.page.site import Site
+from common.page.stream import Stream, StreamError, as_event, as_text
 from common.page.words import Words
 from common.status import SILENT_S
 
@@ -106,7 +120,15 @@ class ApiHistory(BaseModel):
     steps: list[ApiStep]
 
 
-def build(app: FastAPI, site: Site) -> None:
+Topics = Annotated[
+    str, Query(max_length=200, description="of results, corrections, camera, alerts, stats; all but stats if empty")
+]
+Cameras = Annotated[str, Query(max_length=4096, description="names with commas between; all if empty")]
+Rate = Annotated[float | None, Query(gt=0, le=240, description="results a second and camera at most; all if empty")]
+Names = Annotated[bool, Query(description="false: nothing that says who somebody is")]
+
+
+def build(app: FastAPI, site: Site, guard: Guard) -> None:
     """Add ``/api`` and ``/metrics``; the guard has checked the token or the session."""
     api = FastAPI(
         title="Mien",
@@ -207,6 +229,65 @@ def build(app: FastAPI, site: Site) -> None:
             ],
         )  # fmt: skip
 
+    @api.get(
+        "/v1/stream",
+        response_class=StreamingResponse,
+        responses={
+            200: {"content": {"text/event-stream": {}}, "description": "Server-Sent Events, until one side ends it"},
+            503: {"description": "too many programs are listening already"},
+        },
+    )
+    async def stream(
+        request: Request, topics: Topics = "", cameras: Cameras = "", rate: Rate = None, names: Names = True
+    ) -> StreamingResponse:
+        """News as they come. The event's name is the first part of the topic, its data the message of the public
+        protocol (docs/protocol.md) as JSON.
+
+        Who reads too slowly gets the newest result of each camera, the last 256 of everything else, and an event
+        `missed` with how many messages that left out. A comment every five seconds is a sign of life.
+
+        A WebSocket at the same address, with the same parameters, says the same: each of its messages is an object of
+        `topic` and `message`.
+        """
+        try:
+            joined = site.streams.join(topics=topics, cameras=cameras, rate=rate, names=names)
+        except StreamError as error:
+            raise HTTPException(503 if "already" in str(error) else 422, str(error)) from error
+        session, token = request.scope.get("mien"), request.scope.get("mien_token")
+
+        async def events() -> AsyncIterator[str]:
+            try:
+                yield "retry: 2000\n\n"
+                async for item in joined.follow(lambda: guard.holds(session, token)):
+                    yield as_event(item)
+            finally:
+                site.streams.leave(joined)
+
+        return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    # Of the application itself: the other one asks for the token in a way that WebSockets have not.
+    @app.websocket("/api/v1/stream")
+    async def socket(
+        websocket: WebSocket, topics: Topics = "", cameras: Cameras = "", rate: Rate = None, names: Names = True
+    ) -> None:
+        session, token = websocket.scope.get("mien"), websocket.scope.get("mien_token")
+        try:
+            joined = site.streams.join(topics=topics, cameras=cameras, rate=rate, names=names)
+        except StreamError as error:
+            raise WebSocketException(1013 if "already" in str(error) else 1008, str(error)) from error
+        try:
+            await websocket.accept()
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(_until_gone(websocket, joined))
+                with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):  # it has gone
+                    async for item in joined.follow(lambda: guard.holds(session, token)):
+                        if item is not None:
+                            await websocket.send_text(as_text(item))
+                    await websocket.close(1001)
+                reader.cancel()
+        finally:
+            site.streams.leave(joined)
+
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         registry = CollectorRegistry()
@@ -215,6 +296,14 @@ def build(app: FastAPI, site: Site) -> None:
 
     app.mount("/api", api)
     app.mount("/page/swagger", StaticFiles(directory=Path(str(swagger_ui_bundle.swagger_ui_path))), name="swagger")
+
+
+async def _until_gone(websocket: WebSocket, joined: Stream) -> None:
+    """Read until the other side goes; what it says is not asked for."""
+    with contextlib.suppress(WebSocketDisconnect):
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+    joined.end()
 
 
 class _Figures:

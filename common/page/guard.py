@@ -110,6 +110,19 @@ class Guard:
                 if found is None or (known is not None and known[0].user.role != found.user.role):
                     self.ended(key)
 
+    async def holds(self, session: Session | None, token: Token | None) -> bool:
+        """Whether who has opened something that lasts may still have it."""
+        if session is not None:
+            found = await self._desk.store(
+                None,
+                access.session,
+                session.id,
+                longest_s=self._config.session_hours * 3600,
+                idle_s=self._config.idle_minutes * 60,
+            )
+            return found is not None and found.user.role == session.user.role
+        return token is not None and await self._desk.store(None, access.token_holds, token.id)
+
     # --- requests ---
 
     async def _http(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -151,8 +164,15 @@ class Guard:
     async def _websocket(self, scope: Scope, receive: Any, send: Any) -> None:
         headers = _headers(scope)
         session = None
-        if self._is_here(headers.get("host", "")) and self._same_origin(scope, headers):
-            session = await self.session(self._cookie_of(headers))
+        if self._is_here(headers.get("host", "")):
+            if self._same_origin(scope, headers):
+                session = await self.session(self._cookie_of(headers))
+            # Programs say where they come from seldom; if they do, it must be here. Browsers always do.
+            elif scope["path"].startswith(FOR_TOKENS) and not headers.get("origin"):
+                scope["mien"], scope["mien_token"] = None, await self._token(headers)
+                if scope["mien_token"] is not None:
+                    await self._app(scope, receive, send)
+                    return
         if session is None or session.user.one_time:
             await receive()
             await send({"type": "websocket.close", "code": _REFUSED})  # before accepting: answered with 403

@@ -59,7 +59,7 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
     async def recent(track: int, person: int | None = None, number: int | None = None) -> Response:
         return JSONResponse(site.recent.moments(track=track, person=person, number=number))
 
-    api.build(app, site)
+    api.build(app, site, guard)
     report.register(app, site)
     people.register(app, site, guard)
     for page in (live, alerts, history, health, users):

@@ -26,6 +26,7 @@ from common.page.guard import Guard
 from common.page.site import Site
 
 _STARTS_WITHIN_S = 30.0
+_TAKES_NOTHING_MS = 60_000  # the system closes the connection of a client that takes nothing for so long
 _ENDS_WITHIN_S = 1.5
 
 log = logging.getLogger("mien.dashboard")
@@ -42,6 +43,8 @@ def listening(config: Config) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     if os.name == "posix":  # elsewhere it would let two programs share the port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections have it from their listener
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TAKES_NOTHING_MS)
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(128)
@@ -143,7 +146,9 @@ class Server:
     def close(self) -> None:
         """End the server and what it has open."""
         if self._server is not None:
-            self.call(self._guard.end)  # open pages are not waited for: they come back by themselves
+            # Open pages and streams are not waited for: they come back by themselves.
+            self.call(self._guard.end)
+            self.call(self.site.streams.end)
             self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(_ENDS_WITHIN_S)

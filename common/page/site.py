@@ -22,6 +22,7 @@ from common.page.access import Session, User
 from common.page.desk import Desk
 from common.page.feed import Feed
 from common.page.recent import Recent
+from common.page.stream import Streams
 from common.status import Board
 
 TOLD_EVERY_S = 5.0  # browsers are told how things stand at least so often
@@ -46,6 +47,7 @@ class Site:
     desk: Desk
     feed: Feed
     recent: Recent = field(default_factory=Recent)
+    streams: Streams = field(default_factory=Streams)
     board: Board = field(default_factory=Board)
     states: dict[str, tuple[CameraState, float]] = field(default_factory=dict)
     episodes: list[Episode] = field(default_factory=list)
@@ -150,6 +152,7 @@ class Site:
         while True:
             await asyncio.sleep(1.0)
             self.feed.count()
+            self.streams.count()
             if self.feed.watchers:
                 self.tell(only_changes=True)
 

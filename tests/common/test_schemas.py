@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,12 +12,15 @@ from typing import Any
 
 import msgpack
 import pytest
+from jsonschema import Draft202012Validator
 
 from common import schemas
 from common.config import Config
-from common.messages import PUBLIC, Message, Result, kind_of, pack, unpack
+from common.messages import PUBLIC, VERSION, Message, Result, kind_of, pack, unpack
 from common.news import NewsWriter
+from common.schema_fields import fields
 from tests.conftest import ROOT, end, stage_environment, wait_until
+from tests.node import node_folder
 
 
 def test_the_document_is_up_to_date() -> None:
@@ -50,6 +54,31 @@ def test_the_schemas_in_the_document_are_json_and_describe_the_common_fields() -
         assert {"v", "at", "from", "n"} <= set(schema["properties"])
 
 
+@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.kind)
+def test_each_example_satisfies_the_schema_as_another_program_reads_it(kind: type[Message]) -> None:
+    validator = Draft202012Validator(kind.model_json_schema(by_alias=True))
+    _, example = schemas.EXAMPLES[kind]
+    validator.validate(example)
+    assert not validator.is_valid(example | {"v": 2})
+
+
+def test_every_field_says_what_it_means_and_numbers_in_which_unit_or_range() -> None:
+    for kind in PUBLIC:
+        for field in fields(kind):
+            assert field.what, f"{kind.kind}: {field.path} has no description (common/messages.py)"
+            if "number" in field.type and not field.range and "string" not in field.type:
+                assert re.search("unix seconds|pixels|corners", field.what), f"{kind.kind}: {field.path}: which unit?"
+
+
+def test_nothing_of_this_version_was_changed_or_taken_away() -> None:
+    path = ROOT / "tests" / "common" / f"protocol-{VERSION}.json"
+    recorded, now = json.loads(path.read_text(encoding="utf-8")), schemas.record()
+    for kind, known in recorded.items():
+        kept = {field: now[kind].get(field) for field in known}
+        assert kept == known, f"{kind}: fields are only added within a version (docs/protocol.md)"
+    assert now == recorded, f"fields were added: write common.schemas.record() to {path.name}"
+
+
 def test_check_tells_a_stale_document(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schemas, "PROTOCOL", tmp_path / "protocol.md")
     assert schemas.main(["--check"]) == 1
@@ -57,13 +86,16 @@ def test_check_tells_a_stale_document(tmp_path: Any, monkeypatch: pytest.MonkeyP
     assert schemas.main(["--check"]) == 0
 
 
-def test_the_example_subscriber_prints_what_is_seen(bus: subprocess.Popen[bytes], config: Config) -> None:
-    script = ROOT / "examples" / "subscribe.py"
+@pytest.mark.parametrize("name", ["subscribe.py", "subscribe.js"])
+def test_the_example_subscribers_print_what_is_seen(bus: subprocess.Popen[bytes], config: Config, name: str) -> None:
+    script = ROOT / "examples" / name
     assert len(script.read_text().splitlines()) <= 20
+    command = [sys.executable, str(script)]
+    if name.endswith(".js"):  # it finds its packages from where it lies
+        command = ["node", shutil.copy(script, node_folder())]
     process = subprocess.Popen(
-        [sys.executable, str(script), config.endpoints.news_out],
-        env=stage_environment(), stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*command, config.endpoints.news_out], env=stage_environment(), stdout=subprocess.PIPE, text=True
+    )
     out = process.stdout
     assert out is not None
     writer = NewsWriter(config, "conductor.ward.1")

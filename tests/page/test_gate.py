@@ -152,7 +152,7 @@ def test_programs_read_with_a_token_and_do_nothing_else(served: Served) -> None:
     assert program.get("/api/v1/people").json() == []
     assert "mien_process_up" in program.get("/metrics").text
     schema = program.get("/api/openapi.json").json()
-    assert {"/v1/people", "/v1/here", "/v1/alerts", "/v1/history/{person}"} <= set(schema["paths"])
+    assert {"/v1/people", "/v1/here", "/v1/alerts", "/v1/history/{person}", "/v1/stream"} <= set(schema["paths"])
     assert all(set(verbs) == {"get"} for verbs in schema["paths"].values())
     for path in ("/", "/people", "/people/1/face", "/report"):
         assert program.get(path, headers={"accept": "*/*"}).status_code == 401

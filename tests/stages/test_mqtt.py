@@ -1,0 +1,288 @@
+"""The bridge to MQTT, with a real broker that is killed, frozen and started again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from common import config as configuration
+from common.config import Config, ConfigError
+from common.messages import Alert, CameraState, Result, Stats
+from common.mqtt_view import HERE_S, REPEAT_S, CameraView
+from common.news import NewsReader, NewsWriter
+from common.plan import plan
+from common.schemas import EXAMPLES
+from tests.conftest import end, start_stage, wait_until
+from tests.servers import Server, mosquitto
+from tests.showing import face, result
+
+
+class Listener:
+    """A client of the broker that notes everything; what the broker kept comes first."""
+
+    def __init__(self, server: Server, *, ca: Path | None = None) -> None:
+        broker = configuration.Config(mqtt={"url": server.url}).mqtt.broker()  # type: ignore[arg-type]
+        self.newest: dict[str, str] = {}
+        self.all: list[tuple[str, str]] = []
+        self._lock = threading.Lock()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_message = self._note
+        if broker.user:
+            self._client.username_pw_set(broker.user, broker.password)
+        if ca is not None:
+            self._client.tls_set(str(ca))
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+
+    def _note(self, client: Any, data: Any, message: Any) -> None:
+        with self._lock:
+            self.newest[message.topic] = message.payload.decode()
+            self.all.append((message.topic, message.payload.decode()))
+
+    def said(self, topic: str) -> Any:
+        """Return the newest message of a topic, as JSON where it is; None before it comes."""
+        text = self.newest.get(topic)
+        return text if text is None or text[:1] not in "{[" else json.loads(text)
+
+    def everything(self) -> str:
+        with self._lock:
+            return repr(self.all)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+class Ward:
+    """What the other stages say: a result 20 times a second, a camera's state, and alerts when asked."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.label = "sad"
+        self._wanted: list[Alert] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def alert(self, serial: int) -> None:
+        self._wanted.append(Alert.model_validate_json(json.dumps(EXAMPLES[Alert][1] | {"serial": serial})))
+
+    def _run(self) -> None:
+        writer = NewsWriter(self._config, "conductor.ward.1")
+        while not self._end.wait(0.05):
+            faces = (face(1, (10, 10, 90, 90), self.label, name="Ada"), face(2, (200, 10, 40, 40), reason="small"))
+            writer.publish(result(640, 360, faces), "cam0")
+            writer.publish(
+                CameraState(sender="capture.ward.1", camera="cam0", state="online", since=1.0, source="ada.mp4"), "cam0"
+            )
+            while self._wanted:
+                writer.publish(self._wanted.pop(), "cam0")
+        writer.close()
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def ward(bus: subprocess.Popen[bytes], config: Config) -> Iterator[Ward]:
+    made = Ward(config)
+    yield made
+    made.close()
+
+
+@contextmanager
+def bridge(config: Config, log: Path, **mqtt: Any) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """The stage, running; gives its process and what it has said."""
+    changed = configuration.load(overrides=config.model_dump(mode="json") | {"mqtt": mqtt}, environment={})
+    configuration.save(changed, config.run_dir / "config.json")
+    with log.open("ab") as out:
+        process = start_stage("mqtt", config, stdout=out, stderr=out)
+    try:
+        yield process, lambda: log.read_text(encoding="utf-8", errors="replace")
+    finally:
+        assert process.poll() is not None or end(process) == 0
+        assert "Traceback" not in log.read_text(encoding="utf-8")
+
+
+def test_home_assistant_hears_it_all_also_after_the_broker_was_killed(
+    ward: Ward, config: Config, tmp_path: Path
+) -> None:
+    login = {"user": "mien", "password": "p:s/w@rd"}
+    with mosquitto(tmp_path, **login) as server:
+        server.url = server.url.replace("p:s/w@rd", "p%3As%2Fw%40rd")
+        with bridge(config, tmp_path / "log", url=server.url, changes_per_s=10) as (process, said):
+            heard = Listener(server)
+            wait_until(lambda: (heard.said("mien/cam0/people") or {}).get("people") == 2, 40, "who is here")
+            people = heard.said("mien/cam0/people")
+            assert people["who"] == "Ada, unknown" and people["expression"] == "sad" and people["name"] == "Ada"
+            assert heard.said("mien/status") == "online"
+            assert heard.said("mien/cam0/alert")["open"] == "OFF"
+            wait_until(lambda: heard.said("mien/cam0/state")["state"] == "online", 10, "the camera is online")
+            whole = wait_until(lambda: heard.said("mien/cam0/results"), 10, "a whole result")
+            assert Result.model_validate_json(json.dumps(whole)).faces[0].identity.name == "Ada"
+            _check_discovery(heard)
+
+            ward.label = "happy"
+            began = time.monotonic()
+            wait_until(lambda: heard.said("mien/cam0/people")["expression"] == "happy", 10, "the change")
+            assert time.monotonic() - began < 3
+
+            # Killed: it has forgotten everything, and what happens meanwhile is not lost.
+            server.kill()
+            heard.close()
+            wait_until(lambda: "is lost" in said(), 20, "the loss is said")
+            ward.label = "surprised"
+            ward.alert(serial=301)
+            server.start()
+            heard = Listener(server)
+            wait_until(lambda: (heard.said("mien/cam0/alerts") or {}).get("serial") == 301, 30, "the alert arrives")
+            wait_until(lambda: heard.said("mien/cam0/people")["expression"] == "surprised", 10, "the state is new")
+            assert heard.said("mien/status") == "online"
+            _check_discovery(heard)
+
+            # Ended: nobody's name stays written at the broker.
+            assert end(process) == 0
+            wait_until(lambda: heard.said("mien/status") == "offline", 10, "the farewell")
+            assert heard.said("mien/cam0/people") | {"captured_at": None} == CameraView(
+                "cam0", names=True, changes_per_s=1
+            ).people(0.0)
+            heard.close()
+        with bridge(config, tmp_path / "log", url=server.url) as (process, _):
+            heard = Listener(server)
+            wait_until(lambda: heard.said("mien/status") == "online", 40, "it is back")
+            process.kill()
+            wait_until(lambda: heard.said("mien/status") == "offline", 10, "the broker says that it is gone")
+            process.wait()
+            heard.close()
+
+
+@pytest.mark.slow
+def test_a_broker_that_freezes_holds_up_nothing_and_hears_it_all_afterwards(
+    ward: Ward, config: Config, tmp_path: Path
+) -> None:
+    with mosquitto(tmp_path) as server, bridge(config, tmp_path / "log", url=server.url) as (process, said):
+        heard = Listener(server)
+        wait_until(lambda: (heard.said("mien/cam0/people") or {}).get("expression") == "sad", 40, "who is here")
+        server.freeze()
+        ward.label = "angry"
+        ward.alert(serial=302)
+        wait_until(lambda: "is lost" in said(), 60, "a broker that says nothing is noticed")
+        reader = NewsReader(config, ("stats.mqtt",))
+        [(_, stats), *_] = wait_until(lambda: reader.read(timeout_ms=100), 5, "the stage goes on")
+        assert isinstance(stats, Stats) and stats.detail["broker"] == "away"
+        wait_until(lambda: "left out" in said(), 10, "results that could not go out are counted")
+        reader.close()
+        server.thaw()
+        wait_until(lambda: heard.said("mien/cam0/people")["expression"] == "angry", 30, "it goes on")
+        wait_until(lambda: (heard.said("mien/cam0/alerts") or {}).get("serial") == 302, 30, "the alert arrives")
+        assert process.poll() is None
+        heard.close()
+
+
+def _check_discovery(heard: Listener) -> None:
+    """Everything that Home Assistant is told to look at is there, and says what it may say."""
+    topics = [topic for topic in list(heard.newest) if topic.startswith("homeassistant/")]
+    assert len(topics) == 5
+    for topic in topics:
+        entity = heard.said(topic)
+        states = [entity["state_topic"], *(one["topic"] for one in entity["availability"])]
+        assert all(heard.said(state) is not None for state in states)
+        assert topic.split("/")[1] in ("sensor", "binary_sensor") and entity["unique_id"].startswith("mien_cam0_")
+        if entity.get("device_class") == "enum":
+            assert heard.said(entity["state_topic"])["expression"] in entity["options"]
+
+
+def test_encrypted_and_without_names(ward: Ward, config: Config, tmp_path: Path) -> None:
+    tls = [tmp_path / "cert.pem", tmp_path / "key.pem"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(tls[0]),
+         "-keyout", str(tls[1])],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with mosquitto(tmp_path, user="mien", password="secret word", tls=(tls[0], tls[1])) as server:
+        with bridge(config, tmp_path / "log", url=server.url.replace(" ", "%20")) as (_, said):
+            wait_until(lambda: "cannot be reached" in said(), 40, "an unknown authority is refused")
+            assert "certificate verify failed" in said()
+        wrong = server.url.replace("secret word", "wrong")
+        with bridge(config, tmp_path / "log", url=wrong, ca=str(tls[0])) as (_, said):
+            wait_until(lambda: "user and password in mqtt.url" in said(), 40, "the refusal is said")
+            assert "secret" not in said()
+        right = server.url.replace(" ", "%20")
+        with bridge(config, tmp_path / "log", url=right, ca=str(tls[0]), names=False, discovery=""):
+            heard = Listener(server, ca=tls[0])
+            wait_until(lambda: (heard.said("mien/cam0/people") or {}).get("people") == 2, 40, "who is here")
+            ward.alert(serial=7)
+            wait_until(lambda: heard.said("mien/cam0/alerts"), 10, "an alert")
+            wait_until(lambda: heard.said("mien/cam0/results"), 10, "a whole result")
+            assert heard.said("mien/cam0/people")["who"] == "somebody, somebody"
+            assert "please check" in heard.said("mien/cam0/alerts")["text"]
+            assert "ada" not in heard.everything().lower() and "homeassistant" not in heard.everything()
+            heard.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"url": "http://user:secret@host"}, "url looks like mqtt://"),
+        ({"url": "mqtt://u:secret@host:99999"}, "url looks like mqtt://"),
+        ({"url": "mqtt://host", "ca": "/nowhere.pem"}, "write the url as mqtts://"),
+        ({"url": "mqtts://host", "ca": "/nowhere.pem"}, "there is no file /nowhere.pem"),
+        ({"url": "mqtts://host", "cert": "/nowhere.pem"}, "cert and key belong together"),
+        ({"url": "mqtt://host", "topic": "mien/#"}, "without + and #"),
+    ],
+)
+def test_a_wrong_setting_is_said_without_the_password(settings: dict[str, Any], advice: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        configuration.load(overrides={"mqtt": settings}, environment={})
+    assert advice in str(error.value) and "secret" not in str(error.value)
+
+
+def test_one_line_of_the_configuration_turns_it_on() -> None:
+    for settings, expected in (({}, False), ({"url": "mqtt://user:password@host:1883"}, True)):
+        made = configuration.load(overrides={"mqtt": settings}, environment={})
+        assert ("mqtt" in [spec.stage for spec in plan(made, screen=False)]) is expected
+    assert str(made.mqtt.broker()) == "mqtt://host:1883"
+
+
+def test_changes_are_told_at_once_and_not_too_often_and_the_rest_now_and_then() -> None:
+    view = CameraView("cam0", names=True, changes_per_s=4)
+    view.result(result(640, 360, (face(1, (0, 0, 50, 50), "sad", name="Ada"),)), 0.0)
+    assert (view.due(0.0) or {})["who"] == "Ada"
+    view.result(result(640, 360, (face(1, (0, 0, 50, 50), "happy", name="Ada"),)), 0.1)
+    assert view.due(0.1) is None  # so soon after the last one
+    assert (view.due(0.25) or {})["expression"] == "happy"
+    view.result(result(640, 360, (face(1, (0, 0, 50, 50), "happy", name="Ada", confidence=0.9),)), 1.0)
+    assert view.due(1.0) is None  # surer of the same is no change
+    view.result(result(640, 360, (face(1, (0, 0, 50, 50), name="Ada"),)), 1.1)
+    assert view.people(1.1)["expression"] == "happy"  # not judged in time: what was said still holds
+    assert view.due(1.1 + HERE_S + 0.1) | {"captured_at": 0} == {  # type: ignore[operator]
+        "people": 0, "who": "nobody", "here": [], "expression": "nobody", "confidence": None, "name": None,
+        "track": None, "captured_at": 0,
+    }  # fmt: skip
+    assert view.due(2.8 + REPEAT_S) is not None
+
+
+def test_the_largest_face_counts_and_a_person_on_two_tracks_is_one() -> None:
+    view = CameraView("cam0", names=True, changes_per_s=4)
+    small, large = face(2, (0, 0, 20, 20), reason="small"), face(3, (90, 0, 60, 60), "sad")
+    view.result(result(640, 360, (small, large)), 0.0)
+    said = view.people(0.0)
+    assert (said["people"], said["who"], said["expression"]) == (2, "unknown, unknown", "sad")
+    view = CameraView("cam0", names=True, changes_per_s=4)
+    view.result(result(640, 360, (face(4, (0, 0, 20, 20), "sad", name="Ada"),)), 0.0)
+    view.result(result(640, 360, (face(5, (5, 0, 20, 20), reason="turned", name="Ada"),)), 0.2)
+    said = view.people(0.3)
+    assert (said["people"], said["who"], said["expression"]) == (1, "Ada", "cannot assess")

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from bench.pipeline import Running
 from bench.report import Report, median, percentile
 from common import media, options

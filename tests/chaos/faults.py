@@ -113,6 +113,13 @@ class Victim(Running):
         assert after == before, f"others than {child} were replaced"
         return took_s
 
+    def end_hard(self) -> None:
+        """Leave nothing running, whatever has happened: its processes end when their parent is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(5)
+        self._reader.close()
+
     def descriptors(self, stage: str) -> int:
         """How many descriptors a stage has open."""
         return sum(process.num_fds() for process in self.processes(stage))
@@ -129,6 +136,11 @@ class Victim(Running):
     def quiet(self) -> None:
         """No traceback was printed: those are for faults of the program."""
         assert "Traceback" not in self.said(), self.said()[-6000:]
+
+
+def patience() -> float:
+    """How much longer than promised anything may take: 1, or more where other programs want the processors, too."""
+    return max(1.0, psutil.getloadavg()[0] / (os.cpu_count() or 1) / 2)  # two at a core are Mien's own
 
 
 def processes_with(mark: str) -> list[psutil.Process]:

@@ -39,6 +39,7 @@ def seconds(database: Path) -> list[int]:
     return [row[0] for row in rows(database, sql)]
 
 
+@pytest.mark.timeout(300)
 def test_locked_squeezed_and_with_a_wrong_clock_it_goes_on_and_writes_down_what_waited(
     config: Config, tmp_path: Path
 ) -> None:

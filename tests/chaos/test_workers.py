@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from common.config import Config
 from models.expression import WEIGHTS
 from tests.chaos.faults import Victim, data_dir
 
 
+@pytest.mark.timeout(240)
 def test_bad_workers_are_replaced_and_a_damaged_model_ends_in_failed_while_all_else_runs(
     config: Config, tmp_path: Path
 ) -> None:

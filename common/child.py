@@ -236,7 +236,11 @@ def environment(data_dir: Path | None) -> dict[str, str]:
     The saved configuration has settled what the variables ``MIEN_…`` said, and the command line may have overruled
     them: a child that read them again would disagree.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIEN_") or name == KEY_VARIABLE}
+    # One arena of glibc's allocator for every thread of every process would be 30 MB that nobody uses.
+    arenas = {"MALLOC_ARENA_MAX": "2"}
+    kept = arenas | {
+        name: value for name, value in os.environ.items() if not name.startswith("MIEN_") or name == KEY_VARIABLE
+    }
     path = os.pathsep.join(part for part in (str(ROOT), kept.get("PYTHONPATH")) if part)
     # Without the safe path, ``python -m`` looks into the current directory first, where anybody's ``common`` may lie.
     kept |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

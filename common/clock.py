@@ -30,10 +30,14 @@ class Jumps:
 
 @functools.cache
 def host() -> str:
-    """Return an id of this machine and its start: readings of the monotonic clock compare only within one."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
+    """Return an id of this machine and its start: readings of the monotonic clock compare only within one.
+
+    On Linux a container may have a clock of its own: those of one time namespace share theirs.
+    """
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/time")
     try:
-        return boot.read_text(encoding="ascii").strip()
+        own = namespace.readlink().name.strip("time:[]") if namespace.is_symlink() else ""
+        return f"{boot.read_text(encoding='ascii').strip()}-{own}"[:64]
     except OSError:  # not Linux
         started = f"{uuid.getnode()}-{round(psutil.boot_time() / 60)}"
         return hashlib.sha256(started.encode()).hexdigest()[:32]

@@ -84,6 +84,7 @@ class Counts:
     displaced: int = 0  # a newer one came before a worker was free
     lost: int = 0  # their worker died or was too slow
     late_expressions: int = 0  # answers that were not there when their frame was published
+    rested: int = 0  # not looked at: nobody has been in view for a while
     results: int = 0
 
 
@@ -130,8 +131,12 @@ class Conductor:
             line.begin(frame, now)
         if frame.run != line.run or frame.seq <= line.last_seq:
             raise MessageError(f"frame {frame.seq} of run {frame.run} of {frame.camera} is older than what is here")
-        flight = line.arrive(frame, pixels, now)
         self.counts.frames += 1
+        if line.rests(frame):
+            self.counts.rested += 1
+            self._outbox.picture(*line.resting(frame, pixels, now, self._sender))
+            return
+        flight = line.arrive(frame, pixels, now)
         keep = frame.every_frame or frame.still
         job = Job(
             id=next(self._job_ids),
@@ -260,6 +265,10 @@ class Conductor:
         gone = self.recall.install(snapshot)
         for line in self.lines.values():
             line.people_changed(gone)
+
+    def busy(self) -> bool:
+        """Whether a frame is under way."""
+        return any(line.flights for line in self.lines.values())
 
     def full(self) -> bool:
         """Whether no more frames are to be taken in: as many are in flight as every-frame mode allows."""

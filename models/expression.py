@@ -14,6 +14,30 @@ LABELS: Final = EXPRESSIONS
 WEIGHTS: Final = Path(__file__).parent / "weights" / "expression.onnx"
 START: Final = WEIGHTS.with_name("expression-start.pt")  # the same network for torch: to train on, or for a GPU
 LARGEST_BATCH: Final = 16
+WASTED_ROWS: Final = 6  # empty ones computed before the network is run with fewer
+
+
+class _Rows:
+    """How many rows the network is run with: another number costs as much as two faces, so it is kept for a while.
+
+    What the rows say does not depend on how many there are.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._most = 0  # faces, since the last change
+        self._wasted = 0
+
+    def for_faces(self, faces: int) -> int:
+        """Return with how many rows to classify so many faces."""
+        self._most = max(self._most, faces)
+        self._wasted += max(0, self._rows - faces)
+        if faces > self._rows:
+            self._rows, self._most, self._wasted = faces, faces, 0
+        elif self._wasted > WASTED_ROWS:
+            # Fewer will do, if fewer did all the time.
+            self._rows, self._most, self._wasted = max(self._most, faces), 0, 0
+        return self._rows
 
 
 class ExpressionClassifier:
@@ -40,9 +64,11 @@ class ExpressionClassifier:
             sources=(self.path,),
             threads=threads,
             precision=precision,
+            bf16_allowed=True,  # the labels that change are fewer than one in three hundred: docs/models.md
             device=device,
             cache_dir=cache_dir,
         )
+        self._rows = _Rows()
         shape, outputs = self._network.input_shape, self._network.output_names
         if len(shape) != 4 or shape[1] != 1 or shape[2] != shape[3] or shape[2] < 1 or outputs != ["probabilities"]:
             raise ModelError(
@@ -68,6 +94,8 @@ class ExpressionClassifier:
             )
         probabilities = np.empty((len(faces), len(LABELS)), dtype=np.float32)
         for first in range(0, len(faces), LARGEST_BATCH):
-            part = faces[first : first + LARGEST_BATCH, None].astype(np.float32) * np.float32(1 / 255)
-            probabilities[first : first + len(part)] = self._network(part)[0]
+            part = faces[first : first + LARGEST_BATCH, None]
+            rows = np.zeros((self._rows.for_faces(len(part)), 1, self.size, self.size), np.float32)
+            np.multiply(part, np.float32(1 / 255), out=rows[: len(part)])
+            probabilities[first : first + len(part)] = self._network(rows)[0][: len(part)]
         return probabilities

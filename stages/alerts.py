@@ -116,6 +116,9 @@ class AlertsStage(Stage):
     def topics(self) -> tuple[str, ...]:
         return ("results.", "corrections.", "camera.")
 
+    def pace_ms(self) -> float:
+        return 1e3 * SAMPLE_S
+
     def sampled(self) -> Mapping[str, float]:
         return {"results.": SAMPLE_S}
 

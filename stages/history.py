@@ -59,6 +59,9 @@ class HistoryStage(Stage):
     def topics(self) -> tuple[str, ...]:
         return ("results.", "corrections.")
 
+    def pace_ms(self) -> float:
+        return 1e3 * SAMPLE_S
+
     def sampled(self) -> Mapping[str, float]:
         return {"results.": SAMPLE_S}
 

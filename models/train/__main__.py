@@ -52,7 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="directory of a finished run to learn from; repeatable",
     )
-    fitting.add_argument("--start", type=Path, help="weights to start from instead of random ones")
+    fitting.add_argument(
+        "--start",
+        type=Path,
+        help="weights to start from instead of random ones: a file, or a finished run with as many blocks or more",
+    )
     exporting = commands.add_parser("export", help="write a run's averaged weights as ONNX, calibrated")
     exporting.add_argument("--run", type=Path, required=True, help="directory of the run")
     exporting.add_argument("--data", type=Path, required=True, help="directory with fer_val.npz, for the temperature")

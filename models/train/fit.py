@@ -24,7 +24,7 @@ from models.train import config as run_config
 from models.train import data as fer
 from models.train.config import RunConfig
 from models.train.metrics import Scores, score, softmax
-from models.train.network import ExpressionNet, FaceRecognitionShaped, new_network
+from models.train.network import ExpressionNet, FaceRecognitionShaped, new_network, shortened
 from models.train.pretrained import start_with_face_recognition
 from models.train.schedule import Schedule
 
@@ -335,7 +335,7 @@ def open_run(
         run.restore(torch.load(checkpoint, map_location="cpu", weights_only=False))
         log.info("going on after epoch %d, %.1f %% of the run", run.epoch, 100 * run.schedule.progress)
     elif start is not None:
-        weights = torch.load(start, map_location="cpu", weights_only=True)
+        weights = _start_weights(start, config)
         run.network.load_state_dict(weights)
         run.average.load_state_dict(weights)
     elif isinstance(run.network, FaceRecognitionShaped):
@@ -345,6 +345,17 @@ def open_run(
         with table.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(COLUMNS)
     return run
+
+
+def _start_weights(start: Path, config: RunConfig) -> dict[str, Tensor]:
+    """The weights in a file that `export` wrote, or those of a finished run, whose stages may have more blocks."""
+    if not start.is_dir():
+        weights: dict[str, Tensor] = torch.load(start, map_location="cpu", weights_only=True)
+        return weights
+    if not (start / CHECKPOINT).is_file():
+        raise FileNotFoundError(f"{start / CHECKPOINT} does not exist; --start must be a file or a run's directory")
+    state = torch.load(start / CHECKPOINT, map_location="cpu", weights_only=False)
+    return shortened(state["average"], RunConfig.model_validate(state["config"]).depths, config.depths)
 
 
 def fit(

@@ -4,7 +4,7 @@ He et al. 2016 (residual networks); Hu et al. 2018 (squeeze-excitation); He et a
 A second shape is that of dlib's face recognition network, so that a run can begin with what that one knows of faces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -177,6 +177,31 @@ class _Shape(Protocol):
     def dropout(self) -> float: ...
     @property
     def stem(self) -> str: ...
+
+
+def shortened(weights: Mapping[str, Tensor], depths: Sequence[int], target: Sequence[int]) -> dict[str, Tensor]:
+    """The weights of a network with fewer blocks: of each stage's ``depths`` blocks the first ``target``.
+
+    ValueError when a stage would need more blocks than there are. A residual network computes much the same without a
+    block that changes little (Veit et al. 2016), and soon learns to do without.
+    """
+    if len(depths) != len(target) or any(few > many for few, many in zip(target, depths, strict=True)):
+        raise ValueError(f"blocks {tuple(target)} cannot be taken from {tuple(depths)}")
+    kept: dict[int, int] = {}
+    first = 0
+    for many, few in zip(depths, target, strict=True):
+        kept.update({first + place: len(kept) + place for place in range(few)})
+        first += many
+    found = {}
+    for name, values in weights.items():
+        part, _, rest = name.partition(".")
+        if part != "blocks":
+            found[name] = values
+            continue
+        number, _, layer = rest.partition(".")
+        if int(number) in kept:
+            found[f"blocks.{kept[int(number)]}.{layer}"] = values
+    return found
 
 
 def new_network(config: _Shape) -> ExpressionNet:

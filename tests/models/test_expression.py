@@ -1,5 +1,6 @@
 """The shipped expression network: its contract, and that it sees what nobody could mistake."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from common import media
 from common.expressions import EXPRESSIONS
 from models import crop, runtime
 from models.detector import FaceDetector
-from models.expression import LABELS, LARGEST_BATCH, WEIGHTS, ExpressionClassifier
+from models.expression import LABELS, LARGEST_BATCH, WEIGHTS, ExpressionClassifier, _Rows
 from models.runtime import ModelError
 
 
@@ -121,3 +122,15 @@ def test_a_missing_a_damaged_and_a_foreign_file_are_named(tmp_path: Path) -> Non
 
     with pytest.raises(ModelError, match="is not an expression network"):
         ExpressionClassifier(files.centerface())
+
+
+@pytest.mark.parametrize(
+    ("faces", "changes"),
+    [([5] * 50, 1), ([7, 8] * 50, 2), ([8] * 10 + [1] * 50, 2), ([1, 8] * 20, 2), ([1, 2, 3, 4, 5, 6, 7, 8], 8)],
+)
+def test_the_network_seldom_gets_another_number_of_rows(faces: list[int], changes: int) -> None:
+    rows = _Rows()
+    run = [rows.for_faces(count) for count in faces]
+    assert all(wide >= count for wide, count in zip(run, faces, strict=True))
+    assert sum(a != b for a, b in itertools.pairwise([0, *run])) == changes
+    assert run[-1] <= max(faces[-20:])

@@ -26,7 +26,7 @@ from models.train.augment import Augmentation  # noqa: E402
 from models.train.evaluate import cut_all  # noqa: E402
 from models.train.export import export, without_prior, write_onnx  # noqa: E402
 from models.train.fit import COLUMNS, Run, averaged_network, fit, logits_of, teachers, training_set  # noqa: E402
-from models.train.network import ExpressionNet, FaceRecognitionShaped, normalize  # noqa: E402
+from models.train.network import ExpressionNet, FaceRecognitionShaped, normalize, shortened  # noqa: E402
 from models.train.pretrained import CHIP_CONTRAST, start_with_face_recognition  # noqa: E402
 from models.train.schedule import Schedule  # noqa: E402
 
@@ -230,9 +230,24 @@ def test_a_student_learns_what_its_teachers_say_and_not_the_votes(data: Path) ->
         data / "student.toml",
         data / "student",
         threads=1,
+        start=data / "teacher",
         taught_by=(data / "teacher", data / "teacher"),
     )
     assert scores.accuracy > 0.6
+
+
+def test_a_run_can_begin_with_the_first_blocks_of_another() -> None:
+    torch.manual_seed(0)
+    deep, shallow = ExpressionNet((8, 16), (2, 3)).eval(), ExpressionNet((8, 16), (1, 2)).eval()
+    with torch.no_grad():
+        for left_out in (1, 4):  # a block whose second normalisation gives nothing changes nothing
+            deep.blocks[left_out].norm2.weight.zero_()
+    shallow.load_state_dict(shortened(deep.state_dict(), (2, 3), (1, 2)))
+    faces = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        assert shallow(faces).numpy() == pytest.approx(deep(faces).numpy(), abs=1e-5)
+    with pytest.raises(ValueError, match="cannot be taken"):
+        shortened(deep.state_dict(), (2, 3), (3, 2))
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:

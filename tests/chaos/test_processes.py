@@ -13,7 +13,6 @@ from tests.chaos.faults import NAME, RESUMES_S, Victim, none_left, patience
 from tests.chaos.test_starts import left
 
 ONE_EACH = ("--workers", "detection=1,identity=1,expression=1")  # so that each is missed when it is gone
-STARTS = 3  # a second apart, as a service manager makes them
 REMEMBERS = "conductor"  # who is in view is known to this process alone
 
 
@@ -68,13 +67,8 @@ def test_each_process_killed_in_turn_is_replaced_alone_and_then_all_at_once(conf
 
 
 def carries_on(config: Config, track: int, history: set[tuple[int, int]], began: float) -> None:
-    """Started again, as a service manager does, a second apart until it stays: people, episodes and history go on."""
-    again = Victim(config, *ONE_EACH)
-    for _ in range(STARTS):
-        if again.process.poll() is None:
-            break
-        again = Victim(config, *ONE_EACH)
-    with again:
+    """Started again, as a service manager does once all has ended: people, episodes and history go on."""
+    with Victim(config, *ONE_EACH) as again:
         face = again.until_known(120)
         assert face.track > track
         again.until_said("going on with 1 open episodes")
@@ -96,8 +90,7 @@ def seconds_of(mien: Victim) -> set[tuple[int, int]]:
 @pytest.mark.timeout(1200)
 def test_each_process_killed_and_stopped_twice(config: Config) -> None:
     began = time.time()
-    # More restarts than the default allows within two minutes are what this test is about.
-    with Victim(config, *ONE_EACH, supervision={"heartbeat_timeout_s": 2}) as mien:
+    with Victim(config, *ONE_EACH) as mien:
         mien.until_known(120)
         for how in (signal.SIGKILL, signal.SIGSTOP) * 2:
             rounds(mien, how)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ class Victim(Running):
         self.prefix = prefix
         data_dir(config)
         super().__init__(config, source, *arguments, **(DEFAULTS | overrides))
+
+    def until(self, predicate: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+        """As ``Running.until``, with the patience that a busy machine needs."""
+        return super().until(predicate, what, timeout_s * patience())
 
     def supervisor(self) -> Stats | None:
         """What the supervisor told last."""

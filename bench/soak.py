@@ -21,12 +21,14 @@ from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from bench.pipeline import Running
 from bench.report import Report, median, percentile
 from common import media, options
 from common.analyse import private_endpoints
 from common.config import Config, load
-from common.messages import Result
+from common.messages import Result, Stats
 from common.news import NewsReader
 from common.transport import terminate
 
@@ -34,6 +36,7 @@ MEMORY_MB_H = 1.0  # a process may grow by so much an hour after the warm-up
 LATENCY_MS_H = 1.0  # … and the median latency
 WARM_UP_SHARE, WARM_UP_S = 0.2, 600.0  # whichever is less
 LEAST_SAMPLES = 10
+LOADS_WITHIN_S = 180.0
 SPARE_DESCRIPTORS = 2
 STEP_MB, STEP_MS = 4.0, 2.0
 ALIKE = 4  # so many neighbouring looks tell as much as one
@@ -110,21 +113,26 @@ def free_port() -> int:
 
 
 def watch(running: Running, reader: NewsReader, seconds: float, every_s: float) -> Watched:
-    """Look at all processes every few seconds, and at every result, for so long after the first result."""
+    """Look at all processes every few seconds, and at every result, for so long after all of them have loaded."""
     watched = Watched()
     began = next_at = 0.0
     window: list[float] = []
-    gave_up = time.monotonic() + 120
+    loaded: set[str] = set()  # stages whose loop turns
+    gave_up = time.monotonic() + LOADS_WITHIN_S
     while not began or time.monotonic() < began + seconds:
         for _, message in reader.read(timeout_ms=200):
             if isinstance(message, Result) and message.analysed:
                 window.append(message.latency_ms)
+            elif isinstance(message, Stats):
+                loaded.add(message.stage)
         now = time.monotonic()
         if not began:
-            if window:
+            waited = {name.partition(".")[0] for name in running.pids()} - loaded
+            if window and not waited:
                 began = next_at = now
             elif now > gave_up:
-                raise SystemExit("no result within two minutes: does 'python launch.py' work here?")
+                what = ", ".join(sorted(waited)) or "a result"
+                raise SystemExit(f"still waiting for {what} after three minutes: does 'python launch.py' work here?")
             continue
         if now < next_at:
             continue
@@ -151,7 +159,7 @@ def watch(running: Running, reader: NewsReader, seconds: float, every_s: float) 
 
 @dataclass(slots=True)
 class Watched:
-    """What came of a run: latency is (seconds since the first result, median ms, p95 ms) of each look."""
+    """What came of a run: latency is (seconds since the beginning, median ms, p95 ms) of each look."""
 
     courses: dict[str, Course] = field(default_factory=dict)
     latency: list[tuple[float, float, float]] = field(default_factory=list)
@@ -204,7 +212,7 @@ def judged(report: Report, watched: Watched, warm_up_s: float) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, and return the exit code: 1 when something grows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--hours", type=float, default=1.0, help="after the first result")
+    parser.add_argument("--hours", type=float, default=1.0, help="after everything has loaded")
     parser.add_argument("--source", default="demo", help="demo, demo:crowd, or a file")
     parser.add_argument("--every", type=float, default=None, metavar="SECONDS", help="between two looks (at most 10)")
     parser.add_argument("--workers", help="as of launch.py")
@@ -219,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = private(given, folder)
         with Running(config) as running:
-            reader = NewsReader(config, ("results.",))
+            reader = NewsReader(config, ("results.", "stats."))
             try:
                 watched = watch(running, reader, seconds, every_s)
             finally:

@@ -88,6 +88,7 @@ class Child:
 
     Attributes:
         state: ``loading``, ``running``, ``waiting`` (for its restart), ``finished``, ``failed`` or ``stopped``.
+        has_begun: this process has said something: before that it has opened nothing, and hears no request.
         was_ready: it has been ready in this run, perhaps before a restart.
         said_finished: the word has come: its exit is no failure.
         beat_at: when it last showed a sign of life, monotonic seconds.
@@ -106,6 +107,7 @@ class Child:
         self.spec = spec
         self.policy = policy
         self.state: State = "stopped"
+        self.has_begun = False
         self.was_ready = False
         self.said_finished = False
         self.restarts = 0
@@ -132,7 +134,7 @@ class Child:
         self.state = "loading"
         self.started_at = self.beat_at = time.monotonic()
         self.killed_for = self._exited_at = None
-        self._closed = False
+        self._closed = self.has_begun = False
         command = [sys.executable, "-m", self.spec.module, *self._arguments, *self.spec.arguments]
         # A session (on Windows a group) of its own: Ctrl-C in the terminal reaches the supervisor only.
         process = subprocess.Popen(
@@ -158,10 +160,12 @@ class Child:
             self._closed = True
         elif event.kind == "line":
             self._last_words.append(event.text)
-        elif event.text == "ready":
-            self.state, self.was_ready = "running", True
-        elif event.text == "finished":
-            self.said_finished = True
+        else:
+            self.has_begun = True
+            if event.text == "ready":
+                self.state, self.was_ready = "running", True
+            elif event.text == "finished":
+                self.said_finished = True
 
     def ask_to_stop(self) -> None:
         """Write ``stop`` to the lifeline."""

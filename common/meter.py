@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 
@@ -21,6 +22,7 @@ class Meter:
         self._times: deque[tuple[float, float]] = deque()  # (when, milliseconds)
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call only sets the mark
+        self._rss_mb = self._own_mb = self._cpu = 0.0
         self._last = (time.monotonic(), 0, 0)
 
     def worked(self, milliseconds: float) -> None:
@@ -29,8 +31,15 @@ class Meter:
 
     def own_mb(self) -> float:
         """Return the memory that is this process's own, MB: pictures in shared memory are everybody's."""
-        memory = self._process.memory_info()
-        return float(memory.rss - getattr(memory, "shared", 0)) / 2**20
+        self._look()
+        return self._own_mb
+
+    def _look(self) -> None:
+        # Asking opens a file: without a descriptor left, what was known last has to do.
+        with contextlib.suppress(OSError):
+            memory = self._process.memory_info()
+            self._rss_mb = memory.rss / 2**20
+            self._own_mb = (memory.rss - getattr(memory, "shared", 0)) / 2**20
 
     def due(self) -> bool:
         """Whether a second has passed since the last ``figures``."""
@@ -45,14 +54,17 @@ class Meter:
             self._times.popleft()
         times = sorted(milliseconds for _, milliseconds in self._times)
         seconds = max(now - then, 1e-3)
+        self._look()
+        with contextlib.suppress(OSError):
+            self._cpu = self._process.cpu_percent() / 100
         return {
             "in_s": (self.taken - taken) / seconds,
             "out_s": (self.given - given) / seconds,
             "dropped": self.dropped,
             "p50_ms": percentile(times, 0.50),
             "p95_ms": percentile(times, 0.95),
-            "rss_mb": self._process.memory_info().rss / 2**20,
-            "cpu": self._process.cpu_percent() / 100,
+            "rss_mb": self._rss_mb,
+            "cpu": self._cpu,
             "bad_messages": self.bad_messages,
         }
 

@@ -97,14 +97,21 @@ class Supervisor:
             self._publish("running")
 
     def stop(self) -> None:
-        """End every child: ask all, wait 2 s for all together, kill the rest. Stopping twice is allowed."""
+        """End every child: ask all, wait 2 s for all together, kill the rest. Stopping twice is allowed.
+
+        Whoever has not begun is killed at once: still loading its libraries, it could not hear the request.
+        """
         if self._stopped:
             return
         self._stopped = True
         self._publish("stopping")
         alive = [child for child in self.children if child.pid is not None]
+        self._hear(0)
         for child in alive:
-            child.ask_to_stop()
+            if child.has_begun:
+                child.ask_to_stop()
+            else:
+                child.kill()
         deadline = time.monotonic() + ASKED_TO_STOP_S
         killed = False
         while alive and time.monotonic() < deadline + _KILLED_S:

@@ -51,7 +51,7 @@ from tests.conftest import ROOT, stage_environment
             ["cost", "beside somebody who stalls", "growth"],
             marks=pytest.mark.slow,
         ),
-        ("soak", ["--hours", "0.006", "--workers", "detection=1"], ["growth_mb_h", "conductor", "drift_ms_h"]),
+        ("soak", ["--hours", "0.004", "--workers", "detection=1"], ["growth_mb_h", "conductor", "drift_ms_h"]),
         ("history", ["--people", "2", "--days", "6"], ["a day by the minute, old", "mb_a_person_and_year"]),
         pytest.param(
             *("dashboard", ["--seconds", "2", "--rounds", "1", "--browsers", "2"]),

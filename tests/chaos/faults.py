@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ class Victim(Running):
         data_dir(config)
         super().__init__(config, source, *arguments, **(DEFAULTS | overrides))
 
+    def until(self, predicate: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+        """As ``Running.until``, with the patience that a busy machine needs."""
+        return super().until(predicate, what, timeout_s * patience())
+
     def supervisor(self) -> Stats | None:
         """What the supervisor told last."""
         return next((stats for stats in self.stats.values() if stats.stage == "supervisor"), None)
@@ -113,6 +118,13 @@ class Victim(Running):
         assert after == before, f"others than {child} were replaced"
         return took_s
 
+    def end_hard(self) -> None:
+        """Leave nothing running, whatever has happened: its processes end when their parent is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(5)
+        self._reader.close()
+
     def descriptors(self, stage: str) -> int:
         """How many descriptors a stage has open."""
         return sum(process.num_fds() for process in self.processes(stage))
@@ -129,6 +141,11 @@ class Victim(Running):
     def quiet(self) -> None:
         """No traceback was printed: those are for faults of the program."""
         assert "Traceback" not in self.said(), self.said()[-6000:]
+
+
+def patience() -> float:
+    """How much longer than promised anything may take: 1, or more where other programs want the processors, too."""
+    return max(1.0, psutil.getloadavg()[0] / (os.cpu_count() or 1) / 2)  # two at a core are Mien's own
 
 
 def processes_with(mark: str) -> list[psutil.Process]:

@@ -12,8 +12,11 @@ from tests.chaos.faults import NAME, Victim
 from tests.servers import Server, mjpeg_server
 
 SHARE = 0.01
+LINE = ("--only", "bus,conductor,detection,capture", "--workers", "detection=1")  # from a camera to results
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_one_message_in_a_hundred_damaged_stops_nothing(config: Config) -> None:
     with Victim(config, faults={"CORRUPT__ALL": str(SHARE)}) as mien:
         mien.until_known(120)
@@ -40,11 +43,11 @@ def flap(camera: Server, times: int) -> None:
         clock.wait(0.5)
 
 
-@pytest.mark.parametrize("times", [6, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("times", [3, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_a_camera_that_comes_and_goes_every_second_costs_nothing_but_its_pictures(config: Config, times: int) -> None:
-    with mjpeg_server() as camera, Victim(config, source=camera.url) as mien:
+    with mjpeg_server() as camera, Victim(config, *LINE, source=camera.url) as mien:
         mien.fresh_results(10)
-        flap(camera, 2)
+        flap(camera, 1)
         mien.fresh_results(10, 60)
         before, descriptors, threads = mien.pids(), mien.descriptors("capture"), counted(mien)
         flapping = threading.Thread(target=flap, args=(camera, times))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from common.config import Config
 from models.expression import WEIGHTS
 from tests.chaos.faults import Victim, data_dir
 
 
+@pytest.mark.timeout(240)
 def test_bad_workers_are_replaced_and_a_damaged_model_ends_in_failed_while_all_else_runs(
     config: Config, tmp_path: Path
 ) -> None:
@@ -22,8 +25,8 @@ def test_bad_workers_are_replaced_and_a_damaged_model_ends_in_failed_while_all_e
     own.rename(compiled)
     for blob in compiled.glob("*.blob"):  # of every network: the cache is damaged, the models are not
         blob.write_bytes(blob.read_bytes()[:-1000])
-    faults = {"LEAK__IDENTITY": "700", "FAIL__DETECTION": "30,-1", "ONCE": str(tmp_path)}
-    limits = {"restarts": 2, "worker_memory_mb": 1200}
+    faults = {"LEAK__IDENTITY": "200", "FAIL__DETECTION": "30,-1", "ONCE": str(tmp_path)}
+    limits = {"restarts": 2, "worker_memory_mb": 500, "heartbeat_timeout_s": 20}
     with Victim(
         config, "--workers", "detection=1", faults=faults, supervision=limits, expression={"model": str(model)}
     ) as mien:
@@ -32,7 +35,7 @@ def test_bad_workers_are_replaced_and_a_damaged_model_ends_in_failed_while_all_e
         conductor = mien.pids()["conductor"]
         # A worker that only grows.
         said = mien.until_said("this process has grown to")
-        assert "its budget is 1200 MB (supervision.worker_memory_mb)" in said
+        assert "its budget is 500 MB (supervision.worker_memory_mb)" in said
         mien.until_said("identity.1 asked to be replaced")
         # A network that fails for good: tried once more each time, then by a fresh process.
         mien.until_said("the network failed on the CPU (out of resources (a made-up fault)): trying once more")

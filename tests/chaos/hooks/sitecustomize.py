@@ -82,16 +82,15 @@ _runs = 0
 
 
 def set_clock(path: str) -> None:
-    """The wall clock is off by what stands in a file, seconds; the file may change at any time."""
+    """The wall clock is off by what stands in a file, seconds as a float64; it may change at any time."""
+    import mmap
+    import struct
     import time
 
+    with open(path, "rb") as file:
+        shared = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
     right = time.time
-
-    def wrong() -> float:
-        with open(path, encoding="ascii") as file:
-            return right() + float(file.read())
-
-    time.time = wrong
+    time.time = lambda: right() + float(struct.unpack_from("d", shared)[0])
 
 
 def taken(kind: str) -> bool:

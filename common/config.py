@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig, Rule
 from common.channels import CHANNELS
+from common.cluster.settings import ClusterConfig
 from common.messages import Name
 
 POOLS = ("detection", "identity", "expression")
@@ -233,6 +234,7 @@ class Config(_Section):
     notifications: NotificationsConfig = NotificationsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _targets_are_there(self) -> Self:

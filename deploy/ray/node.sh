@@ -22,11 +22,12 @@ export RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=2000
 export RAY_health_check_failure_threshold=3
 # Mien is beside this file's directory; its stages are found there whatever directory Ray works in.
-export PYTHONPATH="$(cd "$(dirname "$0")/../.." && pwd)${PYTHONPATH:+:$PYTHONPATH}"
+root=$(cd "$(dirname "$0")/../.." && pwd)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
-# Pictures do not pass through Ray's store: the least that it accepts is enough.
-set -- --block --node-ip-address="$own" --object-store-memory=80000000 "$@"
+# Pictures do not pass through Ray's store: the least that it accepts is enough. What stages say comes another way.
+set -- --block --node-ip-address="$own" --object-store-memory=80000000 --include-log-monitor=false "$@"
 if [ "$head" = head ]; then
-  exec ray start --head --port="${RAY_PORT:-6379}" --include-dashboard=false --disable-usage-stats "$@"
+  exec ray start --head --port="${RAY_PORT:-6379}" --include-dashboard=false --no-monitor --disable-usage-stats "$@"
 fi
 exec ray start --address="$head" "$@"

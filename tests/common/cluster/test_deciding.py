@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from common import config as configuration
@@ -58,7 +60,7 @@ def test_bounds_hold() -> None:
 def test_shrinking_takes_one_at_a_time_and_long_idleness() -> None:
     scaling = Scaling(POOL, LIMITS, 4)
     seen = follow(scaling, [10.0] * 120, 4)  # one worker's worth
-    assert all(before - after in (0, 1) for before, after in zip(seen, seen[1:], strict=False))
+    assert all(before - after in (0, 1) for before, after in itertools.pairwise(seen))
     assert seen[:20] == [4] * 20 and seen[-1] == 3  # two would be busy half the time, which is not idle
 
 

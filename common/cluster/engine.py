@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import ray
+import ray as untyped_ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from common.child import ChildSpec
@@ -26,6 +26,7 @@ from common.cluster.settings import PoolConfig
 from common.config import POOLS, Config
 from common.run import RunError
 
+ray: Any = untyped_ray  # half typed: what it leaves untyped would count as ours
 REGISTRY: Final = "registry"
 _NO_ROOM_S: Final = 20.0  # a worker that has no node after this is taken back …
 _ASK_AGAIN_S: Final = 60.0  # … and asked for again after this
@@ -35,9 +36,11 @@ _STOPPED_S: Final = 8.0
 class HostActor(Host):
     """A ``Host`` as Ray runs it."""
 
-    def __init__(self, spec: ChildSpec, config: str, expected: tuple[str, ...], registry: Any) -> None:
+    def __init__(self, spec: ChildSpec, config: str, expected: tuple[str, ...]) -> None:
         if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             raise RunError("this node of the cluster asks for no token: start Ray with RAY_AUTH_MODE=token")
+        # By its name: a handle among the arguments would keep Ray from starting this actor again elsewhere.
+        registry = ray.get_actor(REGISTRY)
         super().__init__(spec, config, expected, **of_ray(registry, ray.util.get_node_ip_address()))
 
 
@@ -96,6 +99,7 @@ class Engine:
         self._gpus = float(ray.cluster_resources().get("GPU", 0.0))
         self.expected = tuple(channel for stage in {s.stage for s in specs} for channel in bound_by(stage, config))
         self._actors: list[Actor] = []
+        self._hosts = ray.remote(HostActor)  # once: its code goes to the cluster with it
         self._registry: Any = None
         self.pools = {
             pool: Scaling(_pool(config, pool), config.cluster.scaling, getattr(config.workers, pool))
@@ -171,19 +175,15 @@ class Engine:
 
     def _place(self, spec: ChildSpec) -> None:
         wanted = needs(spec, self._config, gpus=self._gpus)
-        handle = (
-            ray.remote(HostActor)
-            .options(
-                name=spec.name,
-                num_cpus=wanted.cpu,
-                num_gpus=wanted.gpu,
-                resources=dict(wanted.places),
-                max_restarts=-1,
-                max_concurrency=2,  # it is asked how it stands while it is ending
-                scheduling_strategy=self._strategy(here=wanted.here),
-            )
-            .remote(spec, self._text, self.expected, self._registry)
-        )
+        handle = self._hosts.options(
+            name=spec.name,
+            num_cpus=wanted.cpu,
+            num_gpus=wanted.gpu,
+            resources=dict(wanted.places),
+            max_restarts=-1,
+            max_concurrency=2,  # it is asked how it stands while it is ending
+            scheduling_strategy=self._strategy(here=wanted.here),
+        ).remote(spec, self._text, self.expected)
         self._actors.append(Actor(spec, handle, time.monotonic(), handle.report.remote()))
         self._tell(f"placing {spec.name} ({_described(wanted)})")
 

@@ -6,6 +6,7 @@ Ray places, and brings actors back on other nodes when theirs dies. What must be
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,9 +28,12 @@ from common.config import POOLS, Config
 from common.run import RunError
 
 ray: Any = untyped_ray  # half typed: what it leaves untyped would count as ours
+log = logging.getLogger(__name__)
+
 REGISTRY: Final = "registry"
 _NO_ROOM_S: Final = 20.0  # a worker that has no node after this is taken back …
 _ASK_AGAIN_S: Final = 60.0  # … and asked for again after this
+_ASK_EVERY_S: Final = 0.5
 _STOPPED_S: Final = 8.0
 
 
@@ -50,14 +54,15 @@ class Actor:
 
     Attributes:
         report: the last one; None before the first.
-        asked: the question that is out.
+        asked, ask_at: the question that is out; when the next one is due.
         lost_at: since when it does not answer, because Ray is bringing it back.
     """
 
     spec: ChildSpec
     handle: Any
     placed_at: float
-    asked: Any
+    asked: Any = None
+    ask_at: float = 0.0
     report: Report | None = None
     lost_at: float | None = None
     said: set[str] = field(default_factory=set)
@@ -136,9 +141,14 @@ class Engine:
     def turn(self, wait_s: float = 0.1) -> None:
         """Hear the actors, for up to ``wait_s``, and let the pools follow what is wanted of them."""
         now = time.monotonic()
-        asked = [actor.asked for actor in self._actors]
+        for actor in self._actors:
+            if actor.asked is None and now >= actor.ask_at:
+                actor.asked, actor.ask_at = actor.handle.report.remote(), now + _ASK_EVERY_S
+        asked = [actor.asked for actor in self._actors if actor.asked is not None]
         done, _ = ray.wait(asked, num_returns=len(asked), timeout=wait_s) if asked else ([], [])
+        time.sleep(max(0.0, now + wait_s - time.monotonic()))  # they answer at once; twice a second is enough
         answered = set(done)
+        now = time.monotonic()
         for actor in [actor for actor in self._actors if actor.asked in answered]:
             self._hear(actor, now)
         self._fill(now)
@@ -184,20 +194,19 @@ class Engine:
             max_concurrency=2,  # it is asked how it stands while it is ending
             scheduling_strategy=self._strategy(here=wanted.here),
         ).remote(spec, self._text, self.expected)
-        self._actors.append(Actor(spec, handle, time.monotonic(), handle.report.remote()))
+        self._actors.append(Actor(spec, handle, time.monotonic()))
         self._tell(f"placing {spec.name} ({_described(wanted)})")
 
     def _hear(self, actor: Actor, now: float) -> None:
+        report: Report | None = None
         try:
-            report: Report = ray.get(actor.asked)
-        except ray.exceptions.ActorUnavailableError:
-            report = None  # type: ignore[assignment]
-        except ray.exceptions.ActorDiedError as error:
+            report = ray.get(actor.asked)
+        except ray.exceptions.ActorDiedError as error:  # for good: Ray brings others back
             self._failed(actor, _first_line(error))
             return
-        except ray.exceptions.RayError:
-            report = None  # type: ignore[assignment]
-        actor.asked = actor.handle.report.remote()
+        except ray.exceptions.RayError as error:
+            log.debug("%s does not answer: %s", actor.spec.name, error)
+        actor.asked = None
         if report is None:
             if actor.lost_at is None:
                 actor.lost_at = now

@@ -240,8 +240,9 @@ def test_a_node_dies_and_its_stages_are_back_elsewhere(cluster: Cluster) -> None
     )
     run = Run(cluster, config)
     try:
-        results = run.fresh(10, STARTS_WITHIN_S)
-        assert any(face.expression.status == "ok" for result in results for face in result.faces)
+        run.fresh(10, STARTS_WITHIN_S)
+        told = lambda: any(f.expression.status == "ok" for r in run.results for f in r.faces)  # noqa: E731
+        run.until(told, "expressions, too", 120)
         run.until(lambda: len(run.where()) >= 9 and "nowhere" not in run.where().values(), "all have a place", 120)
         before = run.where()
         assert before["conductor"] == before["history"] == HEAD

@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--only", type=_names, default=(), metavar="STAGE,…", help="start these stages and no others")
     top.add_argument("--without", type=_names, default=(), metavar="STAGE,…", help="do not start these stages")
     top.add_argument("--headless", action="store_true", help="no window")
+    top.add_argument("--cluster", metavar="HOST:PORT", help="spread the stages over the Ray cluster there")
     top.add_argument("--duration", type=_seconds, metavar="SECONDS", help="end after this time")
     top.add_argument("--check-config", action="store_true", help="check the settings, say what would start, and end")
 
@@ -117,6 +118,10 @@ def _everywhere() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.cluster is not None:
+        from common.cluster import run as on_cluster
+
+        return on_cluster.run(arguments)
     from common.run import run
 
     return run(arguments)

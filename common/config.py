@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig, Rule
 from common.channels import CHANNELS
+from common.cluster.settings import ClusterConfig
 from common.endpoints import PORTS, Endpoint, is_address, parse, remote
 from common.messages import Name
 from common.mqtt_config import MqttConfig
@@ -300,6 +301,7 @@ class Config(_Section):
     supervision: SupervisionConfig = SupervisionConfig()
     dashboard: DashboardConfig = DashboardConfig()
     mqtt: MqttConfig = MqttConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _targets_are_there(self) -> Self:

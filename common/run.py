@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             config, specs, config_file=place.config_file, say=say, arguments=("--verbose",) if arguments.verbose else ()
         )
         say(f"another worker can join at any time: python -m stages.expression --config {place.config_file}")
-        with _Table(config, wanted=not arguments.verbose):
+        with Table(config, wanted=not arguments.verbose):
             code = supervisor.run(stop, duration_s=arguments.duration)
     if supervisor.failure is not None:
         say(supervisor.failure)
@@ -115,7 +115,7 @@ def have_sample_media(config: Config) -> None:
         raise RunError(done.stderr.strip() or "the sample media could not be fetched")
 
 
-class _Table:
+class Table:
     """The live table on the terminal, in a thread of its own while the run goes on."""
 
     def __init__(self, config: Config, *, wanted: bool) -> None:

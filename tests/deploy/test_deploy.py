@@ -1,0 +1,147 @@
+"""What lies in ``deploy/`` fits the project: every path, option, port and setting in it exists and is accepted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+import launch
+from common import config as configuration
+from common.config import Config
+from common.plan import plan
+from tests.conftest import ROOT, await_bus, stage_environment, wait_until
+
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+def _command(unit: Path, **places: Path | str) -> list[str]:
+    """Return what a unit starts, with places of this machine instead of those that it names."""
+    (line,) = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+    text = line.removeprefix("ExecStart=").replace("/opt/mien/.venv/bin/python", sys.executable)
+    text = text.replace("/opt/mien", str(ROOT))
+    for place, instead in places.items():
+        text = text.replace(place.replace("_", "/"), str(instead))
+    return shlex.split(text)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs Debian's package systemd")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_accepts_the_units(unit: Path, tmp_path: Path) -> None:
+    copy = tmp_path / unit.name
+    text = unit.read_text().replace("/opt/mien/.venv/bin/python", sys.executable)
+    copy.write_text(text)
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(copy)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0 and not checked.stderr.strip(), checked.stderr
+    wrong = tmp_path / "wrong.service"
+    wrong.write_text(text.replace("Restart=always", "Restart=perhaps"))
+    told = subprocess.run([*command[:-1], str(wrong)], capture_output=True, text=True, timeout=60).stderr
+    assert "restart specifier" in told, "what is wrong would be noticed"
+    exposure = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=30", str(copy)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert exposure.returncode == 0, exposure.stdout[-500:] + exposure.stderr
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_units_give_options_that_there_are(unit: Path, config: Config) -> None:
+    command = _command(unit)
+    assert Path(command[1]) == ROOT / "launch.py"
+    arguments = launch.parser().parse_args(command[2:])
+    assert plan(config, only=arguments.only, without=arguments.without, screen=False)
+    text = unit.read_text()
+    assert "User=mien" in text and re.search(r"^u mien ", (DEPLOY / "systemd/mien.sysusers").read_text(), re.M)
+    for option, directory in (("--run-dir", "RuntimeDirectory"), ("--data-dir", "StateDirectory")):
+        root = {"RuntimeDirectory": "/run", "StateDirectory": "/var/lib"}[directory]
+        (name,) = re.findall(rf"^{directory}=(.*)$", text, re.M)
+        assert command[command.index(option) + 1].startswith(f"{root}/{name}")
+
+
+def test_what_the_unit_starts_can_be_killed_and_started_again(config: Config, tmp_path: Path) -> None:
+    (unit,) = [unit for unit in UNITS if unit.name == "mien.service"]
+    places = {"_etc_mien_mien.toml": config.run_dir / "config.json", "_run_mien_run": config.run_dir / "run"}
+    command = [*_command(unit, **places, _var_lib_mien=tmp_path / "data"), "--only", "bus,history"]
+    log = tmp_path / "log"
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as out:
+            return subprocess.Popen(command, env=stage_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    process = start()
+    try:
+        await_bus(config, 60)
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)  # as the system does when memory is short …
+        process.wait()
+        process = start()  # … and systemd brings it back, while what it had started is still ending
+        psutil.wait_procs(children, timeout=5)
+        wait_until(lambda: log.read_text().count("started history") == 2, 20, log.read_text())
+        assert not any(child.is_running() for child in children)
+        wait_until(lambda: process.poll() is not None or len(psutil.Process(process.pid).children()) == 2, 20)
+        await_bus(config, 60)
+        assert process.poll() is None, log.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_the_containers_fit_the_project() -> None:
+    folder = DEPLOY / "container"
+    compose = yaml.safe_load((folder / "compose.yaml").read_text())
+    settings = configuration.load(folder / "mien.toml", environment={})
+    declared = set(compose["volumes"])
+    for name, service in compose["services"].items():
+        built = folder / service["build"]["context"]
+        assert built.resolve() == ROOT
+        containerfile = (built / service["build"]["dockerfile"]).read_text()
+        arguments = launch.parser().parse_args(service["command"])
+        assert plan(settings, only=arguments.only, screen=False)
+        mounts = dict(volume.split(":")[:2] for volume in service["volumes"])
+        for source in mounts:
+            assert source in declared or (folder / source).exists(), f"{name}: {source}"
+        assert str(arguments.config) in mounts.values()
+        assert service["network_mode"] == "host" and "ports" not in service
+        user = re.search(r"useradd --uid (\d+)", containerfile)
+        assert user and all(f"uid={user[1]}" in mount for mount in service["tmpfs"] if "/run" in mount)
+    _check_containerfile(containerfile)
+    health: list[Any] = compose["services"]["mien"]["healthcheck"]["test"]
+    assert launch.parser().parse_args(health[3:]).once
+    ports = [re.search(r"\d+$", address) for address in settings.endpoints.model_dump().values() if address]
+    assert len({port[0] for port in ports if port}) == len(ports), "two channels share a port"
+    assert f"127.0.0.1:{settings.dashboard.port}" in (folder / "compose.yaml").read_text()
+
+
+def _check_containerfile(text: str) -> None:
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    copied: set[str] = set()
+    for line in lines:
+        if line.startswith("COPY "):
+            *sources, _ = line.split()[1:]
+            copied.update(sources)
+            assert all((ROOT / source).exists() for source in sources), line
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    needed = {name.split(".")[0] for name in packages} | {"launch.py", "pyproject.toml", "README.md"}
+    assert needed <= copied, "a part of the project is not in the image"
+    (entry,) = [line for line in lines if line.startswith("ENTRYPOINT ")]
+    assert yaml.safe_load(entry.removeprefix("ENTRYPOINT "))[1] == "/opt/mien/launch.py"
+    (default,) = [line for line in lines if line.startswith("CMD ")]
+    launch.parser().parse_args(yaml.safe_load(default.removeprefix("CMD ")))
+    for variable in re.findall(r"MIEN_([A-Z_]+)=", text):
+        assert variable == "DATA_DIR" or variable.lower() in Config.model_fields

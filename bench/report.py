@@ -8,7 +8,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,17 +19,26 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 Value = str | int | float | None
 
+# f32: avx2, avx512f; bf16: avx512_bf16, amx_bf16, bf16 (ARM); int8: avx_vnni, avx512_vnni, amx_int8, i8mm (ARM)
+_INSTRUCTIONS = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm",
+)  # fmt: skip
+
 
 def machine() -> dict[str, Value]:
-    """Return what a figure depends on: processor, cores, memory, system, Python, and how busy the machine is."""
-    processor = platform.processor() or platform.machine()
+    """Return what a figure depends on: processor and the instructions that precision hangs on, cores, memory, system,
+    Python, and how busy the machine is."""
+    processor, instructions = platform.processor() or platform.machine(), "not known"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         processor = names[0] if names else processor
+        flags = {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
+        instructions = " ".join(name for name in _INSTRUCTIONS if name in flags) or "none of note"
     return {
         "processor": processor,
+        "instructions": instructions,
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.platform(),
@@ -57,6 +66,7 @@ class Report:
     Args:
         name: of the benchmark.
         what: what was measured, in a sentence.
+        figures: by name, functions that draw a plot into a PNG file and say where it is (``bench/plots.py``).
     """
 
     name: str
@@ -65,6 +75,7 @@ class Report:
     tables: dict[str, list[dict[str, Value]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     machine: dict[str, Value] = field(default_factory=machine)
+    figures: dict[str, Callable[[Path], str]] = field(default_factory=dict)
 
     def add(self, table: str, **figures: Value) -> None:
         """Append a row to a table; rows of one table have the same columns."""
@@ -84,6 +95,13 @@ class Report:
             console.print(table)
         for note in self.notes:
             console.print(note, highlight=False)
+
+    def keep(self) -> None:
+        """Write the figures and draw the plots beside them, and say where they are."""
+        path = self.save()
+        print(f"kept in {path}")
+        for name, draw in self.figures.items():
+            print(draw(path.with_name(f"{path.stem}-{name}.png")))
 
     def save(self) -> Path:
         """Write the figures to ``runs/bench`` and return the file."""

@@ -33,17 +33,29 @@ class Book:
     """Writes episodes down.
 
     Args:
+        ledger: None where the store cannot be opened yet: everything waits until it is set.
         sender: the stage's instance, as its messages name it.
     """
 
-    def __init__(self, ledger: Ledger, settings: NotificationsConfig, sender: str) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger | None, settings: NotificationsConfig, sender: str) -> None:
+        self.ledger = ledger
         self._settings = settings
         self._sender = sender
         self._waiting: list[tuple[float, Happening, Alert]] = []
         self._told: set[int] = set()  # by id: published without a number already
         self._complain_at = 0.0
         self.notified = False  # notifications were added; whoever sends them clears it
+
+    @property
+    def _ledger(self) -> Ledger:
+        if self.ledger is None:
+            raise LedgerError("the store cannot be opened")
+        return self.ledger
+
+    @property
+    def waiting(self) -> int:
+        """How many steps wait to be written."""
+        return len(self._waiting)
 
     def keep(self, happenings: Iterable[Happening], now: float) -> None:
         """Take what happened; ``flush`` writes it."""

@@ -18,7 +18,7 @@ from typing import IO, Literal
 
 from common.config import SupervisionConfig
 from common.encryption import KEY_VARIABLE
-from common.lifeline import SUPERVISED
+from common.lifeline import SUPERVISED, WORN_OUT
 
 State = Literal["loading", "running", "waiting", "finished", "failed", "stopped"]
 Needed = Literal["yes", "one", "no"]
@@ -232,7 +232,11 @@ def environment(data_dir: Path | None) -> dict[str, str]:
     The saved configuration has settled what the variables ``MIEN_…`` said, and the command line may have overruled
     them: a child that read them again would disagree.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIEN_") or name == KEY_VARIABLE}
+    # One arena of glibc's allocator for every thread of every process would be 30 MB that nobody uses.
+    arenas = {"MALLOC_ARENA_MAX": "2"}
+    kept = arenas | {
+        name: value for name, value in os.environ.items() if not name.startswith("MIEN_") or name == KEY_VARIABLE
+    }
     path = os.pathsep.join(part for part in (str(ROOT), kept.get("PYTHONPATH")) if part)
     # Without the safe path, ``python -m`` looks into the current directory first, where anybody's ``common`` may lie.
     kept |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
@@ -243,6 +247,8 @@ def environment(data_dir: Path | None) -> dict[str, str]:
 
 def describe_exit(code: int) -> str:
     """Return in words how a process ended."""
+    if code == WORN_OUT:
+        return "asked to be replaced"
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -12,13 +12,32 @@ import psutil
 
 from common.messages import Clock
 
+JUMP_S = 1.0
+
+
+class Jumps:
+    """Notices when the wall clock is set, so that whoever remembers moments can move them: 10 s ago stays 10 s ago."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def seconds(self) -> float:
+        """Return by how much the clock was set since the last call, 0 where it only runs a little fast or slow."""
+        offset = time.time() - time.monotonic()
+        jump, self._offset = offset - self._offset, offset
+        return jump if abs(jump) >= JUMP_S else 0.0
+
 
 @functools.cache
 def host() -> str:
-    """Return an id of this machine and its start: readings of the monotonic clock compare only within one."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
+    """Return an id of this machine and its start: readings of the monotonic clock compare only within one.
+
+    On Linux a container may have a clock of its own: those of one time namespace share theirs.
+    """
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/time")
     try:
-        return boot.read_text(encoding="ascii").strip()
+        own = namespace.readlink().name.strip("time:[]") if namespace.is_symlink() else ""
+        return f"{boot.read_text(encoding='ascii').strip()}-{own}"[:64]
     except OSError:  # not Linux
         started = f"{uuid.getnode()}-{round(psutil.boot_time() / 60)}"
         return hashlib.sha256(started.encode()).hexdigest()[:32]

@@ -39,6 +39,7 @@ from common.recall import Enrolment, Recall, Snapshot
 from common.tracks import Track
 from models.quality import turned
 
+SILENT_S = 1.0  # when nothing of a camera's run could be taken for so long, it may be over
 EMBEDDING = 128
 CHIP = 150
 
@@ -83,6 +84,7 @@ class Counts:
     displaced: int = 0  # a newer one came before a worker was free
     lost: int = 0  # their worker died or was too slow
     late_expressions: int = 0  # answers that were not there when their frame was published
+    rested: int = 0  # not looked at: nobody has been in view for a while
     results: int = 0
 
 
@@ -124,13 +126,17 @@ class Conductor:
             MessageError: it is of a run that has been superseded, or a number that has been before.
         """
         line = self._line(frame.camera)
-        if line.run is None or frame.run > line.run:
+        if self._begins(line, frame, now):
             self.dispatcher.forget(frame.camera)
             line.begin(frame, now)
         if frame.run != line.run or frame.seq <= line.last_seq:
             raise MessageError(f"frame {frame.seq} of run {frame.run} of {frame.camera} is older than what is here")
-        flight = line.arrive(frame, pixels, now)
         self.counts.frames += 1
+        if line.rests(frame):
+            self.counts.rested += 1
+            self._outbox.picture(*line.resting(frame, pixels, now, self._sender))
+            return
+        flight = line.arrive(frame, pixels, now)
         keep = frame.every_frame or frame.still
         job = Job(
             id=next(self._job_ids),
@@ -147,6 +153,17 @@ class Conductor:
         if not keep and stalled_s * 1e3 > self._config.pipeline.stall_ms:
             self._outbox.picture(line.unanalysed(flight, now, self._sender), flight)
         self._turn(now)
+
+    def _begins(self, line: Line, frame: Frame, now: float) -> bool:
+        """Whether a frame is the first of a new run: of a later one, or of any where the present one is silent.
+
+        Runs are numbered by the wall clock, which may have been set back while a camera was started again; and a number
+        that was damaged on its way must not make all that come after it look old.
+        """
+        if line.run is None or frame.run > line.run:
+            return True
+        old = frame.run != line.run or frame.seq <= line.last_seq
+        return old and not line.flights and now - line.received_at > SILENT_S
 
     def end_of_source(self, end: EndOfSource, now: float) -> None:
         """A source has no more pictures: say so once all that came are published."""
@@ -257,6 +274,10 @@ class Conductor:
         """Gather crops of a track of a camera that is in ``lines``; return False if there is no such track."""
         line = self.lines[camera]
         return line.naming.enrol(order, track, line.now_s())
+
+    def busy(self) -> bool:
+        """Whether a frame is under way."""
+        return any(line.flights for line in self.lines.values())
 
     def full(self) -> bool:
         """Whether no more frames are to be taken in: as many are in flight as every-frame mode allows."""

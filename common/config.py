@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig, Rule
 from common.channels import CHANNELS
+from common.endpoints import PORTS, Endpoint, is_address, parse, remote
 from common.messages import Name
 
 POOLS = ("detection", "identity", "expression")
@@ -44,14 +45,26 @@ class CameraConfig(_Section):
         description="demo, demo:crowd, webcam[:N], screen[:X,Y,W,H], a file, a folder, an rtsp:// or http:// address",
     )
     max_rate: float | None = Field(default=None, gt=0, le=240, description="frames per second at most; null: all")
-    encoding: Literal["raw", "jpeg"] = Field(default="raw", description="on the wire; jpeg between machines")
+    encoding: Literal["auto", "raw", "jpeg"] = Field(
+        default="auto", description="on the wire; auto: jpeg between machines, raw on one"
+    )
     jpeg_quality: int = Field(default=90, ge=10, le=100)
     frozen_after_s: float = Field(default=5, gt=0, description="a stream that repeats one picture this long is lost")
 
 
 class EndpointsConfig(_Section):
-    """Where each channel is. ``ipc://{run_dir}/…`` unless set; the public ones are on loopback TCP."""
+    """Where each channel is. ``ipc://{run_dir}/…`` unless set; the public ones are on loopback TCP.
 
+    The same on every machine: an endpoint says how others reach a channel; who listens there is in the table of
+    channels. What other machines can reach opens with keys only (``python launch.py keys``).
+    """
+
+    host: str | None = Field(
+        default=None, description="the machine of bus, conductor and preview: puts all channels there, on ports 5560 on"
+    )
+    listen: str | None = Field(
+        default=None, description="address to listen on; null: the endpoint's own, all of them where that is a name"
+    )
     frames: str | None = None
     jobs: str | None = None
     findings: str | None = None
@@ -60,14 +73,56 @@ class EndpointsConfig(_Section):
     news_in: str = "tcp://127.0.0.1:5560"
     news_out: str = "tcp://127.0.0.1:5561"
     previews: str = "tcp://127.0.0.1:5562"
+    control: str | None = Field(default=None, description="requests; null: they go in with the news, on one machine")
+    news_public: str | None = Field(default=None, description="news without names; null: there are none")
 
-    @field_validator("*")
+    @model_validator(mode="before")
+    @classmethod
+    def _all_on_one_host(cls, values: Any) -> Any:
+        host = values.get("host") if isinstance(values, dict) else None
+        if not isinstance(host, str):
+            return values
+        place = f"[{host}]" if ":" in host else host
+        there = {channel: f"tcp://{place}:{port}" for channel, port in PORTS.items()}
+        return there | {key: value for key, value in values.items() if value is not None}
+
+    @field_validator(*CHANNELS)
     @classmethod
     def _known_transport(cls, value: str | None) -> str | None:
-        port = re.fullmatch(r"tcp://[^/]+:(\d{1,5})", value or "")
-        if value is not None and not re.fullmatch("ipc://.+", value) and not (port and 0 < int(port[1]) < 65536):
+        place = parse(value or "")
+        if value is not None and not re.fullmatch("ipc://.+", value) and place is None:
             raise ValueError("an endpoint looks like ipc://path or tcp://host:port, with a port from 1 to 65535")
+        if place is not None and place[0] in ("*", "0.0.0.0", "::"):
+            raise ValueError(
+                "an endpoint is where others reach the channel: give the machine's name or address (endpoints.listen "
+                "says on which of its addresses it listens)"
+            )
         return value
+
+    @field_validator("listen")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_address(value):
+            raise ValueError("listen is an address of this machine, such as 192.168.1.5, or 0.0.0.0 for all of them")
+        return value
+
+    @model_validator(mode="after")
+    def _control_apart(self) -> Self:
+        if remote(self.news_in) and self.control is None:
+            raise ValueError(
+                "control: where the news go in from other machines, requests need an endpoint of their own, so that "
+                "whoever may publish cannot control: set endpoints.control, or endpoints.host for all of them"
+            )
+        return self
+
+
+class SecurityConfig(_Section):
+    """Keys for what other machines can reach; see ``python launch.py keys``."""
+
+    keys_dir: Path | None = Field(default=None, description="null: 'keys' in the data directory")
+    loopback: bool = Field(
+        default=False, description="keys on this machine's TCP endpoints, too: where others work on it"
+    )
 
 
 class WorkersConfig(_Section):
@@ -134,6 +189,12 @@ class PipelineConfig(_Section):
         default=2000, gt=0, description="a job unanswered this long is given to another worker"
     )
     first_track: int | None = Field(default=None, ge=1, description="null: ids go on from the last run's")
+    quiet_look_ms: float = Field(
+        default=120,
+        ge=0,
+        le=1000,
+        description="while nobody is in view, the detector looks this often; 0: at every frame, always",
+    )
     window: int = Field(default=8, ge=1, le=64, description="frames in flight, a camera, in every-frame mode")
 
 
@@ -198,6 +259,9 @@ class SupervisionConfig(_Section):
         default=8, ge=0, description="restarts a process may need within the window, then it has FAILED"
     )
     window_s: float = Field(default=120, gt=1)
+    worker_memory_mb: float = Field(
+        default=1500, ge=100, description="a worker whose own memory grows beyond this is replaced between two frames"
+    )
     longest_delay_s: float = Field(default=10, gt=0)
 
 
@@ -231,6 +295,7 @@ class Config(_Section):
     preview: PreviewConfig = PreviewConfig()
     storage: StorageConfig = StorageConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    security: SecurityConfig = SecurityConfig()
     alerts: AlertsConfig = AlertsConfig()
     history: HistoryConfig = HistoryConfig()
     notifications: NotificationsConfig = NotificationsConfig()
@@ -248,17 +313,37 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _paths_fit(self) -> Self:
-        if sys.platform != "win32" and len(os.fsencode(self.run_dir)) > _IPC_LIMIT - len("/findings"):
+        if sys.platform != "win32" and len(os.fsencode(self.run_dir)) > _IPC_LIMIT - len("/news_public"):
             raise ValueError(f"run_dir: the path {str(self.run_dir)!r} is too long for a socket: choose a shorter one")
         if self.pipeline.stall_ms <= self.pipeline.deadline_ms:
             raise ValueError("pipeline.stall_ms must be longer than pipeline.deadline_ms")
         return self
 
-    def endpoint(self, channel: str) -> str:
-        """Return the address of a channel (a name of ``CHANNELS``)."""
+    def endpoint(self, channel: str) -> Endpoint:
+        """Return the address of a channel (a name of ``CHANNELS``), with what it takes to open it."""
+        return Endpoint.of(
+            self._address(channel),
+            keys=self.keys_dir,
+            listen=self.endpoints.listen,
+            everywhere=self.security.loopback,
+        )
+
+    @property
+    def control_apart(self) -> bool:
+        """Whether requests have a way in of their own, beside the news."""
+        return self.endpoints.control is not None or self.security.loopback
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where this machine's keys are."""
+        return self.security.keys_dir or self.storage.data_dir / "keys"
+
+    def _address(self, channel: str) -> str:
         value: str | None = getattr(self.endpoints, channel)
         if value is not None:
             return value
+        if channel == "control" and not self.control_apart:
+            return self._address("news_in")
         if sys.platform == "win32":  # no ipc there: fixed loopback ports below the public ones
             return f"tcp://127.0.0.1:{5550 + list(CHANNELS).index(channel)}"
         return f"ipc://{self.run_dir}/{channel}"

@@ -25,7 +25,9 @@ class Asker:
     """
 
     def __init__(self, config: Config, writer: NewsWriter) -> None:
-        self._writer = writer
+        # Where requests have an endpoint of their own, whoever may publish news cannot control.
+        self._own = NewsWriter(config, writer.sender, channel="control") if config.control_apart else None
+        self._writer = self._own or writer
         self.reader = NewsReader(config, ())
         self._open: dict[str, tuple[str, Control, float, float]] = {}  # request: stage, message, next send, deadline
 
@@ -57,6 +59,8 @@ class Asker:
 
     def close(self) -> None:
         self.reader.close()
+        if self._own is not None:
+            self._own.close()
 
     def _forget(self, request: str) -> None:
         del self._open[request]

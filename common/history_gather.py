@@ -115,6 +115,13 @@ class Gatherer:
             if (person is not None and person not in people) or (number is not None and number not in numbers):
                 del self._tracks[track]
 
+    def begin_anew(self) -> int:
+        """Go on with nothing but whose the tracks are; return how many seconds of nobody are lost by it."""
+        lost = sum(len(gathered.done) for gathered in self._tracks.values())
+        self.nobody += lost
+        self._tracks, self._watch = {}, {}
+        return lost
+
     def batch(self, now: float, *, final: bool = False) -> Batch:
         """Return what can be written now; ``final``: everything."""
         batch = Batch(owners=self._owners, dropped=self._dropped)

@@ -7,10 +7,13 @@ strangers down a few times a second, and deletes what has been kept for long eno
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable
+
+from sqlalchemy.exc import DatabaseError
 
 from common import calibration, people, retention, sightings, strangers
 from common.config import Config
@@ -18,10 +21,11 @@ from common.encryption import KeyProblem
 from common.gallery import Gallery
 from common.people import PeopleError, Reference
 from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook
-from common.store import Store, StoreError
+from common.store import Store, StoreError, StoreUnavailable
 
 LOOK_EVERY_S = 0.5
 WRITE_EVERY_S = 0.25
+TRY_EVERY_S = 2.0  # … to open a store that could not be opened
 SWEEP_EVERY_S = 600.0
 QUEUED = 50_000  # events that may wait for the disk; what comes beyond that is counted and lost
 
@@ -61,14 +65,17 @@ class Keeper:
     def open(self) -> Snapshot:
         """Open the store and return what it holds; the thread starts.
 
+        Where it cannot be used at the moment, that is said, what can be read of it is returned, and the thread goes on
+        trying.
+
         Raises:
-            StoreError: it cannot be used; the text says what to do.
+            StoreError: it can never be used as it is; the text says what to do.
         """
-        self._store = Store(self._config.storage.data_dir, who=self._who)
         try:
-            first = self._snapshot(self._store, numbers=True)
+            first = self._opened(numbers=True)
+        except StoreUnavailable as error:
+            first = self._only_read(error)
         except KeyProblem as error:
-            self._store.close()
             raise StoreError(str(error)) from error
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
@@ -116,13 +123,23 @@ class Keeper:
     # --- the thread ---
 
     def _run(self) -> None:
-        assert self._store is not None
         waiting: list[Event] = []
-        next_look = 0.0
+        next_look = next_try = 0.0
         while True:
             stopping = self._stop.is_set()
             try:
                 waiting += self._taken()
+                if self._store is None:
+                    if stopping or time.monotonic() >= next_try:
+                        next_try = time.monotonic() + TRY_EVERY_S
+                        self._seen, self._met = -1, None  # what could only be read may have been old
+                        self._snapshots.put(self._opened(numbers=True))
+                        log.warning("the store can be used again: %d events that waited are written now", len(waiting))
+                    else:
+                        self._bound(waiting)
+                        self._look_now.wait(WRITE_EVERY_S)
+                        continue
+                assert self._store is not None
                 if waiting:
                     self._write(self._store, waiting)
                     waiting = []
@@ -138,9 +155,7 @@ class Keeper:
                 self._complain(error)
                 if stopping:
                     break
-                if len(waiting) > QUEUED:
-                    self.lost += len(waiting) - QUEUED
-                    waiting = waiting[-QUEUED:]
+                self._bound(waiting)
             except Exception as error:
                 # A fault here must not end naming: the conductor goes on with the people that it knows.
                 log.exception("the keeper cannot go on with %d events: %s", len(waiting), error)
@@ -149,7 +164,43 @@ class Keeper:
                 if stopping:
                     break
             self._look_now.wait(WRITE_EVERY_S)
-        self._store.close()
+        if waiting:
+            log.error("%d sightings and looks at faces could not be written and are lost", len(waiting))
+            self.lost += len(waiting)
+        if self._store is not None:
+            self._store.close()
+
+    def _opened(self, *, numbers: bool) -> Snapshot:
+        store = Store(self._config.storage.data_dir, who=self._who)
+        try:
+            snapshot = self._snapshot(store, numbers=numbers)
+        except (StoreError, KeyProblem):
+            store.close()
+            raise
+        self._store = store
+        return snapshot
+
+    def _only_read(self, why: StoreError) -> Snapshot:
+        """What is known of people is read once where nothing can be written; where not even that, nobody is known."""
+        directory = self._config.storage.data_dir
+        known: Snapshot | None = None
+        # Where others may be writing at this moment, what is read without a lock may be half of something.
+        if directory.is_dir() and not os.access(directory, os.W_OK):
+            try:
+                with Store(directory, who=self._who, only_read=True) as store:
+                    known = self._snapshot(store, numbers=False)
+            except (StoreError, KeyProblem, DatabaseError) as error:
+                log.warning("nor can it be read: %s", error)
+        if known is None:
+            log.error("%s; until it can be used nobody has a name, and what is noticed waits in memory", why)
+            return Snapshot(gallery=self._gallery)
+        log.error("%s; people keep their names, and what is noticed waits in memory", why)
+        return known
+
+    def _bound(self, waiting: list[Event]) -> None:
+        if len(waiting) > QUEUED:
+            self.lost += len(waiting) - QUEUED
+            del waiting[:-QUEUED]
 
     def _taken(self) -> list[Event]:
         events: list[Event] = []

@@ -18,11 +18,16 @@ from typing import Any, Self
 
 FILE = "mien.db"
 BUSY_MS = 5000
+UNAVAILABLE = 75  # exit code of ``python -m common.store``: it may be possible later
 VERSION = 5  # of the oldest store that has all of these tables
 
 
 class LedgerError(RuntimeError):
     """The store cannot be read or written at the moment, or at all; the text says why. Nothing was changed."""
+
+
+class LedgerUnavailable(LedgerError):
+    """It cannot be opened, read or written at the moment; it may be, later."""
 
 
 class Ledger:
@@ -34,13 +39,14 @@ class Ledger:
         busy_ms: how long to wait for another writer.
 
     Raises:
+        LedgerUnavailable: it cannot be opened or made at the moment.
         LedgerError: it cannot be opened or made.
     """
 
     def __init__(self, data_dir: Path, *, busy_ms: int = BUSY_MS) -> None:
         self.path = data_dir / FILE
         self._lock = threading.RLock()
-        if self._version() < VERSION:
+        if self._version(busy_ms) < VERSION:
             _make(data_dir)
         self._connection = self._connect(busy_ms)
 
@@ -75,7 +81,8 @@ class Ledger:
                         self._connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise LedgerError(f"the store {self.path} cannot be written: {error}; nothing was changed") from error
+                kind = LedgerUnavailable if isinstance(error, sqlite3.OperationalError) else LedgerError
+                raise kind(f"the store {self.path} cannot be written: {error}; nothing was changed") from error
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -93,7 +100,8 @@ class Ledger:
                     if self._connection.in_transaction:
                         self._connection.execute("COMMIT")
             except sqlite3.Error as error:
-                raise LedgerError(f"the store {self.path} cannot be read: {error}") from error
+                kind = LedgerUnavailable if isinstance(error, sqlite3.OperationalError) else LedgerError
+                raise kind(f"the store {self.path} cannot be read: {error}") from error
 
     def generation(self) -> int:
         """Return the number of changes of people so far, as ``Store.generation``."""
@@ -121,24 +129,35 @@ class Ledger:
             for pragma in (f"busy_timeout = {busy_ms}", *pragmas):
                 connection.execute(f"PRAGMA {pragma}").close()
         except sqlite3.Error as error:
-            raise LedgerError(f"the store {self.path} cannot be opened: {error}") from error
+            raise _unopened(self.path, error) from error
         return connection
 
-    def _version(self) -> int:
+    def _version(self, busy_ms: int) -> int:
         if not self.path.exists():
             return 0
         try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_MS / 1e3)) as connection:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=busy_ms / 1e3)) as connection:
                 version: Any = connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
-            raise LedgerError(f"the store {self.path} cannot be opened: {error}") from error
+            raise _unopened(self.path, error) from error
         return int(version)
+
+
+def _unopened(path: Path, error: sqlite3.Error) -> LedgerError:
+    kind = LedgerUnavailable if isinstance(error, sqlite3.OperationalError) else LedgerError
+    return kind(f"the store {path} cannot be opened: {error}")
 
 
 def _make(data_dir: Path) -> None:
     """Have the store made or brought up to date, by a process of its own: that takes what the ledger does without."""
     command = [sys.executable, "-m", "common.store", str(data_dir)]
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    try:
+        done = subprocess.run(
+            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+    except OSError as error:  # no process, no memory, no descriptor left
+        raise LedgerUnavailable(f"the store in {data_dir} cannot be made: {error}") from error
     if done.returncode != 0:
-        raise LedgerError(done.stderr.strip() or f"the store in {data_dir} could not be made")
+        kind = LedgerUnavailable if done.returncode == UNAVAILABLE else LedgerError
+        raise kind(done.stderr.strip() or f"the store in {data_dir} could not be made")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import threading
 import time
 from typing import BinaryIO
 
 SUPERVISED = "MIEN_SUPERVISED"  # environment variable that a supervisor sets for its children
+WORN_OUT = 75  # exit code of a child that asks to be replaced by a fresh one
 BEAT_EVERY_S = 0.25
 _GRACE_S = 2.0
 
@@ -26,6 +28,7 @@ class Lifeline:
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
+        self.wake, self._waker = socket.socketpair()  # readable once ``stopping`` is set: ends a wait for sockets
         self._beat: BinaryIO | None = None
         self._last_beat = 0.0
         if os.environ.pop(SUPERVISED, None) != "1":
@@ -57,13 +60,23 @@ class Lifeline:
             self._beat.write(word.encode() + b"\n")
         except OSError:
             self._beat = None  # the supervisor is gone
-            self.stopping.set()
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask the main loop to end, wherever it waits."""
+        self.stopping.set()
+        self._waker.close()
+
+    def close(self) -> None:
+        """Let go of what a wait was ended by."""
+        self._waker.close()
+        self.wake.close()
 
     def _watch(self, lifeline: BinaryIO) -> None:
         for line in lifeline:
             if line.strip() == b"stop":
                 break
-        self.stopping.set()
+        self.stop()
         # The main loop ends by itself now. Should it be stuck in a read that never returns, end all the same.
         time.sleep(_GRACE_S)
         os._exit(1)

@@ -18,6 +18,7 @@ from common.detected import Detected
 from common.expressions import EXPRESSIONS
 from common.messages import Box, Expression, Face, Frame, Identity, Probabilities, Result
 from common.naming import Naming
+from common.quiet import Quiet
 from common.recall import Recall
 from common.smoothing import Look, Smoother
 from common.tracks import Track, Tracker
@@ -84,6 +85,9 @@ class Line:
         self._last_media_s = 0.0
         self._last_received = 0.0
         self._detail = Detail(config.detection.input_long_side, adapt=config.detection.adapt_input)
+        # Where faces are blurred, a picture that nobody has looked at would have to be blurred whole.
+        rests = config.privacy.blur == "none"
+        self._quiet = Quiet(config.pipeline.quiet_look_ms / 1e3 if rests else 0.0)
 
     # --- arrival ---
 
@@ -100,6 +104,11 @@ class Line:
             self._forget_people()
         self._scene = frame.scene
 
+    @property
+    def received_at(self) -> float:
+        """When the last frame came, monotonic seconds."""
+        return self._last_received
+
     def arrive(self, frame: Frame, pixels: Any, now: float) -> Flight:
         """A frame of the present run has come."""
         self.last_seq = frame.seq
@@ -108,6 +117,12 @@ class Line:
         flight.timings["capture"] = frame.age_ms
         self.flights[frame.seq] = flight
         return flight
+
+    def rests(self, frame: Frame) -> bool:
+        """Return whether the detector need not look at a frame that has come, because nobody has been in view."""
+        if frame.still or frame.every_frame or frame.seq <= self.last_seq:
+            return False
+        return self._quiet.skips(self._media_s(frame))
 
     def named_boxes(self, frame: Frame) -> tuple[Box, ...] | None:
         """Return where faces are expected that need no identity patch now; None where every face gets one."""
@@ -154,6 +169,7 @@ class Line:
         for track in ended:
             self._followed.pop(track.id, None)
             self.naming.end(track.id)
+        self._quiet.seen(at_s, bool(len(detected.boxes) or self._tracker.tracks))
         wanted: list[tuple[int, Track]] = []
         for face, found in enumerate(flight.tracks):
             if found is None:
@@ -209,6 +225,14 @@ class Line:
         result = self._result(flight, now, sender, analysed=not flight.failed, faces=tuple(faces))
         said = {key: value for key, value in said.items() if value is not None}
         return result.model_copy(update=said) if said else result
+
+    def resting(self, frame: Frame, pixels: Any, now: float, sender: str) -> tuple[Result, Flight]:
+        """A frame has come that nobody need look at: return what shows it, and forget it."""
+        self.last_seq = frame.seq
+        self._last_received = now
+        self._last_media_s = self._media_s(frame)
+        flight = Flight(frame=frame, pixels=pixels, received=now)
+        return self._result(flight, now, sender, analysed=False, faces=()).model_copy(update={"quiet": True}), flight
 
     def unanalysed(self, flight: Flight, now: float, sender: str) -> Result:
         """Return a result that shows a picture whose analysis has not come."""

@@ -276,6 +276,10 @@ class Result(_OfFrame):
     analysed: bool = Field(
         description="the detector ran on this very frame; false: a picture shown without an analysis"
     )
+    quiet: bool = Field(
+        default=False,
+        description="not analysed on purpose: nobody has been in view for a while, and a look every so often is enough",
+    )
     latency_ms: Milliseconds = Field(description="from capture to publication; never mixes two machines' clocks")
     timings_ms: dict[Annotated[str, Field(max_length=32)], Milliseconds] = Field(description="by stage, milliseconds")
     media_time_s: float = Field(ge=0, description="seconds since the source began, by its own clock")
@@ -308,6 +312,27 @@ class Preview(Message):
 
     analysed: bool
     result: Result
+
+
+class PublicFace(_Checked):
+    """One face, and not whose."""
+
+    track: Count = Field(description="id of this face while it is in view")
+    box: Box = Field(description="x, y, width, height in float pixels, inside the picture")
+    score: Unit = Field(description="how sure the detector is")
+    expression: Expression
+
+
+class PublicResult(_OfFrame):
+    """``public.<camera>``: what was seen in one frame without a word on who it was; on the endpoint ``news_public``."""
+
+    kind: ClassVar[str] = "public"
+
+    width: Side
+    height: Side
+    analysed: bool = Field(description="the detector ran on this very frame")
+    latency_ms: Milliseconds = Field(description="from capture to publication; never mixes two machines' clocks")
+    faces: Annotated[tuple[PublicFace, ...], Field(max_length=MAX_FACES)] = ()
 
 
 class Correction(Message):
@@ -404,7 +429,17 @@ class Reply(Message):
     error: Text | None = None
 
 
-PUBLIC: tuple[type[Message], ...] = (Result, Correction, CameraState, Alert, Preview, Stats, Control, Reply)
+PUBLIC: tuple[type[Message], ...] = (
+    Result,
+    PublicResult,
+    Correction,
+    CameraState,
+    Alert,
+    Preview,
+    Stats,
+    Control,
+    Reply,
+)
 INTERNAL: tuple[type[Message], ...] = (
     Frame,
     EndOfSource,

@@ -27,6 +27,11 @@ class Meter:
         """Note that one piece of work took this long."""
         self._times.append((time.monotonic(), milliseconds))
 
+    def own_mb(self) -> float:
+        """Return the memory that is this process's own, MB: pictures in shared memory are everybody's."""
+        memory = self._process.memory_info()
+        return float(memory.rss - getattr(memory, "shared", 0)) / 2**20
+
     def due(self) -> bool:
         """Whether a second has passed since the last ``figures``."""
         return time.monotonic() - self._last[0] >= 1.0

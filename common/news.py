@@ -16,11 +16,14 @@ _SAMPLED_TOPICS = 1024  # that are remembered; topics come from outside
 
 
 class NewsWriter:
-    """Publishes on the bus. Nothing blocks: without a bus the news is lost, which subscribers see as a gap in ``n``."""
+    """Publishes on the bus. Nothing blocks: without a bus the news is lost, which subscribers see as a gap in ``n``.
 
-    def __init__(self, config: Config, sender: str) -> None:
+    ``channel`` is ``control`` for requests, which have a way in of their own where other machines can reach the bus.
+    """
+
+    def __init__(self, config: Config, sender: str, *, channel: str = "news_in") -> None:
         self.sender = sender
-        self._socket = opened("news_in", config.endpoint("news_in"), "pub", linger_ms=200)
+        self._socket = opened(channel, config.endpoint(channel), "pub", linger_ms=200)
         self._n = 0
 
     def publish(self, message: Message, about: str) -> None:

@@ -18,6 +18,7 @@ from common.ledger import Ledger, LedgerError
 
 LOOK_EVERY_S = 1.0  # also without being woken: a retry may be due
 BATCH = 20
+LONGEST_S = 60.0  # nothing is put off for longer at first
 
 NOT_UNDERSTOOD = "its address is not one that apprise understands (https://github.com/caronc/apprise/wiki)"
 
@@ -125,11 +126,13 @@ class Outbox:
         for number, error in list(unsettled.items()):
             self._settle(ledger, target, number, error)
             del unsettled[number]
+        now = time.time()
         with ledger.read() as connection:
             rows = connection.execute(
-                "SELECT * FROM notification WHERE state = 'waiting' AND target = ? AND next_at <= ? "
-                "ORDER BY id LIMIT ?",
-                (target, time.time(), BATCH),
+                # What is due later than the longest pause was put off by a clock that was set back since.
+                "SELECT * FROM notification WHERE state = 'waiting' AND target = ? AND "
+                "(next_at <= ? OR next_at > ?) ORDER BY id LIMIT ?",
+                (target, now, now + max(LONGEST_S, self._settings.retry_longest_s), BATCH),
             ).fetchall()
         for row in rows:
             if self._stop.is_set():

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import FrameType
 
 from common import media, options
 from common.child import environment
 from common.config import Config
 from common.desktop import screen_problem
+from common.endpoints import remote
 from common.plan import plan
 from common.rundir import RunDir
 from common.sources import parse_source
@@ -41,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     specs = plan(config, only=arguments.only, without=arguments.without, screen=not headless)
     if arguments.record is not None and not any(spec.stage == "conductor" for spec in specs):
         raise RunError("--record: the conductor writes a recording, and it is not among the stages that start here")
+    if (problem := split_problem(config, {spec.stage for spec in specs})) is not None:
+        raise RunError(problem)
     if arguments.check_config:
         print(f"the configuration is right; it starts: {', '.join(spec.name for spec in specs)}")
         return 0
@@ -58,6 +61,19 @@ def run(arguments: argparse.Namespace) -> int:
     if supervisor.failure is not None:
         say(supervisor.failure)
     return code
+
+
+def split_problem(config: Config, stages: Collection[str]) -> str | None:
+    """Return why these stages cannot run here while the others run on another machine; None when they can."""
+    if "conductor" in stages or not remote(config.endpoint("findings")):
+        return None
+    keeping = [stage for stage in ("history", "alerts", "dashboard") if stage in stages]
+    if keeping and not getattr(config.storage, "url", None):
+        return (
+            f"{', '.join(keeping)}: what they keep is in a file, {config.storage.data_dir}, which the conductor on the "
+            "other machine cannot see: run them where the conductor runs (here: --without " + ",".join(keeping) + ")"
+        )
+    return None
 
 
 def recorded_as_asked(config: Config, arguments: argparse.Namespace) -> Config:

@@ -59,7 +59,7 @@ def compose(window: Window, picture: NDArray[np.uint8] | None, size: tuple[int, 
     if window.entry is not None:
         _prompt(canvas, places, window.entry)
         return canvas
-    _status(canvas, places, window, warn=trouble is not None or not window.analysed, now=now)
+    _status(canvas, places, window, warn=trouble is not None or window.stalled, now=now)
     if window.help:
         _help(canvas, places)
     return canvas

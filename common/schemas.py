@@ -19,6 +19,7 @@ from common.messages import (
     Correction,
     Message,
     Preview,
+    PublicResult,
     Reply,
     Result,
     Stats,
@@ -41,7 +42,7 @@ _KNOWN = {
 }
 _RESULT: dict[str, Any] = {
     "v": 1, "at": _AT, "from": "conductor.ward.4711", "n": 1235, "camera": "cam0", "run": 1789999958123, "seq": 1234,
-    "captured_at": 1790000000.123, "width": 640, "height": 360, "analysed": True, "latency_ms": 41.7,
+    "captured_at": 1790000000.123, "width": 640, "height": 360, "analysed": True, "quiet": False, "latency_ms": 41.7,
     "timings_ms": {"capture": 1.2, "detection": 24.9, "expression": 3.1}, "media_time_s": 41.133, "name": None,
     "selected": None, "enrolling": {"track": 19, "pictures": 2, "wanted": 5, "turn": "left"},
     "faces": [
@@ -69,9 +70,18 @@ _RESULT: dict[str, Any] = {
     ],
 }  # fmt: skip
 
+_PUBLIC: dict[str, Any] = {
+    key: value for key, value in _RESULT.items()
+    if key not in ("quiet", "timings_ms", "media_time_s", "name", "selected", "enrolling", "faces")
+} | {
+    "from": "bus.ward.4710", "n": 87,
+    "faces": [{key: face[key] for key in ("track", "box", "score", "expression")} for face in _RESULT["faces"]],
+}  # fmt: skip
+
 # Kind: (topic, example of its map)
 EXAMPLES: dict[type[Message], tuple[str, dict[str, Any]]] = {
     Result: ("results.cam0", _RESULT),
+    PublicResult: ("public.cam0", _PUBLIC),
     Correction: (
         "corrections.cam0",
         {
@@ -137,7 +147,9 @@ _HEAD = f"""# The protocol, version {VERSION}
 Any program that speaks ZeroMQ can listen: connect a SUB socket to **`tcp://127.0.0.1:5561`** (`endpoints.news_out`) and
 subscribe to topics by their beginning: `results.` for all cameras, `results.cam0` for one. `examples/subscribe.py` does
 it in 20 lines. To ask for something, connect a PUB socket to `tcp://127.0.0.1:5560` (`endpoints.news_in`). Pictures
-come from `tcp://127.0.0.1:5562` (`endpoints.previews`), and are made only while somebody subscribes.
+come from `tcp://127.0.0.1:5562` (`endpoints.previews`), and are made only while somebody subscribes. Results without
+names, `public.<camera>`, are on `endpoints.news_public`, where that is set. From other machines all of this takes keys,
+and requests go to `endpoints.control`: see [security.md](security.md).
 
 A message has two parts or more: the **topic** (ASCII), one **msgpack map** of at most {MAX_MAP_BYTES // 1024} KiB, then
 raw bytes where the table says so. No pickle, no base64, no msgpack extension types. Numbers are finite.

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from common import transport
 from common.config import Config, ConfigError, load
-from common.lifeline import Lifeline
+from common.lifeline import BEAT_EVERY_S, WORN_OUT, Lifeline
 from common.messages import Control, Message, Reply, Stats
 from common.meter import Meter
 from common.news import NewsReader, NewsWriter
@@ -35,6 +35,10 @@ _REMEMBERED = 256  # answered requests, so that a repeated one is answered again
 
 class StageError(RuntimeError):
     """A stage cannot do its work; the text is for the person who can change that."""
+
+
+class WornOut(RuntimeError):
+    """This process had better be replaced by a fresh one; the text says why."""
 
 
 class ControlError(ValueError):
@@ -85,7 +89,11 @@ class Stage(ABC):
 
     def wait_ms(self) -> float:
         """Return how long the loop may wait for sockets before ``handle`` is called anyway."""
-        return 100.0
+        return BEAT_EVERY_S * 1e3
+
+    def pace_ms(self) -> float:
+        """Return how long news may wait, for stages that need not be prompt: a turn costs more than what it reads."""
+        return 0.0
 
     def control(self, request: Control) -> Answer | None:
         """Do what a control message asks and return the answer; None: it comes later, by ``answer``.
@@ -131,11 +139,12 @@ class Stage(ABC):
         """Turn until asked to stop. Closes everything, whatever happens."""
         try:
             lifeline.say("loading")
+            self.poller.wake_by(lifeline.wake)
             self.open()
             self.state = "running"
             lifeline.say("ready")
             while not lifeline.stopping.is_set() and not self.finished:
-                ready = self.poller.wait(min(100.0, self.wait_ms()))
+                ready = self.poller.wait(min(BEAT_EVERY_S * 1e3, self.wait_ms()))
                 if self._inbox.socket in ready:
                     ready.discard(self._inbox.socket)
                     self._read_news()
@@ -143,6 +152,8 @@ class Stage(ABC):
                 lifeline.beat()
                 if self.meter.due():
                     self.publish_stats()
+                if pause_ms := self.pace_ms():
+                    lifeline.stopping.wait(pause_ms / 1e3)
             if self.finished:
                 lifeline.say("finished")
         finally:
@@ -201,7 +212,7 @@ def main(stage: type[Stage], argv: list[str] | None = None) -> int:
     lifeline = Lifeline()
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        lifeline.stopping.set()
+        lifeline.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -213,8 +224,12 @@ def main(stage: type[Stage], argv: list[str] | None = None) -> int:
     except (ConfigError, StageError, TransportError) as error:
         log.error("%s", error)
         return 2
+    except WornOut as error:
+        log.error("%s", error)
+        return WORN_OUT
     finally:
         transport.terminate()
+        lifeline.close()
     return 0
 
 

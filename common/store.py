@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -25,11 +26,16 @@ from common.schema import META
 
 FILE = "mien.db"
 BUSY_MS = 5000  # how long a writer waits for another one
+UNAVAILABLE = 75  # exit code of ``python -m common.store``: it may be possible later
 _KEY_CHECK = b"this store belongs to this key"
 
 
 class StoreError(RuntimeError):
     """The store cannot be used as asked; the text says why and what to do. Nothing was lost."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be used at the moment: locked, no room, only to be read. It may be, later."""
 
 
 class Store:
@@ -41,25 +47,25 @@ class Store:
     Args:
         data_dir: where ``mien.db`` and ``mien.key`` are.
         who: the process or command, as the audit log names it.
+        only_read: what is there is read where nothing can be written, not even SQLite's own files. Only for a data
+            directory in which nobody writes: what others add is not seen.
 
     Raises:
+        StoreUnavailable: it cannot be opened at the moment.
         StoreError: it cannot be opened, is of a newer version, or the key is another one.
     """
 
-    def __init__(self, data_dir: Path, *, who: str = "command") -> None:
+    def __init__(self, data_dir: Path, *, who: str = "command", only_read: bool = False) -> None:
         self.path = data_dir / FILE
         self.who = f"{who} ({_user()})"[:128]
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            if os.name == "posix" and not self.path.exists():
-                # Made before SQLite makes it: names and notes are nobody else's to read.
-                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise StoreError(f"the store {self.path} cannot be made: {error}; choose another --data-dir") from error
+        if not only_read:
+            self._touch(data_dir)
+        address = f"sqlite:///file:{quote(str(self.path))}?mode=ro&immutable=1&uri=true"
         self._engine = create_engine(
-            f"sqlite:///{self.path}", connect_args={"timeout": BUSY_MS / 1e3, "check_same_thread": False}
+            address if only_read else f"sqlite:///{self.path}",
+            connect_args={"timeout": BUSY_MS / 1e3, "check_same_thread": False},
         )
-        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "connect", _prepare_reading if only_read else _prepare)
         event.listen(self._engine, "begin", _begin)
         try:
             self._migrate(data_dir)
@@ -67,9 +73,23 @@ class Store:
         except (StoreError, KeyProblem) as error:
             self.close()
             raise error if isinstance(error, StoreError) else StoreError(str(error)) from error
+        except (OperationalError, OSError) as error:
+            self.close()
+            raise StoreUnavailable(f"the store {self.path} cannot be opened: {_reason(error)}") from error
         except DatabaseError as error:
             self.close()
             raise StoreError(f"the store {self.path} cannot be opened: {error.orig}") from error
+
+    def _touch(self, data_dir: Path) -> None:
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            if os.name == "posix" and not self.path.exists():
+                # Made before SQLite makes it: names and notes are nobody else's to read.
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the store {self.path} cannot be made: {error}; choose another --data-dir"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -90,19 +110,24 @@ class Store:
         """A transaction: all of it happens, or nothing.
 
         Raises:
-            StoreError: another process has been writing for too long, or the disk is full.
+            StoreUnavailable: another process has been writing for too long, or the disk is full.
         """
         try:
             with self._engine.connect().execution_options(writing=True) as connection, connection.begin():
                 yield connection
         except OperationalError as error:
-            raise StoreError(f"the store {self.path} cannot be written: {error.orig}; nothing was changed") from error
+            raise StoreUnavailable(
+                f"the store {self.path} cannot be written: {error.orig}; nothing was changed"
+            ) from error
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the store throughout."""
-        with self._engine.connect() as connection:
-            yield connection
+        """A connection that sees one state of the store throughout. Raises StoreUnavailable: it cannot be read now."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except OperationalError as error:
+            raise StoreUnavailable(f"the store {self.path} cannot be read: {error.orig}") from error
 
     def audit(self, connection: Connection, did: str, about: str, *, at: float | None = None) -> None:
         """Add a line to the audit log; ``about`` never holds anything biometric."""
@@ -191,7 +216,7 @@ class Store:
                         schema.advance(connection, step)
                         connection.execute(text(f"PRAGMA user_version = {step + 1}"))
         except Timeout as error:
-            raise StoreError(f"another process has been changing {self.path} for a minute: try again") from error
+            raise StoreUnavailable(f"another process has been changing {self.path} for a minute: try again") from error
 
     def _version(self) -> int:
         with self.read() as connection:
@@ -242,6 +267,15 @@ def _prepare(connection: Any, record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+def _prepare_reading(connection: Any, record: Any) -> None:
+    assert isinstance(connection, sqlite3.Connection)
+    connection.isolation_level = None
+
+
+def _reason(error: OperationalError | OSError) -> str:
+    return str(error.orig if isinstance(error, OperationalError) else error)
+
+
 def _begin(connection: Connection) -> None:
     # A reader that turns writer half-way fails when somebody wrote meanwhile; asking for the lock at once waits.
     writing = connection.get_execution_options().get("writing", False)
@@ -261,7 +295,7 @@ def main(argv: list[str]) -> int:
         Store(Path(argv[0]), who="store").close()
     except StoreError as error:
         print(error, file=sys.stderr)
-        return 2
+        return UNAVAILABLE if isinstance(error, StoreUnavailable) else 2
     return 0
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+LOOKS_EVERY_S = 1.0  # looks farther apart than this leave time in which nobody looked
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingLimits:
@@ -24,7 +26,8 @@ class TrackingLimits:
 
     Attributes:
         birth_score: a detection needs this score to begin a track; weaker ones only continue one.
-        lost_s: a track unseen this long has ended.
+        lost_s: a track unseen this long has ended …
+        blind_s: … not counting up to so much time in which nobody looked: a process was being replaced.
         reach: how far from where it was expected a track may be found again …
         reach_per_s: … and how much farther for each second unseen.
         growth: largest change of size between two sightings, as a ratio.
@@ -36,6 +39,7 @@ class TrackingLimits:
 
     birth_score: float = 0.5
     lost_s: float = 3.0
+    blind_s: float = 12.0
     reach: float = 0.75
     reach_per_s: float = 1.0
     growth: float = 1.6
@@ -65,6 +69,7 @@ class Track:
     appearance: Floats  # (D,), unit length
     sightings: int = 1
     crossed: bool = False
+    blind_s: float = 0.0  # since the last sighting, time in which nobody looked
     velocity: Floats = field(default_factory=lambda: np.zeros(2, np.float32))  # pixels per second, of the centre
 
     def expected(self, at_s: float) -> Floats:
@@ -126,6 +131,7 @@ class Tracker:
         self._limits = limits or TrackingLimits()
         self._alike = alike or _cosine
         self.tracks: list[Track] = []  # alive, also those not seen at the moment
+        self._looked_s: float | None = None
 
     def update(
         self, at_s: float, boxes: Floats, scores: Floats, appearances: Floats
@@ -142,8 +148,9 @@ class Tracker:
             For each detection its track (None: too weak to begin one), and the tracks that have ended.
         """
         limits = self._limits
-        ended = [track for track in self.tracks if at_s - track.seen_s > limits.lost_s]
-        self.tracks = [track for track in self.tracks if at_s - track.seen_s <= limits.lost_s]
+        self._note_blindness(at_s)
+        ended = [track for track in self.tracks if at_s - track.seen_s - track.blind_s > limits.lost_s]
+        self.tracks = [track for track in self.tracks if at_s - track.seen_s - track.blind_s <= limits.lost_s]
         found: list[Track | None] = [None] * len(boxes)
         for index, track in self._match(at_s, boxes, appearances):
             found[index] = track
@@ -156,6 +163,16 @@ class Tracker:
         self._note_crossings(at_s)
         return found, ended
 
+    def _note_blindness(self, at_s: float) -> None:
+        """Time in which nobody looked ends no track; but whoever is there afterwards has to prove who it is."""
+        unlooked_s = 0.0 if self._looked_s is None else at_s - self._looked_s - LOOKS_EVERY_S
+        self._looked_s = at_s
+        if unlooked_s <= 0:
+            return
+        for track in self.tracks:
+            track.blind_s = min(track.blind_s + unlooked_s, self._limits.blind_s)
+            track.crossed = True
+
     def _match(self, at_s: float, boxes: Floats, appearances: Floats) -> list[tuple[int, Track]]:
         """Which detection, by its index, goes on with which track."""
         # Plain numbers: for the few faces of a picture they are quicker than arrays, and most pairs are far apart.
@@ -164,7 +181,7 @@ class Tracker:
         found = [_Place.of(box) for box in boxes.tolist()]
         for row, track in enumerate(tracks):
             expected = _Place.of(track.expected(at_s).tolist())
-            unseen_s = at_s - track.seen_s
+            unseen_s = min(at_s - track.seen_s, limits.lost_s)
             reach = limits.reach + limits.reach_per_s * max(unseen_s - 0.1, 0.0)
             wanted = limits.alike_again if unseen_s > 0.5 else limits.alike
             for column, place in enumerate(found):
@@ -209,7 +226,7 @@ class Tracker:
             trust = np.float32(0.5 if seconds < 0.5 else 1.0)
             track.velocity = (track.velocity + trust * (moved - track.velocity)).astype(np.float32)
         track.box = box.copy()
-        track.seen_s = at_s
+        track.seen_s, track.blind_s = at_s, 0.0
         track.sightings += 1
         blended = 0.9 * track.appearance + 0.1 * appearance
         track.appearance = (blended / max(math.sqrt(float(blended @ blended)), 1e-6)).astype(np.float32)

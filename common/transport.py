@@ -9,15 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import zmq
+import zmq.utils.z85
 
 from common.channels import CHANNELS, Channel
+from common.endpoints import listening, locked, parse, remote
+from common.locks import Authenticator, Lock, LockError, lock_for
 
 Received = list[memoryview]
 
 _COPY_BELOW = 64 * 1024  # smaller parts are cheaper to copy than to hand over
+_REMOTE = {
+    # Between machines: a peer that is gone without a word is given up soon, and looked for often. Each attempt asks
+    # anew for the address behind the name.
+    zmq.CONNECT_TIMEOUT: 1000,
+    zmq.TCP_MAXRT: 3000,
+    zmq.RECONNECT_IVL: 100,
+    zmq.RECONNECT_IVL_MAX: 500,
+}
 
 
 class TransportError(OSError):
@@ -33,14 +44,25 @@ class Socket:
         role: ``push``, ``pull``, ``pub``, ``sub``, ``xpub`` or ``xsub``.
         bind: bind instead of connect.
         linger_ms: how long closing waits for what is still queued.
+        patient: the other side may leave messages lying for long, and none may be lost (every-frame mode).
 
     Raises:
-        TransportError: the endpoint is malformed, taken, or not on this machine.
+        TransportError: the endpoint is malformed, taken, or not on this machine, or there is no key for it.
     """
 
-    def __init__(self, channel: Channel, endpoint: str, role: str, *, bind: bool, linger_ms: int = 0) -> None:
+    def __init__(
+        self, channel: Channel, endpoint: str, role: str, *, bind: bool, linger_ms: int = 0, patient: bool = False
+    ) -> None:
         self.channel = channel
         self.endpoint = endpoint
+        self._bound = bind
+        self._address = listening(endpoint) if bind else str(endpoint)
+        self._lock: Lock | None = None
+        try:
+            if locked(endpoint):
+                self._lock = lock_for(channel.name, endpoint, bind=bind)
+        except LockError as error:
+            raise TransportError(_refuse(error, channel, endpoint, bind)) from error
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(getattr(zmq, role.upper()))
         self._send_waits_ms = self._receive_waits_ms = 0
         options = {
@@ -60,22 +82,68 @@ class Socket:
             options |= {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000}
         if role == "push":
             options[zmq.IMMEDIATE] = 1  # nothing is queued for a peer that is not there
+        if self._lock is not None:
+            options[zmq.HANDSHAKE_IVL] = 3000  # who does not show a key by then is hung up on; refused ones try again
+        if remote(endpoint):
+            options |= _REMOTE
+            if patient:
+                del options[zmq.TCP_MAXRT]
+            if ":" in (parse(self._address) or ("",))[0]:
+                options[zmq.IPV6] = 1
         try:
             for option, value in options.items():
                 self._socket.setsockopt(option, value)
-            if bind:
-                self._socket.bind(endpoint)
-            else:
-                self._socket.connect(endpoint)
+            self._open()
         except zmq.ZMQError as error:
             self._socket.close(0)
             raise TransportError(_explain(error, channel, endpoint, bind)) from error
+
+    def _open(self) -> None:
+        if self._lock is not None:
+            for name, value in self._lock.options().items():
+                self._socket.setsockopt(getattr(zmq, name), value)
+        if self._bound:
+            self._socket.bind(self._address)
+        else:
+            self._socket.connect(self._address)
+
+    def look(self) -> None:
+        """Open anew when keys have changed; whoever may not come in any more is hung up on.
+
+        Part of everything that a locked socket does; to be called now and then for one that rests.
+
+        Raises:
+            TransportError: nothing may be served any more.
+        """
+        if self._lock is None or not self._lock.due():
+            return
+        try:
+            if not self._lock.changed():
+                return
+            if self._bound:
+                self._socket.unbind(self._address)  # closes the connections that came in by it, too
+            else:
+                self._socket.disconnect(self._address)
+            deadline = time.monotonic() + 2.0
+            while True:
+                try:
+                    self._open()
+                    return
+                except zmq.ZMQError as error:  # ZeroMQ closes in the background
+                    if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
+                        raise TransportError(_explain(error, self.channel, self.endpoint, self._bound)) from error
+                    time.sleep(0.005)
+        except LockError as error:
+            self.close()
+            raise TransportError(_refuse(error, self.channel, self.endpoint, self._bound)) from error
 
     def send(self, parts: Sequence[Any], *, timeout_ms: int = 0) -> bool:
         """Send one message; return False if it could not be queued in time (the message is then not sent at all).
 
         Large parts are handed over, not copied: do not write to an array after sending it.
         """
+        if self._lock is not None:
+            self.look()
         # Waiting is left to ZeroMQ: asking first whether there is room would cost as much as sending.
         if timeout_ms and timeout_ms != self._send_waits_ms:
             self._socket.setsockopt(zmq.SNDTIMEO, timeout_ms)
@@ -97,6 +165,8 @@ class Socket:
 
     def receive(self, *, timeout_ms: int = 0) -> Received | None:
         """Return the parts of the next message as views, or None if none came in time."""
+        if self._lock is not None:
+            self.look()
         if timeout_ms and timeout_ms != self._receive_waits_ms:
             self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             self._receive_waits_ms = timeout_ms
@@ -131,12 +201,19 @@ class Socket:
         self.close()
 
 
+class HasFileno(Protocol):
+    """What the system can watch."""
+
+    def fileno(self) -> int: ...
+
+
 class Poller:
     """Waits for any of several sockets to have a message."""
 
     def __init__(self, sockets: Iterable[Socket] = ()) -> None:
         self._poller = zmq.Poller()
         self._sockets: dict[Any, Socket] = {}
+        self._locked: list[Socket] = []
         for socket in sockets:
             self.add(socket)
 
@@ -144,37 +221,67 @@ class Poller:
         """Watch one more socket."""
         self._poller.register(socket._socket, zmq.POLLIN)
         self._sockets[socket._socket] = socket
+        if socket._lock is not None:
+            self._locked.append(socket)
+
+    def wake_by(self, file: HasFileno) -> None:
+        """End a wait also when this socket of the system becomes readable; nobody is told that it is."""
+        self._poller.register(file.fileno(), zmq.POLLIN)
 
     def remove(self, socket: Socket) -> None:
         """Watch one socket less; unknown ones are no error."""
         if self._sockets.pop(socket._socket, None) is not None:
             self._poller.unregister(socket._socket)
+            if socket._lock is not None:
+                self._locked.remove(socket)
 
     def wait(self, timeout_ms: float) -> set[Socket]:
         """Return the sockets that have a message; empty after ``timeout_ms``."""
-        return {self._sockets[ready] for ready, _ in self._poller.poll(max(0, int(timeout_ms)))}
+        for socket in self._locked:
+            socket.look()
+        ready = self._poller.poll(max(0, int(timeout_ms)))
+        return {self._sockets[one] for one, _ in ready if one in self._sockets}
 
 
-def opened(channel: str, endpoint: str, role: str, *, bind: bool = False, linger_ms: int = 0) -> Socket:
+def opened(
+    channel: str, endpoint: str, role: str, *, bind: bool = False, linger_ms: int = 0, patient: bool = False
+) -> Socket:
     """Return a socket of the named channel. Arguments and errors as ``Socket``."""
-    return Socket(CHANNELS[channel], endpoint, role, bind=bind, linger_ms=linger_ms)
+    return Socket(CHANNELS[channel], endpoint, role, bind=bind, linger_ms=linger_ms, patient=patient)
 
 
-def forward(front: Socket, back: Socket, *, timeout_ms: int) -> int:
+def key_pair() -> tuple[str, str]:
+    """Return a new CURVE key: its public and its secret half, 40 characters each (Z85)."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def key_text(public: bytes) -> str:
+    """Return a key of 32 bytes as text."""
+    return zmq.utils.z85.encode(public).decode()
+
+
+def forward(front: Socket, back: Socket, *, timeout_ms: int, withheld: bytes = b"") -> int:
     """Move what is waiting from ``back`` to ``front`` and subscriptions the other way; return how many messages moved.
 
     The heart of the bus: ``back`` is the XSUB that publishers connect to, ``front`` the XPUB of the subscribers.
+    Messages whose topic begins with ``withheld`` are left out.
     """
     poller = Poller((front, back))
     poller.wait(timeout_ms)
     moved = 0
     deadline = time.monotonic() + 0.1  # a flood must not keep the stage from its heartbeat
     for source, target in ((front, back), (back, front)):
+        withheld_from_here = withheld if source is back else None
         while time.monotonic() < deadline:
             try:
                 frames = source._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
+            if withheld_from_here and frames[0].bytes.startswith(withheld_from_here):
+                continue
+            if source is front and not (len(frames) == 1 and frames[0].bytes[:1] in (b"\0", b"\1")):
+                continue  # no subscription: nothing that publishers should have to look at
             target._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
             moved += source is back
     return moved
@@ -182,11 +289,17 @@ def forward(front: Socket, back: Socket, *, timeout_ms: int) -> int:
 
 def terminate() -> None:
     """End ZeroMQ in this process, after all its sockets were closed; those still open are closed without lingering."""
+    Authenticator.end()
     zmq.Context.instance().destroy(linger=0)
 
 
 def _size(part: Any) -> int:
     return memoryview(part).nbytes
+
+
+def _refuse(error: LockError, channel: Channel, endpoint: str, bind: bool) -> str:
+    verb = "listen on" if bind else "connect to"
+    return f"cannot {verb} {endpoint} for the channel {channel.name!r}: {error}"
 
 
 def _explain(error: zmq.ZMQError, channel: Channel, endpoint: str, bind: bool) -> str:

@@ -94,6 +94,7 @@ class Window:
         self.shown = self.cameras[0]
         self.result: Result | None = None
         self.analysed = True
+        self._latency_ms = 0.0  # of the last picture that was looked at
         self.selected: int | None = None
         self.drawn: dict[int, Drawn] = {}
         self.panel: Rect | None = None
@@ -123,6 +124,8 @@ class Window:
         """Make this the picture on show."""
         before = self.result.selected if self.result is not None else None
         self.result, self.analysed = preview.result, preview.analysed
+        if not self.result.quiet:
+            self._latency_ms = self.result.latency_ms
         followed = self.result.selected
         if followed is not None and followed not in (before, self.selected):
             self.select(followed, now)  # somebody asked for it, or whom this window follows has come back
@@ -220,6 +223,11 @@ class Window:
             return Trouble(f"picture stalled {_seconds(silent)}")
         return None
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the picture on show waited for its analysis in vain."""
+        return not self.analysed and not (self.result is not None and self.result.quiet)
+
     def status(self, now: float) -> list[str]:
         """Return the status line's parts: camera, frames/s, latency, faces; or camera and what is wrong."""
         trouble = self.trouble(now)
@@ -227,10 +235,10 @@ class Window:
             headline = trouble.headline + (f" – {trouble.reason}" if trouble.reason else "")
             return [self.shown, words.one_line(headline)]
         assert self.result is not None  # no trouble means that there is a picture
-        parts = [self.shown, f"{self.rate(now):.0f}/s", f"{self.result.latency_ms:.0f} ms"]
-        if not self.analysed:
+        parts = [self.shown, f"{self.rate(now):.0f}/s", f"{self._latency_ms:.0f} ms"]
+        if self.stalled:
             return [*parts, "not analysed: the analysis is stalled"]
-        return [*parts, words.counted(len(self.result.faces), "face")]
+        return [*parts, words.counted(len(self.result.faces), "face") if self.result.faces else "nobody in view"]
 
     def says(self, now: float) -> str:
         """Return the notice, else how far an enrolment is, or nothing."""

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from common.messages import Message, MessageError, Ready, pack, unpack
 from common.news import Complaint
-from common.stage import Stage
+from common.stage import Stage, WornOut
 from common.transport import Socket, opened
 
 READY_EVERY_S = 0.5
+WEIGH_EVERY_S = 1.0
+FAILURES = 5  # jobs that fail one after the other before a fresh process is asked for
 
 J = TypeVar("J", bound=Message)
 
@@ -34,6 +36,8 @@ class Worker(Stage, Generic[J]):
         self._last_job = -1
         self._said_ready = 0.0
         self._complain = Complaint()
+        self._weigh_at = 0.0
+        self._failures = 0
         self.load()
         self._findings = opened("findings", self.config.endpoint("findings"), "push", linger_ms=200)
         self._jobs = opened("jobs", self.config.endpoint("jobs"), "sub")
@@ -62,6 +66,7 @@ class Worker(Stage, Generic[J]):
         parts = self._jobs.receive()
         if parts is not None:
             self._take(parts)  # one at a time: between two jobs the loop must see that it shall stop
+        self._weigh()
         if time.monotonic() - self._said_ready >= READY_EVERY_S:
             self._say_ready()
 
@@ -89,16 +94,44 @@ class Worker(Stage, Generic[J]):
         self._last_job = job.job
         try:
             fields, blobs = self.work(job, parts[2:])
+            self._failures = 0
         except MessageError as error:  # a picture that cannot be read, or is gone already: no fault of this process
             self._complain(self.log, "jobs", error)
             fields, blobs = {"error": str(error)[:1000]}, []
         except Exception as error:
             # Whatever a network or a library makes of one picture must not end the worker; the conductor is told.
-            self.log.exception("job %d (frame %d of %s) failed", job.job, job.seq, job.camera)
-            fields, blobs = {"error": f"{type(error).__name__}: {error}"[:1000]}, []
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000]
+            self._failures += 1
+            # Libraries complain by RuntimeError; where anything else was raised is a fault of ours, to be found.
+            ours = self._failures == 1 and not isinstance(error, RuntimeError)
+            self.log.error(
+                "job %d (frame %d of %s) failed: %s",
+                job.job,
+                job.seq,
+                job.camera,
+                what,
+                exc_info=error if ours else None,
+            )
+            fields, blobs = {"error": what}, []
         milliseconds = (time.perf_counter() - began) * 1e3
         self.meter.worked(milliseconds)
         self._give({"job": job.job, "work_ms": milliseconds, **fields}, blobs)
+
+        if self._failures >= FAILURES:
+            raise WornOut(f"{self._failures} jobs failed one after the other: a fresh process may do better")
+
+    def _weigh(self) -> None:
+        """Ask to be replaced when this process has grown beyond its budget: between two jobs, so that none is lost."""
+        now = time.monotonic()
+        if now < self._weigh_at:
+            return
+        self._weigh_at = now + WEIGH_EVERY_S
+        own_mb, most_mb = self.meter.own_mb(), self.config.supervision.worker_memory_mb
+        if own_mb > most_mb:
+            raise WornOut(
+                f"this process has grown to {own_mb:.0f} MB, its budget is {most_mb:g} MB "
+                "(supervision.worker_memory_mb): it makes room for a fresh one"
+            )
 
     def _give(self, fields: dict[str, Any], blobs: list[Any]) -> None:
         finding = self.finding_kind.model_validate({"from": self.instance, **fields})

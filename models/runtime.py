@@ -5,6 +5,7 @@ GPU path (device "GPU", or "auto" where OpenVINO has a GPU) is untested: no mach
 """
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -100,8 +101,16 @@ def chosen_precision(precision: Precision, *, bf16_allowed: bool) -> Literal["f3
 class Network:
     """A compiled network with one request and reusable input buffers; not for use by two threads at once."""
 
-    def __init__(self, compiled: openvino.CompiledModel, *, device: str, precision: str) -> None:
+    def __init__(
+        self,
+        compiled: openvino.CompiledModel,
+        *,
+        device: str,
+        precision: str,
+        otherwise: Callable[[], "Network"] | None = None,
+    ) -> None:
         self.device = device
+        self._otherwise = otherwise
         self.precision = precision
         self.compiled = compiled
         self._request = compiled.create_infer_request()
@@ -124,9 +133,24 @@ class Network:
         """
         global _inference_cpu_s
         began = time.process_time()  # of the process: a network may compute on more than this thread
-        self._request.infer(list(inputs), share_inputs=True, share_outputs=True)
+        try:
+            self._request.infer(list(inputs), share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            self._recover(str(error).strip().splitlines()[-1])
+            self._request.infer(list(inputs), share_inputs=True, share_outputs=True)
         _inference_cpu_s += time.process_time() - began
         return tuple(tensor.data for tensor in self._request.output_tensors)
+
+    def _recover(self, why: str) -> None:
+        """After an error at run time: the other device where there is one, else a fresh request on this one."""
+        if self._otherwise is None:
+            log.warning("the network failed on the %s (%s): trying once more", self.device, why)
+            self._request = self.compiled.create_infer_request()
+            return
+        log.warning("the network failed on the %s, going on with the CPU: %s", self.device, why)
+        other = self._otherwise()
+        self.compiled, self._request = other.compiled, other._request
+        self.device, self.precision, self._otherwise = other.device, other.precision, None
 
     def profile(self) -> list[tuple[str, str, str, float]]:
         """(layer, type, kernel, ms) of the last run, when compiled with profiling."""
@@ -166,18 +190,28 @@ def compile_network(
     }
     if profiling:
         settings["PERF_COUNT"] = True
+    on_cpu = functools.partial(_compile_on_cpu, build, key, sources, settings, cache_dir)
     if device == "GPU" or (device == "auto" and any(name.startswith("GPU") for name in core().available_devices)):
-        on_gpu = _compile_on_gpu(build, settings)
+        on_gpu = _compile_on_gpu(build, settings, on_cpu)
         if on_gpu is not None:
             return on_gpu
+    return on_cpu()
 
+
+def _compile_on_cpu(
+    build: Callable[[], openvino.Model],
+    key: str,
+    sources: Sequence[Path],
+    settings: Mapping[str, Any],
+    cache_dir: Path | None,
+) -> Network:
     chosen = str(settings["INFERENCE_PRECISION_HINT"])
     cached = None if cache_dir is None else cache_dir / f"{_cache_key(key, sources, settings)}.blob"
     compiled = None if cached is None else _load(cached, settings)
     if compiled is None:
         model = build()
         try:
-            compiled = core().compile_model(model, "CPU", settings)
+            compiled = core().compile_model(model, "CPU", dict(settings))
         except RuntimeError as error:
             names = ", ".join(str(path) for path in sources) or key
             raise ModelError(f"OpenVINO cannot compile {names}: {str(error).strip().splitlines()[-1]}") from error
@@ -186,14 +220,16 @@ def compile_network(
     return Network(compiled, device="CPU", precision=chosen)
 
 
-def _compile_on_gpu(build: Callable[[], openvino.Model], settings: Mapping[str, Any]) -> Network | None:
+def _compile_on_gpu(
+    build: Callable[[], openvino.Model], settings: Mapping[str, Any], on_cpu: Callable[[], Network]
+) -> Network | None:
     """The network on the GPU, or None, said in one log line, when that does not work. Untested: no GPU at hand."""
     gpu_settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if settings.get("PERF_COUNT"):
         gpu_settings["PERF_COUNT"] = "YES"
     try:
         compiled = core().compile_model(build(), "GPU", gpu_settings)
-        return Network(compiled, device="GPU", precision="f32")
+        return Network(compiled, device="GPU", precision="f32", otherwise=on_cpu)
     except RuntimeError as error:
         log.warning("the GPU cannot run this network, using the CPU: %s", str(error).strip().splitlines()[-1])
         return None

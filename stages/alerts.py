@@ -13,9 +13,11 @@ from common.alert_store import AlertError
 from common.alerts import episode
 from common.alerts.desk import Desk
 from common.alerts.episode import Happening, Live
+from common.clock import Jumps
 from common.config import Config
 from common.control import Asker, NoAnswer
-from common.ledger import Ledger, LedgerError
+from common.late import LateLedger
+from common.ledger import Ledger, LedgerError, LedgerUnavailable
 from common.messages import Alert, CameraState, Control, Correction, Message, Result
 from common.notify import Outbox
 from common.stage import Answer, ControlError, Stage, StageError, main
@@ -41,6 +43,8 @@ class AlertsStage(Stage):
     def __init__(self, config: Config, *, camera: str | None = None) -> None:
         super().__init__(config, camera=camera)
         self._desk = Desk(config.alerts.rules, config.cameras, time.time())
+        self._jumps = Jumps()
+        self._late: LateLedger | None = None
         self._ledger: Ledger | None = None
         self._outbox = Outbox(config.storage.data_dir, config.notifications)
         self._asker: Asker | None = None
@@ -52,45 +56,68 @@ class AlertsStage(Stage):
 
     @property
     def _open_ledger(self) -> Ledger:
-        assert self._ledger is not None
+        if self._ledger is None:
+            raise LedgerError("the store cannot be opened at the moment: try again later")
         return self._ledger
 
     def open(self) -> None:
-        now = time.time()
+        self._book = Book(None, self.config.notifications, self.instance)
         try:
-            self._ledger = Ledger(self.config.storage.data_dir, busy_ms=BUSY_MS)
-            self._book = Book(self._ledger, self.config.notifications, self.instance)
-            self._generation = self._ledger.generation()
-            people, self._expires = alert_book.people_of(self._ledger, now)
-            kept, stray = alert_book.left_open(self._ledger, self._desk.rules, people)
-            cool = max((rule.cooldown_s for rule in self._desk.rules), default=0.0)
-            self._desk.restore(kept, alert_book.lately_closed(self._ledger, now - cool), now)
-            self._desk.refresh(people, now)
-            self._desk.usual = alert_book.usual_of(self._ledger)
+            late = self._late = LateLedger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            try:
+                self._take_ledger()
+            except LedgerUnavailable as error:
+                late.problem = error
         except LedgerError as error:
             raise StageError(str(error)) from error
+        if self._ledger is None:
+            told = "%s; until it can be used, alerts are shown, but not kept, and nobody outside is told"
+            self.log.error(told, late.problem)
+        self._asker = Asker(self.config, self.news)
+        self.poller.add(self._asker.reader.socket)
+        self._outbox.open()
+
+    def _take_ledger(self) -> None:
+        """Go on with what the store holds, as soon as it can be opened. Raises LedgerError: it never can."""
+        assert self._late is not None
+        ledger, now = self._late.get(), time.time()
+        if ledger is None:
+            return
+        generation = ledger.generation()
+        people, self._expires = alert_book.people_of(ledger, now)
+        kept, stray = alert_book.left_open(ledger, self._desk.rules, people)
+        cool = max((rule.cooldown_s for rule in self._desk.rules), default=0.0)
+        self._desk.restore(kept, alert_book.lately_closed(ledger, now - cool), now)
+        self._desk.refresh(people, now)
+        self._desk.usual |= alert_book.usual_of(ledger)
+        self._ledger = self._book.ledger = ledger
+        self._generation = generation
         for live in stray:
             live.closed_at, live.closed_why = now, _WHEN_STOPPED
             live.text = f"{live.text} (closed: {_WHEN_STOPPED})"
         self._book.keep([Happening(event="closed", live=live, at=now, why=_WHEN_STOPPED) for live in stray], now)
         if kept:
             self.log.info("going on with %d open episodes", len(kept))
-        self._asker = Asker(self.config, self.news)
-        self.poller.add(self._asker.reader.socket)
-        self._outbox.open()
+        if self._late.problem is not None:
+            self.log.warning("the store can be used again")
 
     def close(self) -> None:
         self._outbox.close()
-        if self._ledger is not None:
+        if self._late is not None:
             self._publish()
             self._book.progress(self._desk.open.values(), self._desk.usual)
-            self._ledger.close()
+            if self._book.waiting:
+                self.log.error("%d steps of episodes could not be written and are lost", self._book.waiting)
+            self._late.close()
         if self._asker is not None:
             self.poller.remove(self._asker.reader.socket)
             self._asker.close()
 
     def topics(self) -> tuple[str, ...]:
         return ("results.", "corrections.", "camera.")
+
+    def pace_ms(self) -> float:
+        return 1e3 * SAMPLE_S
 
     def sampled(self) -> Mapping[str, float]:
         return {"results.": SAMPLE_S}
@@ -99,6 +126,7 @@ class AlertsStage(Stage):
         return {"open": len(self._desk.open), "sent": self._outbox.sent, "not sent": self._outbox.failed}
 
     def on_news(self, topic: str, message: Message) -> None:
+        self._mind_the_clock()
         started, now = time.perf_counter(), time.time()
         self.meter.taken += 1
         if isinstance(message, Result):
@@ -111,15 +139,16 @@ class AlertsStage(Stage):
         self.meter.worked((time.perf_counter() - started) * 1e3)
 
     def handle(self, ready: set[Socket]) -> None:
+        self._mind_the_clock()
         now = time.time()
         if self._due("refresh", REFRESH_S):
-            self._refresh(now)
+            self._refresh(now)  # also opens what could not be opened yet
         if self._due("tick", TICK_S):
             self._desk.tick(now)
             self._publish()
         if self._due("progress", PROGRESS_S):
             self._book.progress(self._desk.open.values(), self._desk.usual)
-        if self._due("sweep", SWEEP_S):
+        if self._ledger is not None and self._due("sweep", SWEEP_S):
             self._sweep(now)
         self._collect_pictures(now)
         self._answer_tests(now)
@@ -200,6 +229,13 @@ class AlertsStage(Stage):
 
     # --- inside ---
 
+    def _mind_the_clock(self) -> None:
+        jump = self._jumps.seconds()
+        if jump:
+            self.log.warning("the clock was set by %+.0f s: what is open goes on as if it had not been", jump)
+            self._desk.shift(jump)
+            self._outbox.wake()
+
     def _publish(self) -> None:
         self._book.keep(self._desk.happenings(), time.time())
         for alert in self._book.flush(time.time()):
@@ -244,6 +280,9 @@ class AlertsStage(Stage):
 
     def _refresh(self, now: float) -> None:
         try:
+            if self._ledger is None:
+                self._take_ledger()
+                return
             generation = self._open_ledger.generation()
             if generation == self._generation and now < self._expires:
                 return

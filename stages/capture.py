@@ -8,13 +8,14 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 
 from common import clock, jpeg
 from common.config import Config
+from common.endpoints import remote
 from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, Slot, pack
 from common.reader import Reader, ReaderState, Taken
 from common.ring import RingWriter
@@ -55,6 +56,10 @@ class Capture(Stage):
         self._said_at = 0.0
         self._end_sent = False
         self._source = settings.source
+        between_machines = remote(self.config.endpoint("frames"))
+        self._encoding: Literal["raw", "jpeg"] = (
+            settings.encoding if settings.encoding != "auto" else "jpeg" if between_machines else "raw"
+        )
         self._switches = 0
         self._next_due = 0.0
         self._idle = False
@@ -70,7 +75,8 @@ class Capture(Stage):
         except SourceError as error:
             raise StageError(f"cameras.{self._camera}.source: {error}") from error
         self._begin_run()
-        self._frames = opened("frames", self.config.endpoint("frames"), "push")
+        address = self.config.endpoint("frames")
+        self._frames = opened("frames", address, "push", patient=self.config.every_frame)
         self._reader.start()
 
     def handle(self, ready: set[Socket]) -> None:
@@ -152,7 +158,7 @@ class Capture(Stage):
 
     def _take(self) -> None:
         assert self._reader is not None
-        taken = self._reader.take(0.05)
+        taken = self._reader.take(0.2 if self._reader.paused else 0.05)
         self._idle = taken is None
         if taken is None:
             return
@@ -179,7 +185,7 @@ class Capture(Stage):
         settings = self.config.cameras[self._camera]
         height, width = picture.pixels.shape[:2]
         slot: Slot | None = None
-        if settings.encoding == "jpeg":
+        if self._encoding == "jpeg":
             blobs: list[Any] = [jpeg.encode(picture.pixels, settings.jpeg_quality)]
         else:
             pixels = np.ascontiguousarray(picture.pixels)
@@ -194,7 +200,7 @@ class Capture(Stage):
             captured_at=captured_at,
             width=width,
             height=height,
-            encoding=settings.encoding,
+            encoding=self._encoding,
             age_ms=max(0.0, (time.monotonic_ns() - monotonic_ns) / 1e6),
             clock=clock.reading(monotonic_ns),
             media_time_s=max(0.0, picture.media_time_s),

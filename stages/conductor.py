@@ -44,6 +44,7 @@ from common.worker import job_topic
 
 TICK_S = 0.02
 FAREWELL_S = 1.0  # for the end of a recording to get out
+IDLE_TICK_S = 0.25  # with nothing in the air; people may have been changed
 SHOWN_S = 0.15  # preview has looked at a picture by then
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
 RECORDED_EVERY_S = 0.1
@@ -130,7 +131,8 @@ class Conductor(Stage):
             self.finished = True
 
     def wait_ms(self) -> float:
-        return TICK_S * 1e3
+        # What does not happen can only be noticed of what is under way.
+        return TICK_S * 1e3 if self._thinking.busy() or self._waiting or self._shown else IDLE_TICK_S * 1e3
 
     def close(self) -> None:
         recorded = getattr(self, "_recorded", None)
@@ -154,6 +156,7 @@ class Conductor(Stage):
         figures: dict[str, float | str] = {
             "displaced": counts.displaced,
             "lost": counts.lost,
+            "rested": counts.rested,
             "late_expressions": counts.late_expressions,
         }
         for pool in ("detection", "identity", "expression"):

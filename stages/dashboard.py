@@ -11,7 +11,7 @@ from common.config import Config
 from common.control import Asker
 from common.messages import Message, MessageError, Result, unpack
 from common.news import Complaint
-from common.stage import Stage, StageError, main
+from common.stage import Stage, StageError, WornOut, main
 from common.transport import Received, Socket, opened
 from common.watching import Viewer, read
 
@@ -42,7 +42,7 @@ class DashboardStage(Stage):
         # Here, not above: it takes a second or more, in which the process can already be asked to end.
         from common.page import access
         from common.page.server import PortError, Server, listening
-        from common.store import StoreError
+        from common.store import StoreError, StoreUnavailable
 
         try:
             listener = listening(self.config)
@@ -52,6 +52,8 @@ class DashboardStage(Stage):
         self._server = server
         try:
             password = access.first_password(server.desk.opened())
+        except StoreUnavailable as error:
+            raise WornOut(str(error)) from error  # tried again by a fresh process
         except StoreError as error:
             raise StageError(str(error)) from error
         self._viewer = Viewer(self.config)

@@ -34,15 +34,19 @@ class Expression(Worker[ExpressionJob]):
         try:
             self._classifier = self._on_gpu() if settings.model is None and gpu.usable() else None
             if self._classifier is None:
-                self._classifier = ExpressionClassifier(
-                    settings.model,
-                    threads=self.config.workers.threads,
-                    precision=settings.precision,
-                    cache_dir=self.config.storage.data_dir / "compiled",
-                )
+                self._classifier = self._on_cpu()
         except ModelError as error:
             raise StageError(str(error)) from error
         self.log.info("ready (%s)", self._classifier.precision)
+
+    def _on_cpu(self) -> ExpressionClassifier:
+        settings = self.config.expression
+        return ExpressionClassifier(
+            settings.model,
+            threads=self.config.workers.threads,
+            precision=settings.precision,
+            cache_dir=self.config.storage.data_dir / "compiled",
+        )
 
     def _on_gpu(self) -> gpu.TorchExpressionClassifier | None:
         try:
@@ -56,7 +60,16 @@ class Expression(Worker[ExpressionJob]):
         if len(blobs) != 1 or job.size != self._classifier.size:
             raise MessageError(f"{len(blobs)} parts of {job.size} px came, one of {self._classifier.size} was expected")
         crops = array_from(blobs[0], (job.count, job.size, job.size), np.uint8, "crops")
-        return {"count": job.count}, [np.ascontiguousarray(self._classifier.classify(crops), np.float32)]
+        try:
+            probabilities = self._classifier.classify(crops)
+        except RuntimeError as error:
+            if not isinstance(self._classifier, gpu.TorchExpressionClassifier):
+                raise
+            why = str(error).strip().splitlines()[0]
+            self.log.warning("the GPU failed, going on with the CPU: %s", why)
+            self._classifier = self._on_cpu()
+            probabilities = self._classifier.classify(crops)
+        return {"count": job.count}, [np.ascontiguousarray(probabilities, np.float32)]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from common import history_upkeep
 from common.alerts.desk import seen_at
+from common.clock import Jumps
 from common.config import Config
 from common.history_gather import MAX_SECONDS, Batch, Gatherer
+from common.late import LateLedger
 from common.ledger import Ledger, LedgerError
 from common.messages import Correction, Message, Result
 from common.stage import Stage, StageError, main
@@ -31,7 +33,8 @@ class HistoryStage(Stage):
         super().__init__(config, camera=camera)
         self._gatherer = Gatherer(config.history.undecided_s)
         self._waiting = Batch()
-        self._ledger: Ledger | None = None
+        self._jumps = Jumps()
+        self._late: LateLedger | None = None
         self._generation = -1
         self._next_write = 0.0
         self._next_sweep = 0.0
@@ -40,18 +43,24 @@ class HistoryStage(Stage):
 
     def open(self) -> None:
         try:
-            self._ledger = Ledger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            self._late = LateLedger(self.config.storage.data_dir, busy_ms=BUSY_MS)
         except LedgerError as error:
             raise StageError(str(error)) from error
         self._next_sweep = time.monotonic() + 5.0  # what starts together should not write together
 
     def close(self) -> None:
-        if self._ledger is not None:
-            self._write(time.time(), final=True)
-            self._ledger.close()
+        if self._late is None:
+            return
+        self._write(time.time(), final=True)
+        if self._waiting:
+            self.log.error("%d seconds of history could not be written and are lost", len(self._waiting))
+        self._late.close()
 
     def topics(self) -> tuple[str, ...]:
         return ("results.", "corrections.")
+
+    def pace_ms(self) -> float:
+        return 1e3 * SAMPLE_S
 
     def sampled(self) -> Mapping[str, float]:
         return {"results.": SAMPLE_S}
@@ -62,6 +71,7 @@ class HistoryStage(Stage):
     def on_news(self, topic: str, message: Message) -> None:
         started = time.perf_counter()
         self.meter.taken += 1
+        self._mind_the_clock()
         if isinstance(message, Result):
             self._gatherer.result(message, seen_at(message, time.time()))
         elif isinstance(message, Correction):
@@ -69,6 +79,7 @@ class HistoryStage(Stage):
         self.meter.worked((time.perf_counter() - started) * 1e3)
 
     def handle(self, ready: set[Socket]) -> None:
+        self._mind_the_clock()
         now = time.monotonic()
         if now >= self._next_write:
             self._next_write = now + WRITE_EVERY_S
@@ -78,24 +89,49 @@ class HistoryStage(Stage):
 
     # --- inside ---
 
+    def _mind_the_clock(self) -> None:
+        """Seconds before the clock was set are complete; those after it are counted anew."""
+        jump = self._jumps.seconds()
+        if jump:
+            self._waiting.add(self._gatherer.batch(time.time() - jump, final=True))
+            undecided = self._gatherer.begin_anew()
+            told = (
+                "the clock was set by %+.0f s: history goes on from there; %d seconds of faces without a name are lost"
+            )
+            self.log.warning(told, jump, undecided)
+
     def _write(self, now: float, *, final: bool = False) -> None:
-        assert self._ledger is not None
+        gathered = False
         try:
-            generation = self._ledger.generation()
+            ledger = self._open_ledger()
+            generation = ledger.generation()
             if generation != self._generation:
-                with self._ledger.read() as connection:
+                with ledger.read() as connection:
                     people = {row[0] for row in connection.execute("SELECT id FROM person")}
                     numbers = {row[0] for row in connection.execute("SELECT id FROM unknown")}
                 if self._generation >= 0:
                     self._gatherer.forget(people, numbers)
                 self._generation = generation
             self._waiting.add(self._gatherer.batch(now, final=final))
+            gathered = True
             if self._waiting:
-                with self._ledger.write() as connection:
+                with ledger.write() as connection:
                     self.meter.given += history_upkeep.write(connection, self._waiting)
                 self._waiting = Batch()
         except LedgerError as error:
+            if not gathered:
+                self._waiting.add(self._gatherer.batch(now, final=final))
             self._trouble(error)
+
+    def _open_ledger(self) -> Ledger:
+        assert self._late is not None
+        ledger = self._late.get()
+        if ledger is None:
+            raise self._late.problem or LedgerError("the store is not open yet")
+        if self._late.problem is not None:
+            self._late.problem = None
+            self.log.warning("the store can be used again: %d seconds that waited are written now", len(self._waiting))
+        return ledger
 
     def _trouble(self, error: LedgerError) -> None:
         while len(self._waiting) > MAX_SECONDS:
@@ -107,10 +143,9 @@ class HistoryStage(Stage):
             self.log.warning("%s; %d seconds of history wait, %d are lost", error, len(self._waiting), self._lost)
 
     def _sweep(self, now: float) -> bool:
-        assert self._ledger is not None
         keep = self.config.history
         try:
-            with self._ledger.write() as connection:
+            with self._open_ledger().write() as connection:
                 done = history_upkeep.sweep(connection, now, second_days=keep.second_days, minute_days=keep.minute_days)
         except LedgerError as error:
             self._trouble(error)

@@ -24,8 +24,13 @@ class Running:
     """``launch.py --headless`` with a private configuration; ends with the ``with`` block, and must end well.
 
     Attributes:
+        environment: variables that it is started with besides.
+        prefix: a command that starts it, as ``nice`` does.
         results, states, stats: what came over the news so far; of states and stats the newest by camera and sender.
     """
+
+    environment: dict[str, str] = {}  # noqa: RUF012
+    prefix: tuple[str, ...] = ()
 
     def __init__(self, config: Config, source: str, *arguments: str, **overrides: Any) -> None:
         cameras = {"cam0": {"source": source}}
@@ -43,7 +48,11 @@ class Running:
         with self.log.open("wb") as log:
             command = [sys.executable, str(ROOT / "launch.py"), "--headless", "--verbose", "--config", str(self.path)]
             self.process = subprocess.Popen(
-                [*command, *arguments], env=stage_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self.prefix, *command, *arguments],
+                env=stage_environment(**self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self.results: list[Result] = []
         self.states: dict[str, CameraState] = {}

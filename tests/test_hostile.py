@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -12,9 +13,11 @@ import msgpack
 import pytest
 
 from common import clock
-from common.config import Config
-from common.messages import BY_KIND, DetectionFinding, ExpressionFinding, Frame, Ready, pack
-from common.transport import Socket, opened
+from common.config import Config, SecurityConfig
+from common.keys import KeyRing
+from common.messages import BY_KIND, DetectionFinding, ExpressionFinding, Frame, Ready, Result, pack
+from common.transport import Socket, key_pair, opened
+from tests.conftest import free_ports
 from tests.running import Running
 
 NESTED = b"\x91" * 1000 + b"\xc0"  # an array in an array, 1000 deep
@@ -112,21 +115,133 @@ def test_garbage_on_every_socket_is_counted_and_dropped_and_the_work_goes_on(con
         assert 1 <= len(lines) < 60  # told, but not once a message
 
 
-@pytest.mark.parametrize("channel", ["news_in", "news_out", "previews"])
-def test_raw_bytes_on_a_public_port_disturb_nobody(config: Config, channel: str) -> None:
-    with Running(config, "demo") as mien:
-        mien.fresh_results(3)
-        address = urlsplit(mien.config.endpoint(channel))
-        assert address.hostname and address.port
-        chance = random.Random(7)
-        greeting = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00NULL" + bytes(48)  # ZMTP's own, then nonsense
-        held = []
-        for number in range(100):
-            connection = socket.create_connection((address.hostname, address.port), timeout=5)
-            connection.sendall(chance.choice([b"", b"GET / HTTP/1.1\r\n\r\n", chance.randbytes(300), greeting]))
-            connection.sendall(struct.pack(">BQ", 2, 2**62)) if number % 3 else held.append(connection)
-            if number % 3:
-                connection.close()
-        assert mien.fresh_results(10)[-1].faces
-        for connection in held:  # half-open until now
+LISTENS = {"frames": "push", "findings": "push", "news_in": "pub", "control": "pub", "jobs": "sub", "pictures": "sub",
+           "previews": "sub", "news_out": "sub", "news_public": "sub"}  # fmt: skip
+MOST_GROWTH_MB = 64
+
+
+def locked(config: Config) -> dict[str, dict[str, object]]:
+    """Return settings that put every channel on a TCP port of its own that opens with keys only; the keys are made."""
+    folder = config.run_dir / "keys"
+    KeyRing(folder, key_pair).make("server", ())
+    ports = dict(zip(LISTENS, free_ports(len(LISTENS)), strict=True))
+    return {
+        "endpoints": {channel: f"tcp://127.0.0.1:{port}" for channel, port in ports.items()},
+        "security": {"loopback": True, "keys_dir": str(folder)},
+    }
+
+
+def replays(seen: Result, ghost: str) -> Iterator[list[bytes]]:
+    """Yield what was true once, or is true of something else."""
+    again = {"run": seen.run, "camera": seen.camera, "captured_at": seen.captured_at}
+    size = seen.width * seen.height * 3
+    yield [b"frame", pack(frame(**again, seq=0, width=seen.width, height=seen.height)), bytes(size)]
+    yield [b"frame", pack(frame(**again, seq=seen.seq, width=seen.width, height=seen.height)), bytes(size)]
+    yield [b"frame", pack(frame(**again, seq=2**50, width=seen.height, height=seen.width)), bytes(size - 3)]
+    for job in (0, 1, 2**60):
+        found = DetectionFinding(sender=ghost, job=job, work_ms=0.0, count=0)
+        yield [b"found.detection", pack(found), b"", b"", b"", b"", b""]
+        yield [b"found.expression", pack(ExpressionFinding(sender=ghost, job=job, work_ms=0.0, count=0)), b""]
+
+
+def connections(address: tuple[str, int], chance: random.Random, count: int) -> list[socket.socket]:
+    """Connect and send what is no ZMTP, or only its beginning; return those that stay half-open."""
+    null = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00NULL" + bytes(48)
+    curve = null.replace(b"NULL" + bytes(1), b"CURVE")
+    hello = b"\x04\xc8\x05HELLO" + chance.randbytes(194)
+    held = []
+    for number in range(count):
+        connection = socket.create_connection(address, timeout=5)
+        begins = [b"", b"GET / HTTP/1.1\r\n\r\n", chance.randbytes(300), null, null[:11], curve, curve + hello,
+                  curve + hello[:40], curve + struct.pack(">BQ", 6, 2**62)]  # fmt: skip
+        with contextlib.suppress(OSError):  # it may have hung up already
+            connection.sendall(chance.choice(begins))
+            connection.sendall(struct.pack(">BQ", 2, 2**62) if number % 3 else b"")
+        if number % 3:
             connection.close()
+        else:
+            held.append(connection)
+    return held
+
+
+@pytest.mark.parametrize(
+    "count", [3_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])], ids=["short", "long"]
+)
+def test_every_locked_socket_stands_what_strangers_and_traitors_send(config: Config, count: int) -> None:
+    with Running(config, "demo", **locked(config)) as mien:
+        mien.fresh_results(10)
+        stages = ("bus", "conductor", "detection", "preview", "capture")
+        before = {stage: [p.pid for p in mien.processes(stage)] for stage in stages}
+        strange = KeyRing(config.run_dir / "strange", key_pair)
+        strange.make("server", ())
+        # Strangers: no key, another key; and bytes that are not even ZeroMQ.
+        unknown = mien.config.model_copy(update={"security": SecurityConfig(loopback=True, keys_dir=strange.folder)})
+        plain = mien.config.model_copy(update={"security": SecurityConfig()})
+        strangers = [
+            subscribe_wildly(own, channel) if role == "sub" else opened(channel, own.endpoint(channel), role)
+            for own in (unknown, plain) for channel, role in LISTENS.items()
+        ]  # fmt: skip
+        held: list[socket.socket] = []
+        sent = 0
+        chance = random.Random(7)
+        share = count // 10 // len(LISTENS)
+        for channel in LISTENS:
+            address = urlsplit(mien.config.endpoint(channel))
+            assert address.hostname and address.port
+            for _ in range(max(1, share // 100)):
+                held += connections((address.hostname, address.port), chance, min(100, share))
+                sent += min(100, share)
+                for connection in held[100:]:
+                    connection.close()
+                held = held[:100]
+        assert mien.fresh_results(5)[-1].faces
+        for end in strangers:
+            assert (
+                end.channel.kind == "xpub-sub"
+                or not end.send([b"results.cam0", b"x"])
+                or end.channel.kind == "pub-xsub"
+            )
+            assert end.receive() is None if end.channel.kind == "xpub-sub" else True
+        warm = memory(mien, ("bus", "conductor", "preview"))
+        # Traitors: they have a key for the channel, and send what is wrong with it.
+        traitors = {
+            channel: opened(channel, mien.config.endpoint(channel), role)
+            for channel, role in LISTENS.items()
+            if role != "sub"
+        }
+        listeners = [subscribe_wildly(mien.config, channel) for channel, role in LISTENS.items() if role == "sub"]
+        upstream = [
+            opened(channel, mien.config.endpoint(channel), "xsub") for channel, r in LISTENS.items() if r == "sub"
+        ]
+        ghost = next(name for name, stats in mien.stats.items() if stats.stage == "detection")
+        seed = refused = 0
+        while sent < count:
+            seed += 1
+            for message in (*garbage(seed), *replays(mien.results[-1], ghost)):
+                for end in traitors.values():
+                    taken = end.send(message, timeout_ms=2000 if end.channel.kind == "push-pull" else 0)
+                    refused += not taken
+                    sent += taken
+                for end in upstream:  # no subscriptions, but messages up the wrong way
+                    sent += end.send([part or b"\x02" for part in message])
+                if sent >= count:
+                    break
+            seen = mien.fresh_results(3)
+            assert all(face.track == 1 for result in seen for face in result.faces)
+        assert refused < count / 10
+        for end in (*traitors.values(), *listeners, *upstream, *strangers):
+            end.close()
+        assert mien.fresh_results(20)[-1].faces[0].track == 1
+        numbers = [(result.run, result.seq) for result in mien.results]
+        assert numbers == sorted(set(numbers))
+        assert {stage: [p.pid for p in mien.processes(stage)] for stage in stages} == before
+        grown = {stage: size - warm[stage] for stage, size in memory(mien, tuple(warm)).items()}
+        print(f"{sent} messages; memory grew by (MB) {grown}")
+        assert max(grown.values()) < MOST_GROWTH_MB
+        for connection in held:
+            connection.close()
+
+
+def memory(mien: Running, stages: tuple[str, ...]) -> dict[str, float]:
+    """Return the resident memory of stages, in MB."""
+    return {stage: mien.processes(stage)[0].memory_info().rss / 2**20 for stage in stages}

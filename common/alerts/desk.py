@@ -125,6 +125,10 @@ class Desk:
         self._closed = {(rule, key): at for rule, key, at in closed}
         for live in lives:
             place = (live.rule.name, key_of(live.party, live.camera))
+            here = self.open.get(place)
+            if here is not None:  # opened again while the store could not be read: the same one
+                here.number, here.stored = live.number, live.stored
+                continue
             self.open[place] = live
             if live.rule.about == "expression":
                 condition = self._condition(live.rule, place[1])
@@ -136,6 +140,22 @@ class Desk:
                 unseen = Unseen(live.rule.leave_s, unseen_s=live.counted_s, found_at=now, began_at=live.began_at)
                 self._unseen[place] = unseen
             self.register.saw(place[1], live.party, live.camera, now)
+
+    def shift(self, seconds: float) -> None:
+        """The clock was set by so much: every remembered moment moves along with it."""
+        for condition in self._conditions.values():
+            _move(condition, seconds, "began_at", "last_at")
+        for unseen in self._unseen.values():
+            _move(unseen, seconds, "found_at", "cleared_at", "ticked_at", "began_at")
+        for watch in self._watches.values():
+            _move(watch, seconds, "result_at", "since", "bright_at")
+        for usual in self.usual.values():
+            _move(usual, seconds, "last_at")
+        for live in self.open.values():
+            _move(live, seconds, "began_at", "opened_at", "escalated_at", "acknowledged_at", "snoozed_until")
+        self._closed = {place: at + seconds for place, at in self._closed.items()}
+        self._tidy_at += seconds
+        self.register.shift(seconds)
 
     def tick(self, now: float) -> None:
         """Let time pass; a few times a second."""
@@ -359,3 +379,10 @@ class Desk:
                 self._forget(key)
         longest = max((rule.cooldown_s for rule in self.rules), default=0.0)
         self._closed = {place: at for place, at in self._closed.items() if now - at < longest}
+
+
+def _move(remembered: Any, seconds: float, *moments: str) -> None:
+    for name in moments:
+        at = getattr(remembered, name)
+        if at is not None:
+            setattr(remembered, name, at + seconds)

@@ -85,6 +85,11 @@ class Register:
         elif followed is not None and any(self.keys.get(face.track) == followed for face in result.faces):
             self._followed[result.camera] = None
 
+    def shift(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        for somebody in self._somebody.values():
+            somebody.at += seconds
+
     def is_followed(self, key: Key) -> bool:
         return key in self._followed.values()
 

@@ -26,7 +26,7 @@ def _deadline(text: str) -> float:
 
 
 def _crew(options: argparse.Namespace, run: Run) -> SharedCrew:
-    return new_crew(options.processes, run, options.data, options.config)
+    return new_crew(options.processes, run, options.data, options.config, options.teacher)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     fitting.add_argument("--processes", type=int, default=1, help="fit with that many; best with one thread each")
     fitting.add_argument(
         "--compile", action="store_true", help="fuse operations: needs a C++ compiler, then takes half the time"
+    )
+    fitting.add_argument(
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        help="directory of a finished run to learn from; repeatable",
     )
     fitting.add_argument("--start", type=Path, help="weights to start from instead of random ones")
     exporting = commands.add_parser("export", help="write a run's averaged weights as ONNX, calibrated")
@@ -84,6 +91,7 @@ def _run(options: argparse.Namespace) -> None:
             threads=options.threads,
             start=options.start,
             compiled=options.compile,
+            taught_by=options.teacher,
             crew=functools.partial(_crew, options) if options.processes > 1 else None,
         )
         print(scores)

@@ -30,7 +30,9 @@ class RunConfig(BaseModel):
     )
     widths: tuple[int, ...] = (24, 48, 112, 256)
     depths: tuple[int, ...] = (1, 2, 2, 1)
-    stem: Literal["plain", "deep"] = Field("plain", description="deep: a convolution at full size before the first half")
+    stem: Literal["plain", "deep"] = Field(
+        "plain", description="deep: a convolution at full size before the first half"
+    )
     dropout: float = Field(0.2, ge=0, lt=1)
 
     passes: float = Field(
@@ -45,6 +47,9 @@ class RunConfig(BaseModel):
     average: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights, a step")
     balance: float = Field(0.4, ge=0, le=1, description="0: draw images as they are; 1: all expressions equally often")
     fer2013_weight: float = Field(0.2, ge=0, description="weight of the auxiliary loss on the FER2013 label")
+    teaching: float = Field(
+        0.7, ge=0, le=1, description="with teachers: share of the loss that follows them instead of the votes"
+    )
     mixing: float = Field(0.0, ge=0, le=1, description="share of batches whose images are mixed in pairs (mixup)")
     evaluate_every: float = Field(0.05, gt=0, le=1, description="share of the run between two evaluations")
     augmentation: Augmentation = Augmentation()

@@ -7,6 +7,7 @@ all. The price is that a run can no longer be repeated to the last bit.
 
 import multiprocessing
 import time
+from collections.abc import Sequence
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from models.train import config as run_config
 from models.train.config import RunConfig
-from models.train.fit import Run, training_set
+from models.train.fit import Run, teachers, training_set
 from models.train.network import ExpressionNet
 
 START_S = 300.0
@@ -46,7 +47,7 @@ class SharedCrew:
         new, self._known = now - self._known, now
         return new
 
-    def start(self, run: Run, data: Path, config_file: Path) -> None:
+    def start(self, run: Run, data: Path, config_file: Path, taught_by: Sequence[Path] = ()) -> None:
         """Start the helpers on the weights of the run, and wait until they are ready."""
         run.network.share_memory()
         run.average.share_memory()
@@ -66,6 +67,8 @@ class SharedCrew:
                     data,
                     config_file,
                     run.schedule.deadline,
+                    run.compiled,
+                    taught_by,
                 ),
                 daemon=True,
             )
@@ -83,11 +86,11 @@ class SharedCrew:
                 raise RuntimeError(f"a helper ended with exit code {helper.exitcode}; its error is above")
 
 
-def new_crew(processes: int, run: Run, data: Path, config_file: Path) -> SharedCrew:
+def new_crew(processes: int, run: Run, data: Path, config_file: Path, taught_by: Sequence[Path] = ()) -> SharedCrew:
     """Start that many processes less one, which fit the weights of the run together with this one."""
     context = multiprocessing.get_context("spawn")
     crew = SharedCrew(processes, [context.Value("q", 0) for _ in range(processes)])
-    crew.start(run, data, config_file)
+    crew.start(run, data, config_file, taught_by)
     return crew
 
 
@@ -101,10 +104,18 @@ def _help(
     data: Path,
     config_file: Path,
     deadline: float | None,
+    compiled: bool,
+    taught_by: Sequence[Path],
 ) -> None:
     torch.set_num_threads(1)
     config: RunConfig = run_config.read(config_file)
-    run = Run(config, training_set(data, config.balance), deadline)
+    run = Run(
+        config,
+        training_set(data, config.balance),
+        deadline,
+        compiled=compiled,
+        teachers=teachers(taught_by, compiled=compiled),
+    )
     run.restore({**state, "network": network.state_dict(), "average": average.state_dict()})
     run.adopt(network, average)
     seed = [config.seed, rank, run.steps]

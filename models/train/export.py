@@ -8,7 +8,6 @@ import copy
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.train import data as fer
-from models.train.config import RunConfig
-from models.train.fit import logits_of
+from models.train.fit import CHECKPOINT, averaged_network, logits_of
 from models.train.metrics import best_temperature
-from models.train.network import ExpressionNet, new_network
+from models.train.network import ExpressionNet
 
 INPUT_NAME = "face"
 OUTPUT_NAME = "probabilities"
@@ -51,14 +49,6 @@ class _Graph(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         return torch.softmax(self.network(faces) / self.temperature, dim=1)
-
-
-def averaged_network(state: dict[str, Any]) -> tuple[ExpressionNet, RunConfig]:
-    """The network of a checkpoint with its averaged weights, ready for evaluation, and the settings of its run."""
-    config = RunConfig.model_validate(state["config"])
-    network = new_network(config)
-    network.load_state_dict(state["average"])
-    return network.eval(), config
 
 
 def folded(network: ExpressionNet) -> ExpressionNet:
@@ -128,7 +118,7 @@ def export(run: Path, data: Path, onnx: Path, start: Path | None = None, adjustm
     A neighbour ``.json`` tells the temperature and the settings of the run. With ``start`` also writes the weights, in
     half precision, for ``fit --start``.
     """
-    checkpoint = run / "checkpoint.pt"
+    checkpoint = run / CHECKPOINT
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{checkpoint} does not exist; --run must be the directory of a training run")
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)

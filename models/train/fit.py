@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +70,53 @@ def device_and_precision() -> tuple[torch.device, torch.dtype]:
 CHECKPOINT = "checkpoint.pt"
 
 
+class Teachers:
+    """Finished networks whose averaged opinion another one learns (Hinton et al. 2015), on the very faces that it sees.
+
+    Every second one looks at the mirrored face, so that what is learned is the opinion on both (Beyer et al. 2022: a
+    patient student that sees what its teachers see).
+    """
+
+    def __init__(self, networks: Sequence[ExpressionNet], sizes: Sequence[int], *, compiled: bool) -> None:
+        self._sizes = sizes
+        self._forwards: list[Callable[[Tensor], Tensor]] = []
+        for network in networks:
+            network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._forwards.append(torch.compile(network) if compiled else network)
+
+    @torch.no_grad()
+    def __call__(self, faces: Tensor) -> Tensor:
+        """Probabilities (N, 7) of faces (N, 1, S, S)."""
+        total: Tensor | None = None
+        for place, (forward, size) in enumerate(zip(self._forwards, self._sizes, strict=True)):
+            seen = faces if faces.shape[-1] == size else functional.interpolate(faces, size=size, mode="bilinear")
+            seen = seen.flip(3) if place % 2 else seen
+            said = torch.softmax(forward(seen.contiguous(memory_format=torch.channels_last)).float(), dim=1)
+            total = said if total is None else total + said
+        assert total is not None, "teachers without a network"
+        return total / len(self._forwards)
+
+
+def teachers(runs: Sequence[Path], *, compiled: bool = False) -> Teachers | None:
+    """The averaged weights of finished runs as teachers; None without runs. FileNotFoundError names a missing one."""
+    networks, sizes = [], []
+    for run in runs:
+        if not (run / CHECKPOINT).is_file():
+            raise FileNotFoundError(f"{run / CHECKPOINT} does not exist; --teacher must be the directory of a run")
+        network, config = averaged_network(torch.load(run / CHECKPOINT, map_location="cpu", weights_only=False))
+        networks.append(network)
+        sizes.append(config.size)
+    return Teachers(networks, sizes, compiled=compiled) if networks else None
+
+
+def averaged_network(state: dict[str, Any]) -> tuple[ExpressionNet, RunConfig]:
+    """The network of a checkpoint with its averaged weights, ready for evaluation, and the settings of its run."""
+    config = RunConfig.model_validate(state["config"])
+    network = new_network(config)
+    network.load_state_dict(state["average"])
+    return network.eval(), config
+
+
 class Crew(Protocol):
     """Processes that fit the same weights."""
 
@@ -88,7 +135,13 @@ class Run:
     """One training run: networks, optimizer, schedule and random states."""
 
     def __init__(
-        self, config: RunConfig, train: TrainingSet, deadline: float | None = None, *, compiled: bool = False
+        self,
+        config: RunConfig,
+        train: TrainingSet,
+        deadline: float | None = None,
+        *,
+        compiled: bool = False,
+        teachers: Teachers | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
@@ -99,6 +152,7 @@ class Run:
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = self._new_optimizer()
         self.compiled = compiled
+        self.teachers = teachers
         self._forward = self._new_forward()
         self.schedule = Schedule(config, len(train.weights), deadline)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -204,6 +258,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            if self.teachers is not None:
+                said = self.teachers(faces).cpu()
+                targets = self.config.teaching * said + (1 - self.config.teaching) * targets
             logits, fer2013_logits = self._forward(faces)
         loss = functional.cross_entropy(logits.float(), targets.to(self.device))
         if self.config.fer2013_weight and bool((labels >= 0).any()):
@@ -254,12 +311,25 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 
 def open_run(
-    data: Path, config_file: Path, out: Path, *, deadline: float | None, start: Path | None, compiled: bool = False
+    data: Path,
+    config_file: Path,
+    out: Path,
+    *,
+    deadline: float | None,
+    start: Path | None,
+    compiled: bool = False,
+    taught_by: Sequence[Path] = (),
 ) -> Run:
     """The run in the directory ``out``: a new one, or the one whose checkpoint lies there."""
     config = run_config.read(config_file)
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(config, training_set(data, config.balance), deadline, compiled=compiled)
+    run = Run(
+        config,
+        training_set(data, config.balance),
+        deadline,
+        compiled=compiled,
+        teachers=teachers(taught_by, compiled=compiled),
+    )
     checkpoint, table = out / CHECKPOINT, out / "log.csv"
     if checkpoint.exists():
         run.restore(torch.load(checkpoint, map_location="cpu", weights_only=False))
@@ -287,15 +357,16 @@ def fit(
     start: Path | None = None,
     crew: Callable[[Run], Crew] | None = None,
     compiled: bool = False,
+    taught_by: Sequence[Path] = (),
 ) -> Scores:
     """Run, or go on with, the run in ``out``; gives the scores of the averaged weights on the validation split.
 
     ``deadline`` is in seconds of `time.time`; ``start`` holds weights to begin with; ``crew`` starts processes
     that help; ``compiled`` fuses the network's operations first, which needs a C++ compiler and a minute, and then
-    takes half the time.
+    takes half the time; ``taught_by`` are directories of finished runs whose opinion is learned beside the votes.
     """
     torch.set_num_threads(threads)
-    run = open_run(data, config_file, out, deadline=deadline, start=start, compiled=compiled)
+    run = open_run(data, config_file, out, deadline=deadline, start=start, compiled=compiled, taught_by=taught_by)
     validation = fer.load(data / "fer_val.npz")
     validation = validation.select(validation.judgeable())
 

@@ -65,9 +65,7 @@ class ExpressionNet(nn.Module):
     out of the exported graph.
     """
 
-    def __init__(
-        self, widths: Sequence[int], depths: Sequence[int], dropout: float = 0.0, stem: str = "plain"
-    ) -> None:
+    def __init__(self, widths: Sequence[int], depths: Sequence[int], dropout: float = 0.0, stem: str = "plain") -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise ValueError(f"widths and depths must be equally long, got {widths} and {depths}")

@@ -26,6 +26,11 @@ from tests.conftest import ROOT, stage_environment
             ["an hour of flicker", "history", "memory_mb"],
             marks=pytest.mark.slow,
         ),
+        (
+            *("bus", ["--subscribers", "10", "--seconds", "0.2", "--rounds", "1", "--minutes", "0.005"]),
+            ["cost", "beside somebody who stalls", "growth"],
+        ),
+        ("soak", ["--hours", "0.006", "--workers", "detection=1"], ["growth_mb_h", "conductor", "drift_ms_h"]),
         ("history", ["--people", "2", "--days", "6"], ["a day by the minute, old", "mb_a_person_and_year"]),
         pytest.param(
             *("dashboard", ["--seconds", "2", "--rounds", "1", "--browsers", "2"]),

@@ -359,3 +359,38 @@ def test_identity_is_asked_for_new_faces_only_and_boxes_of_known_ones_are_sent_a
     worker, job, _ = scene.take()
     scene.answer(worker, job)
     assert not any(isinstance(other, IdentityJob) for _, other, _ in scene.out.jobs)
+
+
+def test_while_nobody_is_in_view_pictures_are_shown_and_few_are_looked_at() -> None:
+    scene = Scene()
+
+    def watch(first: int, frames: int, faces: int) -> None:
+        for seq in range(first, first + frames):
+            scene.frame(seq)
+            scene.answer_all(faces)
+            scene.now += 1 / 30
+
+    watch(0, 150, faces=0)
+    scene.out.results.clear()
+    scene.out.pictures.clear()
+    watch(150, 300, faces=0)
+    assert 50 < len(scene.out.results) < 90
+    assert all(result.analysed and not result.quiet for result in scene.out.results)
+    assert len(scene.out.results) + len(scene.out.pictures) == 300
+    assert all(picture.quiet and not picture.analysed for picture in scene.out.pictures)
+    assert scene.conductor.counts.rested == scene.conductor.counts.frames - scene.conductor.counts.results
+
+    scene.out.results.clear()
+    watch(450, 60, faces=1)
+    came = next(result for result in scene.out.results if result.faces)
+    assert came.seq - 450 <= 5  # frames; a sixth of a second
+    assert [result.seq for result in scene.out.results if result.seq >= came.seq] == list(range(came.seq, 510))
+
+
+def test_where_faces_are_blurred_every_frame_is_looked_at() -> None:
+    scene = Scene(privacy={"blur": "unknown"})
+    for seq in range(200):
+        scene.frame(seq)
+        scene.answer_all(faces=0)
+        scene.now += 1 / 30
+    assert len(scene.out.results) == 200

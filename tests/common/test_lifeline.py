@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from common.lifeline import SUPERVISED, Lifeline
+from common.transport import Poller
 from tests.conftest import stage_environment
 
 Child = subprocess.Popen[bytes]
@@ -137,4 +139,19 @@ def test_by_hand_it_does_nothing(start: object) -> None:
     process = start("line.say('ready'); line.beat(); print('own words', flush=True)", supervised=False)  # type: ignore[operator]
     assert heard(process) == "own words"
     assert process.wait(5) == 0
-    assert not Lifeline().stopping.is_set()
+    line = Lifeline()
+    assert not line.stopping.is_set()
+    line.close()
+
+
+def test_a_wait_for_sockets_ends_when_the_stage_is_asked_to_end() -> None:
+    line = Lifeline()
+    poller = Poller()
+    poller.wake_by(line.wake)
+    assert poller.wait(1) == set()
+    threading.Timer(0.05, line.stop).start()
+    began = time.monotonic()
+    assert poller.wait(10_000) == set()
+    assert time.monotonic() - began < 5
+    assert line.stopping.is_set()
+    line.close()

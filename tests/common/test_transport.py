@@ -143,7 +143,7 @@ def test_forwarding_ends_within_its_time_under_a_flood(run_dir: Path) -> None:
     ("endpoint", "bind", "expected"),
     [
         ("tcp://127.0.0.1", True, "that is not an endpoint: write ipc://path or tcp://host:port"),
-        ("tcp://203.0.113.77:5555", True, "no network interface of this machine has that address"),
+        ("tcp://203.0.113.77:5555", True, "other machines can reach it, and it was given without keys"),
         ("pigeon://roof", False, "write tcp://host:port"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_wrong_endpoint_is_named_with_what_to_do(endpoint: str, bind: bool, ex
     with pytest.raises(TransportError) as caught:
         opened("news_out", endpoint, "xpub", bind=bind)
     assert expected in str(caught.value)
-    assert endpoint in str(caught.value) and "(endpoints.news_out)" in str(caught.value)
+    assert endpoint in str(caught.value) and "news_out" in str(caught.value)
 
 
 def test_an_address_in_use_is_told() -> None:

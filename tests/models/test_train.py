@@ -24,8 +24,8 @@ from models.train import metrics  # noqa: E402
 from models.train.__main__ import main  # noqa: E402
 from models.train.augment import Augmentation  # noqa: E402
 from models.train.evaluate import cut_all  # noqa: E402
-from models.train.export import averaged_network, export, without_prior, write_onnx  # noqa: E402
-from models.train.fit import COLUMNS, Run, fit, logits_of, training_set  # noqa: E402
+from models.train.export import export, without_prior, write_onnx  # noqa: E402
+from models.train.fit import COLUMNS, Run, averaged_network, fit, logits_of, teachers, training_set  # noqa: E402
 from models.train.network import ExpressionNet, FaceRecognitionShaped, normalize  # noqa: E402
 from models.train.pretrained import CHIP_CONTRAST, start_with_face_recognition  # noqa: E402
 from models.train.schedule import Schedule  # noqa: E402
@@ -136,6 +136,9 @@ def test_the_shipped_settings_are_valid() -> None:
     configs = Path(run_config.__file__).parent / "configs"
     assert run_config.read(configs / "base.toml").size == crop.SIZE
     assert run_config.read(configs / "face_recognition.toml").shape == "face_recognition"
+    assert run_config.read(configs / "student.toml").size == crop.SIZE
+    for teacher in ("teacher_a.toml", "teacher_b.toml"):
+        assert run_config.read(configs / teacher).passes
 
 
 def test_the_schedule_spends_the_passes_it_was_given(tmp_path: Path) -> None:
@@ -212,9 +215,35 @@ def test_a_run_learns_writes_its_log_and_becomes_a_file_that_keeps_the_contract(
     fit(data, data / "run.toml", data / "second", threads=1, start=data / "start.pt")
 
 
+def test_a_student_learns_what_its_teachers_say_and_not_the_votes(data: Path) -> None:
+    (data / "teacher.toml").write_text(SETTINGS.replace("passes = 3", "passes = 12"))
+    fit(data, data / "teacher.toml", data / "teacher", threads=1)
+    with np.load(data / "fer_train.npz") as archive:
+        learned = dict(archive)
+    learned["votes"] = learned["votes"][::-1].copy()  # of other pictures: who follows them knows nothing
+    (data / "wrong").mkdir()
+    np.savez(data / "wrong" / "fer_train.npz", **learned)
+    (data / "wrong" / "fer_val.npz").write_bytes((data / "fer_val.npz").read_bytes())
+    (data / "student.toml").write_text("teaching = 1.0\n" + SETTINGS.replace("passes = 3", "passes = 12"))
+    scores = fit(
+        data / "wrong",
+        data / "student.toml",
+        data / "student",
+        threads=1,
+        taught_by=(data / "teacher", data / "teacher"),
+    )
+    assert scores.accuracy > 0.6
+
+
+def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="--teacher must be the directory of a run"):
+        teachers([tmp_path / "nobody"])
+
+
 def test_a_helping_process_fits_the_same_weights(data: Path) -> None:
     command = ["fit", "--data", str(data), "--config", str(data / "run.toml"), "--out", str(data / "run")]
-    assert main([*command, "--threads", "1", "--processes", "2"]) == 0
+    fit(data, data / "run.toml", data / "teacher", threads=1)
+    assert main([*command, "--threads", "1", "--processes", "2", "--teacher", str(data / "teacher")]) == 0
     state = torch.load(data / "run" / "checkpoint.pt", weights_only=False)
     assert state["progress"] == 1.0
     assert state["steps"] * 16 < 0.9 * 140 * (0.6 * 3 + 0.4 * 3 / (24 / 32) ** 2)  # the rest was done by the other

@@ -8,11 +8,14 @@ import time
 
 import pytest
 
-from common.config import Config
-from common.messages import Stats
+from common import config as configuration
+from common.config import Config, SecurityConfig
+from common.keys import KeyRing
+from common.messages import Control, Stats
 from common.news import NewsReader, NewsWriter
-from common.transport import opened
-from tests.conftest import await_bus, end, start_stage, wait_until
+from common.transport import Socket, key_pair, opened
+from tests.conftest import await_bus, end, free_ports, start_stage, wait_until
+from tests.showing import five
 
 
 def a_stats(**changes: object) -> Stats:
@@ -141,4 +144,61 @@ def test_it_ends_when_asked_and_frees_its_ports(config: Config) -> None:
     for _ in range(2):  # the second one could not bind if the first had left something
         process = start_stage("bus", config)
         await_bus(config)
+        assert end(process) == 0
+
+
+def test_a_locked_bus_takes_requests_by_their_own_way_in_alone_and_tells_names_to_subscribers_alone(
+    config: Config,
+) -> None:
+    [control, public] = free_ports(2)
+    settings = config.model_dump(mode="json")
+    settings["endpoints"] |= {
+        "control": f"tcp://127.0.0.1:{control}",
+        "news_public": f"tcp://127.0.0.1:{public}",
+    }
+    settings["security"]["loopback"] = True
+    locked = configuration.load(overrides=settings, environment={})
+    configuration.save(locked, locked.run_dir / "config.json")
+    ring = KeyRing(locked.keys_dir, key_pair)
+    ring.make("server", ())
+
+    def as_(role: str) -> Config:
+        folder = locked.run_dir / role
+        KeyRing(folder).install(ring.make(role, (role,))[1])
+        return locked.model_copy(update={"security": SecurityConfig(loopback=True, keys_dir=folder)})
+
+    process = start_stage("bus", locked)
+    sockets: list[NewsWriter | NewsReader | Socket] = []
+    try:
+        publisher, controller = (
+            NewsWriter(as_("publisher"), "p.1"),
+            NewsWriter(as_("controller"), "c.1", channel="control"),
+        )
+        names = NewsReader(as_("subscriber"), ("control.", "results.", "stats.test"))
+        nameless = as_("public")
+        boxes = opened("news_public", nameless.endpoint("news_public"), "sub")
+        boxes.subscribe(b"")
+        sockets += [publisher, controller, names, boxes]
+        got: dict[str, list[str]] = {}
+
+        def say_everything() -> bool:
+            publisher.publish(a_stats(), "test")
+            publisher.publish(five(640, 360), "cam0")
+            for writer in (publisher, controller):
+                writer.publish(Control(sender=writer.sender, request="0" * 32, do="nothing"), "nobody")
+            for topic, message in names.read(timeout_ms=50):
+                got.setdefault(topic, []).append(message.sender)
+            while (parts := boxes.receive()) is not None:
+                got.setdefault(bytes(parts[0]).decode(), []).append(str(bytes(parts[1])))
+            return got.keys() >= {"results.cam0", "public.cam0", "stats.test", "control.nobody"}
+
+        wait_until(say_everything, 20, "all ways are open")
+        for _ in range(10):
+            say_everything()
+        assert set(got["control.nobody"]) == {"c.1"}
+        assert got.keys() == {"results.cam0", "public.cam0", "stats.test", "control.nobody"}
+        assert not any(word in text for text in got["public.cam0"] for word in ("identity", "person", "name", "landm"))
+    finally:
+        for socket in sockets:
+            socket.close()
         assert end(process) == 0

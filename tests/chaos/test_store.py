@@ -1,0 +1,186 @@
+"""No store, a wrong clock, no descriptors left: what can be kept is kept, the rest is said."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.config import Config
+from common.messages import Alert
+from common.news import NewsReader
+from tests.chaos.faults import NAME, Victim, data_dir
+from tests.servers import need
+
+
+def rows(database: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(database, timeout=5)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def seconds(database: Path) -> list[int]:
+    """The seconds that history has of the known person, in order."""
+    sql = (
+        "SELECT second FROM history_second s JOIN history_track t ON t.track = s.track "
+        "WHERE t.person_id IS NOT NULL ORDER BY second"
+    )
+    return [row[0] for row in rows(database, sql)]
+
+
+def test_locked_squeezed_and_with_a_wrong_clock_it_goes_on_and_writes_down_what_waited(
+    config: Config, tmp_path: Path
+) -> None:
+    database = data_dir(config) / "mien.db"
+    offset = tmp_path / "clock"
+    offset.write_text("0")
+    holder = sqlite3.connect(database, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    with Victim(config, "--workers", "detection=1", faults={"CLOCK__ALL": str(offset)}) as mien:
+        locked(mien, holder, database)
+        written_late(mien, database)
+        squeezed(mien)
+        clock_set(mien, database, offset)
+        mien.quiet()
+
+
+def locked(mien: Victim, holder: sqlite3.Connection, database: Path) -> None:
+    """Another program has the database for itself when all of it starts."""
+    mien.until(lambda: (f := mien.face()) is not None and f.expression.label, "it works without its store", 120)
+    face = mien.face()
+    assert face is not None and face.identity.name is None
+    for text in ("nobody has a name", "alerts are shown, but not kept", "seconds of history wait"):
+        assert "locked" in mien.until_said(text)
+    holder.execute("ROLLBACK")
+    holder.close()
+    mien.until_known(30)
+    mien.until_said("seconds that waited are written now")
+    mien.until(lambda: rows(database, "SELECT id FROM episode WHERE closed_at IS NULL"), "the episode is kept", 60)
+
+
+def written_late(mien: Victim, database: Path) -> None:
+    """Another program keeps everybody from writing for a while: what is seen meanwhile is written afterwards."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        began = time.time()
+        mien.until(lambda: time.time() > began + 3, "time passes")
+        mien.until_known()
+        ended = time.time()
+        writer.execute("ROLLBACK")
+    expected = set(range(int(began) + 1, int(ended)))
+    mien.until(lambda: len(expected & set(seconds(database))) >= len(expected) - 1, "the seconds of that time", 20)
+
+
+def squeezed(mien: Victim) -> None:
+    """No process has a descriptor left, and a hundred programs want to connect."""
+    before = mien.pids()
+    limits = {}
+    for pid in before.values():
+        if pid:
+            limits[pid] = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, limits[pid][1]))
+    readers = [NewsReader(mien.config, ("results.",)) for _ in range(20)]
+    try:
+        mien.until_known()
+        mien.fresh_results(20)
+    finally:
+        for pid, limit in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    for reader in readers:
+        mien.until(lambda r=reader: r.read(), "whoever came meanwhile is served, too", 30)
+        reader.close()
+    assert mien.pids() == before
+
+
+def clock_set(mien: Victim, database: Path, offset: Path) -> None:
+    """Somebody sets the clock, forward, back, and back once more: nothing closes, nothing opens, all goes on."""
+    [episode] = rows(database, "SELECT id FROM episode")
+    alerts = NewsReader(mien.config, ("alerts.",))
+    try:
+        for hours in (1, 0, -1):
+            offset.write_text(str(hours * 3600))
+            mien.until_said(f"the clock was set by {'+' if hours == 1 else '-'}3600 s")
+            now = time.time() + hours * 3600
+            mien.until(lambda n=now: [s for s in seconds(database) if n <= s < n + 600], f"history at {hours:+d} h", 30)
+        # A camera that is started again now has a lower number than the one before it.
+        mien.hit("capture.cam0", signal.SIGKILL)
+        assert mien.until_known().identity.name == NAME
+        told = [(m.event, m.rule, m.text) for _, m in alerts.read() if isinstance(m, Alert)]
+        assert told == []
+        assert rows(database, "SELECT id FROM episode WHERE closed_at IS NULL") == [episode]
+    finally:
+        alerts.close()
+
+
+ROOT = os.geteuid() == 0
+INSIDE = ("unshare", "--mount") if ROOT else ("unshare", "--map-root-user", "--mount")
+MOUNT = """
+cp -a "$0" "$0.copy" && mount -t tmpfs -o size=24m tmpfs "$0" && cp -a "$0.copy/." "$0" && mount -o remount,ro "$0" &&
+exec "$@"
+"""
+
+
+def within(mien: Victim, *command: str) -> str:
+    """Run a command where the running Mien sees its own file systems; return what it prints."""
+    enter = ["nsenter", "-t", str(mien.process.pid), *(() if ROOT else ("-U", "--preserve-credentials")), "-m"]
+    return subprocess.run([*enter, *command], check=True, timeout=20, capture_output=True, text=True).stdout
+
+
+# SQLite resolves /proc/…/root to this test's own file system: whoever asks must be inside.
+ASK = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=5).execute(sys.argv[2]).fetchone()[0])"
+
+
+def asked(mien: Victim, sql: str) -> str:
+    """The one value that a query gives in the running Mien's own file system."""
+    return within(mien, sys.executable, "-c", ASK, str(mien.config.storage.data_dir / "mien.db"), sql).strip()
+
+
+def filled(folder: Path) -> Callable[[], None]:
+    """Leave no room in a file system; return what makes room again."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (2**20, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return filler.unlink
+
+
+@pytest.mark.timeout(240)
+def test_a_read_only_and_then_full_disk_costs_what_must_be_written_and_nothing_else(config: Config) -> None:
+    need("unshare")
+    place = data_dir(config)
+    with Victim(config, prefix=(*INSIDE, "sh", "-c", MOUNT, str(place))) as mien:
+        # People that can be read are known, although nothing can be written.
+        mien.until_known(120)
+        mien.until_said("people keep their names")
+        mien.until_said("alerts are shown, but not kept")
+        inside = Path(f"/proc/{mien.process.pid}/root{place}")
+        within(mien, "mount", "-o", "remount,rw", str(place))
+        mien.until_said("seconds that waited are written now")
+        newest = "SELECT coalesce(max(second), 0) FROM history_second"
+        mien.until(lambda: int(asked(mien, newest)) > time.time() - 10, "history is written", 30)
+        before = mien.pids()
+        make_room = filled(inside)
+        assert "full" in mien.until_said("cannot be written: database or disk is full")
+        mien.until_known()
+        make_room()
+        freed = time.time()
+        mien.until(lambda: int(asked(mien, newest)) > freed, "it is written again", 60)
+        assert mien.pids() == before
+        assert asked(mien, "PRAGMA integrity_check") == "ok"
+        assert asked(mien, "SELECT count(*) FROM episode WHERE closed_at IS NULL") == "1"
+        mien.quiet()

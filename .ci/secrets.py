@@ -30,7 +30,9 @@ RULES = {
     "a CURVE key": re.compile(r"(?i)\b(?:secret|private)[\w -]*key[\"']?\s*[:=]\s*[\"'][!-~]{40}[\"']"),
 }
 PASSWORDS = {
-    "a password in an address": re.compile(r"[a-z]{3,8}://[^\s:/@\"'{}<>]{1,64}:(?!(?i:pass)|[\s{<$%*.…])[^\s:/@\"'{}<>]{4,64}@"),
+    "a password in an address": re.compile(
+        r"[a-z]{3,8}://[^\s:/@\"'{}<>]{1,64}:(?!(?i:pass)|[\s{<$%*.…])[^\s:/@\"'{}<>]{4,64}@"
+    ),
     "a password": re.compile(
         r"(?i)\b(?:password|passwd|secret|api_?key|token)[\"']?\s*[:=]\s*[\"'](?![{<$%*.…])[^\s\"']{8,}[\"']"
     ),

@@ -145,7 +145,7 @@ class RecordedConductor(Conductor):
             tape, decided = self._tape.cut(), self._decided.cut()
             if not self.stopped:
                 message = pack(told) if isinstance(told, Message) else told
-                arrays = [] if refused else [bytes(memoryview(blob).cast("B")) for blob in blobs]
+                arrays = [] if refused else [memoryview(blob).tobytes() for blob in blobs]
                 self._entries.append(self._pack([what, now, message, arrays, refused, tape, decided]))
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import msgpack
+from filelock import FileLock, Timeout
 
 from common.encryption import Cipher, KeyProblem
 
@@ -58,6 +59,8 @@ class Writer:
         except OSError as error:
             raise RecordingError(f"{path} cannot be made: {error.strerror or error}") from error
         self._file: BinaryIO = os.fdopen(handle, "wb", buffering=0)
+        self._lock = _lock(path)
+        self._lock.acquire()
         head = {"version": VERSION, "id": self._id, "sealed": cipher is not None, "made_at": time.time()}
         self._write(MAGIC + _framed(msgpack.packb(head)))
 
@@ -77,6 +80,8 @@ class Writer:
                     self._write(_framed(b""))
             finally:
                 self._file.close()
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +98,22 @@ class Writer:
                 view = view[self._file.write(view) or 0 :]
         except OSError as error:
             raise RecordingError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+
+def being_made(path: Path) -> bool:
+    """Whether somebody is writing this recording now."""
+    lock = _lock(path)
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(f"{path}.lock")
 
 
 class Recording:

@@ -41,7 +41,7 @@ from common.recorded import PLAIN, SECTIONS
 from common.recording import Recording, RecordingError
 from common.tape import Diverged, ReplayedRecall, Tape, replayed_ids
 
-CLOSE = 1e-6  # numbers that differ less are the same: another processor rounds the last bit otherwise
+CLOSE = 1e-5  # numbers that differ less are the same: another processor rounds the last bit otherwise
 UNSAID = {"at", "n"}  # when it was sent, and as which: of the sending, not of the decision
 
 

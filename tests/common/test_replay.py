@@ -120,7 +120,7 @@ def _entries(data: bytes) -> list[Any]:
     return list(reader)
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_happens_it_is_decided_again(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     """Workers that vanish, answer late, twice or badly; frames of old runs; people who come and are forgotten."""
@@ -148,7 +148,7 @@ def test_whatever_happens_it_is_decided_again(tmp_path_factory: pytest.TempPathF
                     if scene.conductor.lines:
                         scene.conductor.select("cam0", chance.randrange(1, 4), None, None)
                 case _:
-                    run, seq = run + chance.randrange(-1, 2), 0
+                    run, seq = max(1, run + chance.randrange(-1, 2)), 0
         except MessageError:
             pass  # refused, and so written down
     done = again(scene, tmp_path_factory.getbasetemp() / "random")

@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Test files side by side: most tests start processes and wait for them. JOBS=0 runs one after the other.
+JOBS ?= 3
 TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
@@ -13,13 +15,13 @@ PACKAGES := xvfb x11-xserver-utils xdotool imagemagick python3-gi gir1.2-gst-rts
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly libgl1 libglib2.0-0 \
 	chromium fonts-noto-cjk iproute2 mosquitto mosquitto-clients
 
-.PHONY: run test test-slow lint packages clean
+.PHONY: run test test-slow lint audit packages clean
 
 run: .venv/installed
 	@$(BIN)/python launch.py $(ARGS)
 
 test: .venv/installed-test packages
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/installed-test packages
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
@@ -28,6 +30,11 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Secrets in committed files; known faults of what is installed, where the service that knows them can be reached.
+audit: .venv/installed-test
+	$(BIN)/python .ci/secrets.py
+	$(BIN)/python .ci/faults.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Mien needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -62,5 +69,5 @@ packages:
 	fi
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

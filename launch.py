@@ -82,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--headless", action="store_true", help="no window")
     top.add_argument("--cluster", metavar="HOST:PORT", help="spread the stages over the Ray cluster there")
     top.add_argument("--duration", type=_seconds, metavar="SECONDS", help="end after this time")
+    top.add_argument(
+        "--record", nargs="?", const="", metavar="FILE",
+        help="write down what the conductor is told and decides; without FILE: among the recordings that Mien keeps",
+    )  # fmt: skip
+    top.add_argument(
+        "--record-biometrics", action="store_true", help="… with crops and embeddings, encrypted with the store's key"
+    )
+    top.add_argument("--replay", type=Path, metavar="FILE", help="decide again what was recorded, compare, and end")
     top.add_argument("--check-config", action="store_true", help="check the settings, say what would start, and end")
 
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
@@ -122,6 +130,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from common.cluster import run as on_cluster
 
         return on_cluster.run(arguments)
+    if arguments.replay is not None:
+        from common import replay
+
+        return replay.main(arguments)
     from common.run import run
 
     return run(arguments)

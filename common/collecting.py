@@ -23,15 +23,17 @@ Side = Literal["front", "left", "right"]
 MOST: dict[Side, int] = {"front": 3, "left": 2, "right": 2}  # crops of one side
 
 Floats = NDArray[np.float32]
+Apart = Callable[[Floats, Floats], float]  # two embeddings → their distance
 
 
 class Collecting:
     """The crops of one enrolment."""
 
-    def __init__(self, order: Enrolment, track: int, until_s: float) -> None:
+    def __init__(self, order: Enrolment, track: int, until_s: float, apart: Apart) -> None:
         self.order = order
         self.track = track
         self.until_s = until_s
+        self._apart = apart
         self.next_s = -1e18
         self._of: dict[Side, int] = dict.fromkeys(MOST, 0)
 
@@ -39,7 +41,7 @@ class Collecting:
         """Keep a crop if it is good and shows something new; ``turn`` is -1 … 1, to the person's right … left."""
         side: Side = "front" if abs(turn) < SIDEWAYS else "left" if turn > 0 else "right"
         looks = self.order.looks
-        near = min((float(np.linalg.norm(embedding - other)) for other, _, _ in looks), default=1.0)
+        near = min((self._apart(embedding, other) for other, _, _ in looks), default=1.0)
         if quality >= MIN_CROP and near >= DIFFERENT and self._of[side] < MOST[side]:
             self._of[side] += 1
             looks.append((embedding.copy(), chip.copy(), quality))
@@ -67,19 +69,21 @@ class Collector:
 
     Args:
         done: takes an enrolment whose crops are there.
+        apart: measures the distance of two embeddings.
 
     Attributes:
         failed: enrolments of which nothing came: request, and why.
     """
 
-    def __init__(self, done: Callable[[Enrolment], None]) -> None:
+    def __init__(self, done: Callable[[Enrolment], None], apart: Apart | None = None) -> None:
         self.failed: deque[tuple[str, str]] = deque()
         self._done = done
+        self._apart = apart or _distance
         self._open: list[Collecting] = []
 
     def begin(self, order: Enrolment, track: int, at_s: float) -> None:
         """Gather crops of a track."""
-        self._open.append(Collecting(order, track, at_s + COLLECT_S))
+        self._open.append(Collecting(order, track, at_s + COLLECT_S, self._apart))
 
     def wants(self, track: int, at_s: float) -> bool:
         """Whether a look at a track is wanted now."""
@@ -119,3 +123,7 @@ class Collector:
             why = "no good crop of this face came: let it be larger, sharper and turned to the camera"
             self.failed.append((collecting.order.request, why))
         return False
+
+
+def _distance(one: Floats, other: Floats) -> float:
+    return float(np.linalg.norm(one - other))

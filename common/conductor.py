@@ -35,7 +35,7 @@ from common.messages import (
     array_from,
 )
 from common.naming import correction
-from common.recall import Recall, Snapshot
+from common.recall import Enrolment, Recall, Snapshot
 from common.tracks import Track
 from models.quality import turned
 
@@ -265,6 +265,15 @@ class Conductor:
         gone = self.recall.install(snapshot)
         for line in self.lines.values():
             line.people_changed(gone)
+
+    def select(self, camera: str, track: int | None, person: int | None, number: int | None) -> bool:
+        """Follow a face of a camera that is in ``lines`` (None: nobody); return False if there is no such track."""
+        return self.lines[camera].naming.select(track, person, number)
+
+    def enrol(self, camera: str, order: Enrolment, track: int) -> bool:
+        """Gather crops of a track of a camera that is in ``lines``; return False if there is no such track."""
+        line = self.lines[camera]
+        return line.naming.enrol(order, track, line.now_s())
 
     def busy(self) -> bool:
         """Whether a frame is under way."""

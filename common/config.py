@@ -285,6 +285,9 @@ class Config(_Section):
         default=True, description="raw pictures reach processes of the same machine through shared memory"
     )
     run_dir: Path = Field(default_factory=_default_run_dir, description="sockets of this run")
+    recording: Literal["off", "plain", "biometric"] = Field(
+        default="off", description="what the conductor writes to the archive; set by --record and --record-biometrics"
+    )
     endpoints: EndpointsConfig = EndpointsConfig()
     workers: WorkersConfig = WorkersConfig()
     detection: DetectionConfig = DetectionConfig()

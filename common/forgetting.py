@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
-from common import exports, people, records, snapshots, transfer
+from common import exports, kept_recordings, people, records, snapshots, transfer
 from common.config import Config
 from common.people import PeopleError
+from common.recording import RecordingError
 from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN
 from common.store import Store
 
@@ -27,11 +28,12 @@ class Forgotten:
     exports: int
     history: int  # tracks and minutes
     episodes: int
+    recordings: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.references} references, {self.sightings} sightings, {self.history} rows of history, "
-            f"{self.episodes} episodes, {self.snapshots} snapshots, "
+            f"{self.episodes} episodes, {self.recordings} recordings, {self.snapshots} snapshots, "
             f"name taken out of {self.redacted} snapshots and {self.exports} exports"
         )
 
@@ -47,6 +49,7 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
     gone, redacted = _clean_snapshots(snapshots.folder(config), person.id, person.name)
     folder = config.storage.data_dir / transfer.FOLDER
     cleaned = _clean_exports(store, folder, person.name) + exports.clean(folder, person.id)
+    recordings = _clean_recordings(store, config, person.id)
     with store.write() as connection:
         count = select(func.count()).select_from(SIGHTING).where(SIGHTING.c.person_id == person.id)
         sightings = connection.execute(count).scalar_one()
@@ -62,7 +65,7 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
         connection.execute(delete(PERSON).where(PERSON.c.id == person.id))
         done = Forgotten(
             references=person.references, sightings=sightings, snapshots=gone, redacted=redacted, exports=cleaned,
-            history=history, episodes=episodes,
+            history=history, episodes=episodes, recordings=recordings,
         )  # fmt: skip
         store.changed(connection)
         # The audit log keeps that somebody was forgotten, not who looked how; earlier lines lose the name, too.
@@ -115,6 +118,16 @@ def _clean_snapshots(folder: Path, person: int, name: str) -> tuple[int, int]:
 
 
 _SUFFIXES = (snapshots.PICTURE, snapshots.ANNOTATED, snapshots.RESULT)
+
+
+def _clean_recordings(store: Store, config: Config, person: int) -> int:
+    numbers = select(SIGHTING.c.unknown_id).where(SIGHTING.c.person_id == person).distinct()
+    with store.read() as connection:
+        own = [number for number in connection.execute(numbers).scalars() if number is not None]
+    try:
+        return kept_recordings.forget(config.storage.data_dir, store.cipher, person, own)
+    except RecordingError as error:
+        raise PeopleError(f"{error}; not all was forgotten") from error
 
 
 def _redact(path: Path, result: Any, faces: list[Any]) -> None:

@@ -78,7 +78,8 @@ class Line:
         self._config = config
         self._new_track = new_track
         self._scene: int | None = None
-        self._tracker = Tracker(new_track)
+        self._recall = recall
+        self._tracker = Tracker(new_track, alike=recall.alike)
         self._followed: dict[int, Followed] = {}
         self._offset_s = 0.0
         self._last_media_s = 0.0
@@ -273,7 +274,7 @@ class Line:
         return frame.media_time_s + self._offset_s
 
     def _forget_people(self) -> None:
-        self._tracker = Tracker(self._new_track)
+        self._tracker = Tracker(self._new_track, alike=self._recall.alike)
         self._followed.clear()
         self.naming.clear()
 

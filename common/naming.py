@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from common.collecting import Collector
 from common.config import Config
-from common.gallery import Verdict
 from common.messages import Box, Correction, Enrolling, Frame, Identity
 from common.recall import Enrolment, Recall, Sighting, UnknownLook
 from common.unknown import MIN_QUALITY
@@ -85,18 +84,14 @@ class Naming:
         self._camera = camera
         self._recall = recall
         self._known: dict[int, Known] = {}
-        self.collector = Collector(recall.note)
+        self.collector = Collector(recall.note, recall.apart)
         self._followed: Followed | None = None
-
-    def recognise(self, embedding: Floats) -> Verdict:
-        """Return who an embedding may be, by the gallery of the moment."""
-        return self._recall.gallery.recognise(embedding)
 
     # --- tracks ---
 
     def begin(self, track: int, frame: Frame) -> TrackIdentity:
         """Follow a new track; returns what decides its identity."""
-        identity = TrackIdentity(self._config.identity.intervals_s, self.recognise)
+        identity = TrackIdentity(self._config.identity.intervals_s, self._recall.recognise, self._recall.apart)
         self._known[track] = Known(
             identity, run=frame.run, first_seq=frame.seq, begin_at=frame.captured_at, end_at=frame.captured_at
         )

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.gallery import Gallery
+from common.gallery import Gallery, Verdict
 from common.unknown import Unknown, UnknownPeople
+
+Floats = NDArray[np.float32]
 
 MAX_WAITING = 20_000  # events; beyond that the oldest are lost, and counted
 
@@ -88,6 +90,20 @@ class Recall:
             self.unknown.load(snapshot.unknown)
         self.unknown.reserve(snapshot.numbers)
         return None if same else frozenset(before - {member.person for member in self.gallery.members})
+
+    # What is read of faces themselves goes through these: all that the decisions have of them is what these return.
+
+    def recognise(self, embedding: Floats) -> Verdict:
+        """Return who an embedding (128,) may be, by the gallery of the moment."""
+        return self.gallery.recognise(embedding)
+
+    def apart(self, one: NDArray[Any], other: NDArray[Any]) -> float:
+        """Return the distance of two embeddings, (128,) each."""
+        return float(np.linalg.norm(one - other))
+
+    def alike(self, one: Floats, other: Floats) -> float:
+        """Return how alike two appearances are, (48,) each of unit length: 1 is the same."""
+        return float(one @ other)
 
     def note(self, event: Event) -> None:
         """Have something written down."""

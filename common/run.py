@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from types import FrameType
 
 from common import media, options
@@ -34,12 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError, RunDirError, RunError: it cannot begin.
     """
-    config = options.settled(arguments, tell=say)
+    config = recorded_as_asked(options.settled(arguments, tell=say), arguments)
     headless = arguments.headless
     if not headless and (problem := screen_problem()) is not None and "display" not in arguments.only:
         say(f"no window: {problem}")
         headless = True
     specs = plan(config, only=arguments.only, without=arguments.without, screen=not headless)
+    if arguments.record is not None and not any(spec.stage == "conductor" for spec in specs):
+        raise RunError("--record: the conductor writes a recording, and it is not among the stages that start here")
     if (problem := split_problem(config, {spec.stage for spec in specs})) is not None:
         raise RunError(problem)
     if arguments.check_config:
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         have_sample_media(config)
     stop = threading.Event()
     end_on_signals(stop)
-    with RunDir(config) as place:
+    with RunDir(config) as place, _recorder(config, arguments):
         supervisor = Supervisor(
             config, specs, config_file=place.config_file, say=say, arguments=("--verbose",) if arguments.verbose else ()
         )
@@ -72,6 +74,34 @@ def split_problem(config: Config, stages: Collection[str]) -> str | None:
             "other machine cannot see: run them where the conductor runs (here: --without " + ",".join(keeping) + ")"
         )
     return None
+
+
+def recorded_as_asked(config: Config, arguments: argparse.Namespace) -> Config:
+    """Return the configuration with what ``--record`` sets. Raises RunError: biometrics of what is not recorded."""
+    if arguments.record is None:
+        if arguments.record_biometrics:
+            raise RunError("--record-biometrics says what a recording holds: add --record FILE")
+        return config
+    settings = config.model_dump()
+    settings["recording"] = "biometric" if arguments.record_biometrics else "plain"
+    settings["endpoints"]["archive"] = config.endpoint("archive")
+    return Config.model_validate(settings)
+
+
+@contextlib.contextmanager
+def _recorder(config: Config, arguments: argparse.Namespace) -> Iterator[None]:
+    if arguments.record is None:
+        yield
+        return
+    from common.recorder import Recorder, place_of
+    from common.recording import RecordingError
+
+    try:
+        recorder = Recorder(config, place_of(arguments.record, config), say)
+    except RecordingError as error:
+        raise RunError(f"--record: {error}") from error
+    with recorder:
+        yield
 
 
 def say(line: str) -> None:

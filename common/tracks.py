@@ -117,11 +117,19 @@ class Tracker:
 
     Args:
         new_id: gives the next id.
+        alike: says how alike two appearances are, (D,) of unit length each.
     """
 
-    def __init__(self, new_id: Callable[[], int] | None = None, limits: TrackingLimits | None = None) -> None:
+    def __init__(
+        self,
+        new_id: Callable[[], int] | None = None,
+        limits: TrackingLimits | None = None,
+        *,
+        alike: Callable[[Floats, Floats], float] | None = None,
+    ) -> None:
         self._new_id = new_id or itertools.count(1).__next__
         self._limits = limits or TrackingLimits()
+        self._alike = alike or _cosine
         self.tracks: list[Track] = []  # alive, also those not seen at the moment
         self._looked_s: float | None = None
 
@@ -186,7 +194,7 @@ class Tracker:
                 is_there = overlap >= 0.5 and unseen_s <= 0.5
                 if not (is_near or is_there):
                     continue
-                alike = float(track.appearance @ appearances[column])
+                alike = self._alike(track.appearance, appearances[column])
                 if (is_near and alike >= wanted) or (is_there and alike >= limits.alike - 0.3):
                     pairs[row, column] = _Pair(overlap + (1.0 - distance / reach) + limits.looks * alike, alike)
         chosen: dict[int, int] = {}  # track: detection
@@ -234,6 +242,10 @@ class Tracker:
     def end(self, track: Track) -> None:
         """End a track at once: it turned out to be somebody else."""
         self.tracks.remove(track)
+
+
+def _cosine(one: Floats, other: Floats) -> float:
+    return float(one @ other)
 
 
 def near_known(boxes: Floats, known: Floats) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ PATIENCE = 3  # looks after which a face that is nobody's for certain, but near 
 
 Floats = NDArray[np.float32]
 Recogniser = Callable[[Floats], Verdict]  # (128,) → the nearest enrolled people
+Apart = Callable[[NDArray[np.float64], Floats], float]  # two embeddings → their distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +45,19 @@ class TrackIdentity:
     Args:
         intervals_s: pauses between looks, the last one repeats.
         recognise: finds the nearest enrolled people.
+        apart: measures the distance of two embeddings.
 
     Attributes:
         identity: what is said of the track.
         withheld: it is somebody of whom nothing may be said or kept.
     """
 
-    def __init__(self, intervals_s: tuple[float, ...], recognise: Recogniser) -> None:
+    def __init__(self, intervals_s: tuple[float, ...], recognise: Recogniser, apart: Apart | None = None) -> None:
         self.identity = Identity(status="pending")
         self.withheld = False
         self._intervals_s = intervals_s
         self._recognise = recognise
+        self._apart = apart or distance
         self._asked = 0
         self._first_at: float | None = None
         self._next_at = -math.inf
@@ -103,7 +106,7 @@ class TrackIdentity:
     def answered(self, embedding: Floats, quality: float) -> bool:
         """Take an embedding (128,). Returns False if it is of another person than the track's looks so far."""
         self._open = False
-        if self._mean is not None and float(np.linalg.norm(self._mean - embedding)) > OTHER_PERSON:
+        if self._mean is not None and self._apart(self._mean, embedding) > OTHER_PERSON:
             return False
         weight = max(quality, 0.05)
         if self._mean is None:
@@ -198,6 +201,11 @@ class TrackIdentity:
         self._held, self.withheld = None, False
         self._rival, self._against = None, 0
         self.identity = Identity(status="unknown")
+
+
+def distance(one: NDArray[np.float64], other: Floats) -> float:
+    """Return the distance of two embeddings."""
+    return float(np.linalg.norm(one - other))
 
 
 def nobody(embedding: Floats) -> Verdict:

@@ -32,17 +32,23 @@ from common.messages import (
 from common.news import Complaint
 from common.people import PeopleError, checked_name
 from common.recall import Enrolment, Recall
+from common.recorded import RecordedConductor
+from common.recorder import TOPIC
 from common.ring import RingReader
 from common.stage import Answer, ControlError, Stage, StageError, main
 from common.store import StoreError
+from common.tape import RecordedRecall, Tape
 from common.trackids import TrackIds
 from common.transport import Socket, opened
 from common.worker import job_topic
 
 TICK_S = 0.02
+FAREWELL_S = 1.0  # for the end of a recording to get out
 IDLE_TICK_S = 0.25  # with nothing in the air; people may have been changed
 SHOWN_S = 0.15  # preview has looked at a picture by then
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
+RECORDED_EVERY_S = 0.1
+RECORDING_WAITING = 128 * 1024 * 1024  # bytes that a live run keeps for a slow disk before it gives its recording up
 
 
 class Conductor(Stage):
@@ -53,24 +59,32 @@ class Conductor(Stage):
     def open(self) -> None:
         config = self.config
         self._complain = Complaint()
-        recall = Recall(
-            config.identity.most_unknown,
-            # An analysis of a file says the same however often it is made: it leaves no trace among the people.
-            remembers=config.identity.remember_unknown and not config.every_frame,
+        # An analysis of a file says the same however often it is made: it leaves no trace among the people.
+        remembers = config.identity.remember_unknown and not config.every_frame
+        records = config.recording != "off" and config.endpoints.archive is not None
+        tape = Tape()
+        recall = (
+            RecordedRecall(tape, config.identity.most_unknown, remembers=remembers)
+            if records
+            else Recall(config.identity.most_unknown, remembers=remembers)
         )
         self._keeper = Keeper(config, self.instance)
         self._keeper.numbers_low = lambda: recall.remembers and recall.unknown.free_numbers < 50
         try:
             recall.install(self._keeper.open())
+            tape.cut()  # the replay begins with the people of this moment
         except StoreError as error:
             raise StageError(str(error)) from error
         first = config.pipeline.first_track
-        self._thinking = Thinking(
-            config,
-            self,
-            sender=self.instance,
-            recall=recall,
-            new_track=itertools.count(first).__next__ if first else TrackIds(config.storage.data_dir / "tracks.next"),
+        new_track = itertools.count(first).__next__ if first else TrackIds(config.storage.data_dir / "tracks.next")
+        self._recorded: RecordedConductor | None = None
+        if isinstance(recall, RecordedRecall):
+            self._recorded = RecordedConductor(
+                config, self, sender=self.instance, recall=recall, new_track=new_track, tape=tape,
+                biometrics=config.recording == "biometric",
+            )  # fmt: skip
+        self._thinking = self._recorded or Thinking(
+            config, self, sender=self.instance, recall=recall, new_track=new_track
         )
         self._sockets: list[Socket] = []
         self._frames = self._opened("frames", "pull")
@@ -82,6 +96,7 @@ class Conductor(Stage):
             self._archive = opened("archive", config.endpoints.archive, "push", linger_ms=1000)
             self._sockets.append(self._archive)
         self._waiting: deque[list[Any]] = deque()  # for the archive
+        self._next_written = 0.0
         self._watched: set[bytes] = set()
         self._shared = RingReader(config)
         self._shown: deque[tuple[float, Any]] = deque()  # pictures that preview may be looking at, until when
@@ -105,10 +120,14 @@ class Conductor(Stage):
             while self._shown and self._shown[0][0] < now:
                 self._shown.popleft()
             self._keep_people()
+        if self._recorded is not None and now >= self._next_written:
+            self._next_written = now + RECORDED_EVERY_S
+            self._write_down(self._recorded)
         self._archive_waiting()
         self._take_or_leave()
         # Whoever keeps an archive ends the run itself, once all of it has arrived there.
-        if self.config.every_frame and self._archive is None and self._ended >= set(self.config.cameras):
+        keeps = self._archive is not None and self._recorded is None
+        if self.config.every_frame and not keeps and self._ended >= set(self.config.cameras):
             self.finished = True
 
     def wait_ms(self) -> float:
@@ -116,6 +135,13 @@ class Conductor(Stage):
         return TICK_S * 1e3 if self._thinking.busy() or self._waiting or self._shown else IDLE_TICK_S * 1e3
 
     def close(self) -> None:
+        recorded = getattr(self, "_recorded", None)
+        if recorded is not None and self._archive is not None:
+            self._waiting.append([TOPIC, recorded.written()])
+            deadline = time.monotonic() + FAREWELL_S
+            while self._waiting and time.monotonic() < deadline:
+                if self._archive.send(self._waiting[0], timeout_ms=100):
+                    self._waiting.popleft()
         for socket in getattr(self, "_sockets", []):
             socket.close()
         if hasattr(self, "_thinking"):
@@ -147,7 +173,7 @@ class Conductor(Stage):
     def result(self, result: Result, flight: Flight) -> None:
         self.meter.given += 1
         self.meter.worked(result.latency_ms)
-        if self._archive is not None:
+        if self._archive is not None and self._recorded is None:
             self._waiting.append([b"picture", pack(self._picture(result, flight)), flight.pixels])
             self._archive_waiting()
         self.news.publish(result, result.camera)
@@ -166,7 +192,7 @@ class Conductor(Stage):
 
     def ended(self, camera: str, run: int) -> None:
         self._ended.add(camera)
-        if self._archive is not None:
+        if self._archive is not None and self._recorded is None:
             end = EndOfSource(sender=self.instance, camera=camera, run=run, frames=self._thinking.counts.results)
             self._waiting.append([b"end", pack(end)])
 
@@ -186,7 +212,7 @@ class Conductor(Stage):
             raise ControlError(f"which camera is meant? There are {', '.join(self.config.cameras)}")
         track, person, number = (_whole(args, name) for name in ("track", "person", "number"))
         if request.do == "select":
-            if not line.naming.select(track, person, number):
+            if not self._thinking.select(line.camera, track, person, number):
                 raise ControlError(f"there is no track {track} in view of {line.camera}")
             return {"camera": line.camera, "track": track}
         name = args.get("name")
@@ -197,7 +223,8 @@ class Conductor(Stage):
         except PeopleError as error:
             raise ControlError(str(error)) from error
         fields = {key: args[key] for key in ("role", "notes", "consent", "consent_until") if args.get(key) is not None}
-        if not line.naming.enrol(Enrolment(request=request.request, name=name, fields=fields), track, line.now_s()):
+        order = Enrolment(request=request.request, name=name, fields=fields)
+        if not self._thinking.enrol(line.camera, order, track):
             raise ControlError(f"there is no track {track} in view of {line.camera}")
         return None  # answered when enough crops have come
 
@@ -299,13 +326,25 @@ class Conductor(Stage):
         else:
             raise MessageError(f"{kind.__name__} is no finding")
 
+    def _write_down(self, recorded: RecordedConductor) -> None:
+        """Send what was recorded on its way; give the recording up rather than make a live run wait for a disk."""
+        if entries := recorded.written():
+            self._waiting.append([TOPIC, entries])
+        if self.config.every_frame or len(self._waiting) <= ARCHIVE_WAITING:
+            return
+        if not recorded.stopped and sum(len(parts[1]) for parts in self._waiting) > RECORDING_WAITING:
+            why = f"what is written down was not taken for so long that {RECORDING_WAITING >> 20} MB wait"
+            recorded.give_up(why)
+            self.log.warning("the recording ends here, the run goes on: %s (is the disk slow or full?)", why)
+
     def _archive_waiting(self) -> None:
         while self._waiting and self._archive is not None and self._archive.send(self._waiting[0]):
             self._waiting.popleft()
 
     def _take_or_leave(self) -> None:
         """Take frames in, or leave them to their senders, who wait: so every-frame mode loses nothing."""
-        taking = not self._thinking.full() and len(self._waiting) < ARCHIVE_WAITING
+        patient = self._recorded is None or self.config.every_frame
+        taking = not self._thinking.full() and (not patient or len(self._waiting) < ARCHIVE_WAITING)
         if taking and not self._taking:
             self.poller.add(self._frames)
         elif self._taking and not taking:

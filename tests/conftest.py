@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -30,6 +31,21 @@ settings.register_profile("mien", deadline=None)
 settings.load_profile("mien")
 
 
+# Files that take longest begin first, so that no worker is left with a long one at the end. The rest stands as it is.
+LONGEST_FIRST = (
+    "page/test_browser.py", "test_privacy.py", "test_people.py", "bench/test_benches.py", "test_machines.py",
+    "common/test_history.py", "test_hostile.py", "chaos/test_processes.py", "chaos/test_store.py",
+    "stages/test_alerts.py", "test_golden.py", "test_pipeline.py", "common/test_supervisor.py",
+    "common/test_analyse.py", "page/test_stage.py", "stages/test_snapshot.py", "test_launch.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin first."""
+    rank = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 def wait_until(predicate: Callable[[], T], timeout_s: float = 10.0, what: str = "") -> T:
     """Return the first true value of ``predicate``; fail with ``what`` when there is none within ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
@@ -43,15 +59,23 @@ def wait_until(predicate: Callable[[], T], timeout_s: float = 10.0, what: str = 
 
 
 def free_ports(count: int) -> list[int]:
-    """Return TCP ports of the loopback that nobody listens on."""
-    holders = [socket.socket() for _ in range(count)]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [holder.getsockname()[1] for holder in holders]
-    finally:
-        for holder in holders:
-            holder.close()
+    """Return TCP ports of the loopback that nobody listens on.
+
+    From below where the system takes the ports of outgoing connections: those of other tests, running at the same time,
+    could take one before it is listened on.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(16_000, 32_000)  # not the generator that tests seed
+        if port in ports:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+    return ports
 
 
 def stage_environment(**extra: str) -> dict[str, str]:

@@ -26,10 +26,10 @@ PACKAGES = (
 
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    from tests.conftest import free_ports  # only here: the servers themselves run without the tests' environment
+
+    [port] = free_ports(1)
+    return port
 
 
 class Server:

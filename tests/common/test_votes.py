@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.gallery import Candidate, Verdict
@@ -198,3 +201,36 @@ def test_good_crops_count_more() -> None:
     summary = identity.summary()
     assert summary is not None
     assert np.linalg.norm(summary.embedding - embedding(1)) < 0.2 * np.linalg.norm(summary.embedding - near)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(1, 3), st.floats(-0.5, 0.9)), max_size=3, unique_by=lambda one: one[0]),
+            st.booleans(),
+            st.floats(0, 1),
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_the_gallery_says_nobody_is_named_without_being_near(looks: list[Any]) -> None:
+    said: list[Verdict] = []
+    identity = TrackIdentity((1.0,), lambda embedding: said[-1])
+    before: int | None = None
+    for people, clear, quality in looks:
+        ranked = sorted(people, key=lambda one: -one[1])
+        said.append(
+            Verdict(
+                clear=clear,
+                candidates=tuple(
+                    Candidate(person=p, name=f"P{p}", withheld=p == 3, distance=0.5, score=score) for p, score in ranked
+                ),
+            )
+        )
+        assert identity.answered(np.zeros(128, np.float32), quality)
+        now = identity.identity
+        assert now.person != 3 and now.name != "P3"  # of whom nothing may be said
+        assert (now.status == "known") == (now.person is not None) == (now.name is not None)
+        if now.person is not None and now.person != before:  # a new name is the nearest's, near and clear of the rest
+            assert clear and (now.person, True) == (ranked[0][0], ranked[0][1] >= 0)
+        before = now.person

@@ -264,7 +264,8 @@ def test_a_node_dies_and_its_stages_are_back_elsewhere(cluster: Cluster) -> None
         killed_at = time.time()
         orphans = cluster.kill(victim)
         assert orphans, "the node had stages"
-        wait_until(lambda: not any(_lives(process) for process in orphans), 5, "they end by themselves")
+        alive = lambda: [f"{_stage(p)} {p.pid}" for p in orphans if _lives(p)]  # noqa: E731
+        wait_until(lambda: not alive(), 15, f"they end by themselves: {orphans}")
         fresh = lambda: [r for r in run.results if r.captured_at > killed_at and r.analysed]  # noqa: E731
         took = run.until(lambda: len(fresh()) >= 5, "results again", BACK_WITHIN_S + 5)
         print(f"a node killed: five results from the other after {took:.1f} s")

@@ -6,6 +6,7 @@ Ray places, and brings actors back on other nodes when theirs dies. What must be
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import time
@@ -13,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import ray as untyped_ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from common.child import ChildSpec
@@ -27,7 +27,7 @@ from common.cluster.settings import PoolConfig
 from common.config import POOLS, Config
 from common.run import RunError
 
-ray: Any = untyped_ray  # half typed: what it leaves untyped would count as ours
+ray = importlib.import_module("ray")  # half typed: what it leaves untyped would count as ours
 log = logging.getLogger(__name__)
 
 REGISTRY: Final = "registry"
@@ -98,7 +98,6 @@ class Engine:
         self.addresses: dict[str, str] = {}
         self._config = config
         self._text = config.model_dump_json()
-        self._tell = lambda text: say(f"{time.strftime('%H:%M:%S')} mien {text}")
         self._say = say
         self._here = ray.get_runtime_context().get_node_id()
         self._gpus = float(ray.cluster_resources().get("GPU", 0.0))
@@ -180,6 +179,9 @@ class Engine:
             where = actor.report.host if actor.report and actor.lost_at is None else "nowhere"
             detail[f"{actor.spec.name}.node"] = where
         return detail
+
+    def _tell(self, text: str) -> None:
+        self._say(f"{time.strftime('%H:%M:%S')} mien {text}")
 
     # --- one actor ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import kept_recordings
+from common import replay as replaying
 from common.encryption import Cipher, new_key
 from common.gallery import Gallery, Member
 from common.messages import IdentityFinding, IdentityJob, MessageError
@@ -206,6 +208,16 @@ def test_another_decision_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def _blind(self: Any, at_s: float, own: Any, reason: Any) -> Any:
     return Look(status="pending")
+
+
+def test_of_a_damaged_recording_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(GOLDEN.read_bytes())
+    data[-100] ^= 1
+    path = tmp_path / "damaged"
+    path.write_bytes(data)
+    assert replaying.main(argparse.Namespace(config=None, replay=path)) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "is damaged before byte" in told.err
 
 
 def test_the_golden_recording_is_decided_as_it_was() -> None:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
-ASKS_FOR_S = 60.0
+ASKS_FOR_S = 15.0
 
 # package: (first version without the fault, what it was). Packages that Mien takes in, directly or through others.
 FIXED_IN = {

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig, Rule
 from common.channels import CHANNELS
 from common.messages import Name
+from common.place import Place, checked
 
 POOLS = ("detection", "identity", "expression")
 _IPC_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
@@ -144,6 +145,19 @@ class PreviewConfig(_Section):
 class StorageConfig(_Section):
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("mien", appauthor=False)))
     snapshot_dir: Path | None = Field(default=None, description="null: 'snapshots' in the data directory")
+    url: str | None = Field(
+        default=None, description="postgresql://USER@HOST/DATABASE, shared by machines; null: SQLite in data_dir"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _safe(cls, value: str | None) -> str | None:
+        return value if value is None else checked(value)
+
+    @property
+    def place(self) -> Place:
+        """Where the store is."""
+        return Place(self.data_dir, self.url)
 
 
 class PrivacyConfig(_Section):
@@ -345,7 +359,7 @@ def _merge(base: dict[str, Any], extra: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = re.sub(r"://[^/@\s]*@", "://…@", repr(value))  # no password
     return text if len(text) <= 80 else text[:77] + "…"
 
 

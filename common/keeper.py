@@ -64,7 +64,7 @@ class Keeper:
         Raises:
             StoreError: it cannot be used; the text says what to do.
         """
-        self._store = Store(self._config.storage.data_dir, who=self._who)
+        self._store = Store(self._config.storage.place, who=self._who)
         try:
             first = self._snapshot(self._store, numbers=True)
         except KeyProblem as error:

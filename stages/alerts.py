@@ -42,7 +42,7 @@ class AlertsStage(Stage):
         super().__init__(config, camera=camera)
         self._desk = Desk(config.alerts.rules, config.cameras, time.time())
         self._ledger: Ledger | None = None
-        self._outbox = Outbox(config.storage.data_dir, config.notifications)
+        self._outbox = Outbox(config.storage.place, config.notifications)
         self._asker: Asker | None = None
         self._pictures: dict[str, int] = {}  # request: episode that waits for a picture
         self._tests: dict[str, tuple[list[int], float]] = {}  # request: notifications, deadline
@@ -58,7 +58,7 @@ class AlertsStage(Stage):
     def open(self) -> None:
         now = time.time()
         try:
-            self._ledger = Ledger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            self._ledger = Ledger(self.config.storage.place, busy_ms=BUSY_MS)
             self._book = Book(self._ledger, self.config.notifications, self.instance)
             self._generation = self._ledger.generation()
             people, self._expires = alert_book.people_of(self._ledger, now)

@@ -40,7 +40,7 @@ class HistoryStage(Stage):
 
     def open(self) -> None:
         try:
-            self._ledger = Ledger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            self._ledger = Ledger(self.config.storage.place, busy_ms=BUSY_MS)
         except LedgerError as error:
             raise StageError(str(error)) from error
         self._next_sweep = time.monotonic() + 5.0  # what starts together should not write together

@@ -215,6 +215,30 @@ class SupervisionConfig(_Section):
     longest_delay_s: float = Field(default=10, gt=0)
 
 
+class CellConfig(_Section):
+    """One cell of several: a conductor with its cameras and workers. The cells share the store, and their news."""
+
+    cameras: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, description="those of 'cameras' that this cell watches; null: all"
+    )
+    hub_news_in: str | None = Field(default=None, description="of the hub, the cell that all others' news go to")
+    hub_news_out: str | None = Field(default=None, description="… and where its requests come from; null: this is it")
+    previews: tuple[str, ...] = Field(default=(), description="at the hub: where the other cells' previews are")
+
+    @field_validator("hub_news_in", "hub_news_out")
+    @classmethod
+    def _reachable(cls, value: str | None) -> str | None:
+        return EndpointsConfig._known_transport(value)
+
+    @model_validator(mode="after")
+    def _both_ways(self) -> Self:
+        if (self.hub_news_in is None) != (self.hub_news_out is None):
+            raise ValueError(
+                "hub_news_in and hub_news_out belong together: the endpoints news_in and news_out of the hub"
+            )
+        return self
+
+
 def _default_run_dir() -> Path:
     session = os.environ.get("XDG_RUNTIME_DIR")
     if session and os.access(session, os.W_OK):
@@ -246,6 +270,7 @@ class Config(_Section):
     history: HistoryConfig = HistoryConfig()
     notifications: NotificationsConfig = NotificationsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    cell: CellConfig = CellConfig()
     dashboard: DashboardConfig = DashboardConfig()
 
     @model_validator(mode="after")
@@ -264,6 +289,19 @@ class Config(_Section):
         if self.pipeline.stall_ms <= self.pipeline.deadline_ms:
             raise ValueError("pipeline.stall_ms must be longer than pipeline.deadline_ms")
         return self
+
+    @model_validator(mode="after")
+    def _cell_is_one_of_several(self) -> Self:
+        for camera in set(self.cell.cameras or ()) - set(self.cameras):
+            raise ValueError(f"cell.cameras: there is no camera {camera!r}; there are {', '.join(self.cameras)}")
+        if self.cell.hub_news_in is not None and self.cell.hub_news_in == self.endpoints.news_in:
+            raise ValueError("cell.hub_news_in is this cell's own: the hub itself has none")
+        return self
+
+    @property
+    def own_cameras(self) -> tuple[str, ...]:
+        """The cameras of this cell."""
+        return tuple(self.cameras) if self.cell.cameras is None else self.cell.cameras
 
     def endpoint(self, channel: str) -> str:
         """Return the address of a channel (a name of ``CHANNELS``)."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from common import calibration, people, retention, sightings, strangers
+from common import calibration, people, retention, sightings, strangers, trackids
 from common.config import Config
 from common.encryption import KeyProblem
 from common.gallery import Gallery
@@ -43,6 +43,7 @@ class Keeper:
         self._events: queue.Queue[Event] = queue.Queue(QUEUED)
         self._snapshots: queue.SimpleQueue[Snapshot] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._tracks: queue.SimpleQueue[range] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._look_now = threading.Event()
         self._thread: threading.Thread | None = None
@@ -57,6 +58,7 @@ class Keeper:
         self.lost = 0
         self.written = 0
         self.numbers_low: Callable[[], bool] = lambda: False
+        self.tracks_low: Callable[[], bool] = lambda: False
 
     def open(self) -> Snapshot:
         """Open the store and return what it holds; the thread starts.
@@ -67,7 +69,9 @@ class Keeper:
         self._store = Store(self._config.storage.place, who=self._who)
         try:
             first = self._snapshot(self._store, numbers=True)
-        except KeyProblem as error:
+            if self.tracks_low():
+                self._tracks.put(trackids.reserve(self._store))
+        except (KeyProblem, StoreError) as error:
             self._store.close()
             raise StoreError(str(error)) from error
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -105,6 +109,13 @@ class Keeper:
         if newest is None:
             return None
         return Snapshot(gallery=newest.gallery, unknown=unknown, numbers=numbers)
+
+    def tracks(self) -> list[range]:
+        """Return the track ids that were reserved since the last call. Never waits."""
+        reserved = []
+        while not self._tracks.empty():
+            reserved.append(self._tracks.get())
+        return reserved
 
     def answers(self) -> list[Answer]:
         """Return the enrolments that are settled since the last call."""
@@ -164,6 +175,8 @@ class Keeper:
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
             retention.sweep(store, self._config)
+        if self.tracks_low() and self._tracks.empty():
+            self._tracks.put(trackids.reserve(store))
         numbers = self.numbers_low()
         changed = store.generation() != self._seen or time.time() >= self._expires
         if numbers or changed or store.setting(strangers.MET) != self._met:

@@ -118,6 +118,13 @@ class Socket:
         """Take back a ``subscribe``."""
         self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
 
+    def also(self, endpoint: str) -> None:
+        """Connect to one more place of the same kind. Raises TransportError: the endpoint is malformed."""
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise TransportError(_explain(error, self.channel, endpoint, False)) from error
+
     def close(self) -> None:
         """Close at once, but for ``linger_ms``. Closing twice is allowed."""
         self._socket.close()
@@ -160,21 +167,27 @@ def opened(channel: str, endpoint: str, role: str, *, bind: bool = False, linger
     return Socket(CHANNELS[channel], endpoint, role, bind=bind, linger_ms=linger_ms)
 
 
-def forward(front: Socket, back: Socket, *, timeout_ms: int) -> int:
+def forward(front: Socket, back: Socket, *, timeout_ms: int, withheld: bytes = b"") -> int:
     """Move what is waiting from ``back`` to ``front`` and subscriptions the other way; return how many messages moved.
 
     The heart of the bus: ``back`` is the XSUB that publishers connect to, ``front`` the XPUB of the subscribers.
+    Messages whose topic begins with ``withheld`` are left out.
     """
     poller = Poller((front, back))
     poller.wait(timeout_ms)
     moved = 0
     deadline = time.monotonic() + 0.1  # a flood must not keep the stage from its heartbeat
     for source, target in ((front, back), (back, front)):
+        withheld_from_here = withheld if source is back else None
         while time.monotonic() < deadline:
             try:
                 frames = source._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
+            if withheld_from_here and frames[0].bytes.startswith(withheld_from_here):
+                continue
+            if source is front and not (len(frames) == 1 and frames[0].bytes[:1] in (b"\0", b"\1")):
+                continue  # no subscription: nothing that publishers should have to look at
             target._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
             moved += source is back
     return moved

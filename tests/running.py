@@ -40,14 +40,18 @@ class Running:
         configuration.save(self.config, self.path)
         self.log = config.run_dir / "running.log"
         self._reader = NewsReader(self.config, ("results.", "camera.", "stats."))
-        with self.log.open("wb") as log:
-            command = [sys.executable, str(ROOT / "launch.py"), "--headless", "--verbose", "--config", str(self.path)]
-            self.process = subprocess.Popen(
-                [*command, *arguments], env=stage_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        self.process = self.started(*arguments)
         self.results: list[Result] = []
         self.states: dict[str, CameraState] = {}
         self.stats: dict[str, Stats] = {}
+
+    def started(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start it with the saved configuration."""
+        with self.log.open("wb") as log:
+            command = [sys.executable, str(ROOT / "launch.py"), "--headless", "--verbose", "--config", str(self.path)]
+            return subprocess.Popen(
+                [*command, *arguments], env=stage_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def said(self) -> str:
         """Return all that it has said so far."""

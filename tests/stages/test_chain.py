@@ -1,0 +1,187 @@
+"""Two cells are one for whoever listens and asks at the hub: real buses, real cells, one store on a real server."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import config as configuration
+from common import people
+from common.config import Config, ConfigError, load
+from common.control import ask
+from common.messages import CameraState, Reply
+from common.news import NewsReader, NewsWriter
+from common.place import Place
+from common.plan import plan
+from common.store import Store
+from common.watching import Viewer, read
+from tests.conftest import await_bus, end, free_ports, start_stage, wait_until
+from tests.databases import Server
+from tests.people import own_data_dir
+from tests.running import Running
+from tests.test_people import enrol_woman, sample
+
+
+def cell_of(hub: Config, run_dir: Path, **settings: Any) -> Config:
+    """A configuration beside the hub's, whose news go there."""
+    news_in, news_out, previews = free_ports(3)
+    own = {"news_in": news_in, "news_out": news_out, "previews": previews}
+    made = hub.model_dump(mode="json") | settings
+    made["run_dir"] = str(run_dir)
+    made["endpoints"] |= {name: f"tcp://127.0.0.1:{port}" for name, port in own.items()}
+    made["cell"] |= {"hub_news_in": hub.endpoints.news_in, "hub_news_out": hub.endpoints.news_out}
+    run_dir.mkdir(exist_ok=True)
+    config = configuration.load(overrides=made, environment={})
+    configuration.save(config, run_dir / "config.json")
+    return config
+
+
+@pytest.fixture
+def leaf(config: Config, bus: subprocess.Popen[bytes]) -> Iterator[Config]:
+    """The bus and the chain of a second cell."""
+    made = cell_of(config, config.run_dir / "leaf")
+    processes = [start_stage("bus", made)]
+    try:
+        await_bus(made)
+        processes.append(start_stage("chain", made))
+        yield made
+    finally:
+        for process in reversed(processes):
+            assert end(process) == 0
+
+
+def test_news_go_up_and_requests_come_down_and_nothing_goes_round(config: Config, leaf: Config) -> None:
+    hub_ears, leaf_ears = NewsReader(config, ("camera.", "control.")), NewsReader(leaf, ("camera.", "control."))
+    hub, cell = NewsWriter(config, "test.hub"), NewsWriter(leaf, "test.leaf")
+    state = CameraState(sender="test.leaf", camera="east", state="online", since=1.0)
+    replies = NewsReader(config, (f"reply.{'7' * 32}",))
+
+    def heard_of_it() -> bool:
+        cell.publish(state, "east")
+        return any(topic == "camera.east" for topic, _ in hub_ears.read(timeout_ms=50))
+
+    try:
+        wait_until(heard_of_it, 20, "the hub hears the cell")
+        from common.messages import Control
+
+        request = Control.model_validate({"from": "test.hub", "request": "7" * 32, "do": "nothing"})
+
+        def asked() -> bool:
+            hub.publish(request, "test-leaf")
+            return any(topic == "control.test-leaf" for topic, _ in leaf_ears.read(timeout_ms=50))
+
+        wait_until(asked, 20, "the cell is asked")
+        cell.publish(Reply(sender="test.leaf", request="7" * 32, ok=True, result={}), "7" * 32)
+        wait_until(lambda: replies.read(timeout_ms=50), 20, "the answer comes")
+        hub.publish(state.model_copy(update={"camera": "west"}), "west")  # the hub's own stay there
+        cell.publish(request, "for-this-cell")
+        cell.publish(state.model_copy(update={"camera": "last"}), "last")
+        up: list[str] = []
+        wait_until(lambda: up.extend(topic for topic, _ in hub_ears.read(timeout_ms=50)) or "camera.last" in up, 20)
+        down: list[str] = []
+        wait_until(
+            lambda: down.extend(topic for topic, _ in leaf_ears.read(timeout_ms=50)) or "camera.last" in down, 20
+        )
+        assert "control.for-this-cell" not in up and "camera.west" not in down
+        assert down.count("control.for-this-cell") == 1 and down.count("camera.last") == 1
+    finally:
+        for socket in (hub_ears, leaf_ears, hub, cell, replies):
+            socket.close()
+
+
+def test_a_cell_starts_what_is_its_own_and_the_hub_what_is_everybodys(config: Config, tmp_path: Path) -> None:
+    both = {"cameras": {"east": {}, "west": {}}}
+    hub = load(overrides=config.model_dump(mode="json") | both | {"cell": {"cameras": ["west"]}}, environment={})
+    leaf = cell_of(hub, tmp_path / "leaf", cell={"cameras": ["east"]})
+    started = {name: {spec.name for spec in plan(one, screen=False)} for name, one in (("hub", hub), ("leaf", leaf))}
+    assert {"capture.west", "alerts", "history", "dashboard"} <= started["hub"] and "chain" not in started["hub"]
+    assert {"capture.east", "chain", "snapshot"} <= started["leaf"] and "capture.west" not in started["leaf"]
+    assert not {"alerts", "history", "dashboard"} & started["leaf"]
+    with pytest.raises(ConfigError, match=r"there is no camera 'north'"):
+        load(overrides={"cell": {"cameras": ["north"]}}, environment={})
+    with pytest.raises(ConfigError, match="belong together"):
+        load(overrides={"cell": {"hub_news_in": "tcp://127.0.0.1:5570"}}, environment={})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_cells_know_the_same_people_and_strangers(config: Config, run_dir: Path, shared_server: Server) -> None:
+    url = shared_server.database()
+    data = {name: own_data_dir(run_dir / name / "data") for name in ("hub", "leaf")}
+    enrol_woman(
+        config.model_copy(update={"storage": config.storage.model_copy(update={"data_dir": data["hub"], "url": url})})
+    )
+    shutil.copy(data["hub"] / "mien.key", data["leaf"] / "mien.key")
+    cameras = {
+        name: {"source": str(sample(clip))}
+        for name, clip in (("west", "woman.mp4"), ("west2", "man.mp4"), ("east", "woman.mp4"), ("east2", "man.mp4"))
+    }
+    pools = {"detection": 1, "identity": 1, "expression": 1}
+    base = config.model_dump(mode="json") | {"cameras": cameras, "workers": pools}
+    base["pipeline"]["first_track"] = None
+    base["dashboard"]["enabled"] = False
+    hub = load(
+        overrides=base
+        | {
+            "storage": {"data_dir": str(data["hub"]), "url": url},
+            "cell": {"cameras": ["west", "west2"]},
+            "run_dir": str(run_dir / "h"),
+        },
+        environment={},
+    )
+    leaf = cell_of(
+        hub, run_dir / "l", storage={"data_dir": str(data["leaf"]), "url": url}, cell={"cameras": ["east", "east2"]}
+    )
+    hub = hub.model_copy(update={"cell": hub.cell.model_copy(update={"previews": (leaf.endpoints.previews,)})})
+    faces: dict[str, list[Any]] = {name: [] for name in cameras}
+    tracks: dict[str, set[int]] = {name: set() for name in cameras}
+    with Cell(hub, run_dir / "hub.json") as first, Cell(leaf, run_dir / "leaf.json"):
+        ears, viewer = NewsReader(hub, ("results.",)), Viewer(hub)
+        viewer.watch(*cameras)
+
+        def settled() -> bool:
+            for _, result in ears.read(timeout_ms=50):
+                for face in result.faces:
+                    faces[result.camera] += [face.identity]
+                    tracks[result.camera].add(face.track)
+            named = all("Wanda" in {one.name for one in faces[name]} for name in ("west", "east"))
+            numbers = [{one.number for one in faces[name][-20:]} - {None} for name in ("west2", "east2")]
+            return named and all(numbers) and bool(numbers[0] & numbers[1])
+
+        wait_until(settled, 240, f"one subscriber sees both; the hub said:\n{first.said()[-2000:]}")
+        shown: set[str] = set()
+
+        def pictured() -> bool:
+            while (parts := viewer.receive()) is not None:
+                shown.add(read(parts).preview.result.camera)
+            return {"west", "east"} <= shown
+
+        wait_until(pictured, 60, "both cells' previews")
+        # Each conductor answers for its own cameras.
+        track = max(tracks["east"])
+        assert ask(hub, "conductor", "select", camera="east", track=track).error in (
+            None,
+            f"there is no track {track} in view of east",
+        )
+        ears.close()
+        viewer.close()
+    assert not (tracks["west"] | tracks["west2"]) & (tracks["east"] | tracks["east2"])
+    with Store(Place(data["hub"], url)) as store:
+        seen = {one.camera for one in people.sightings_of(store, people.find(store, "Wanda").id)}
+        assert {"west", "east"} <= seen
+
+
+class Cell(Running):
+    """A running Mien with exactly this configuration."""
+
+    def __init__(self, config: Config, path: Path) -> None:
+        self.path, self.config, self.log = path, config, path.with_suffix(".log")
+        configuration.save(config, path)
+        self._reader = NewsReader(config, ())
+        self.results, self.states, self.stats = [], {}, {}
+        self.process = self.started()

@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -46,11 +48,12 @@ _START_LIMIT_S = 180.0  # on a machine that has other work
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Ages of frames when their results came, and how many results a second."""
+    """Ages of frames when their results came, results a second, and of real workers the processor time of a result."""
 
     p50_ms: float
     p99_ms: float
     per_s: float
+    cpu_ms: float = math.nan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,12 +99,20 @@ def measure_real(workers: int, seconds: float, picture: NDArray[np.uint8], rate:
             Socket(CHANNELS["findings"], endpoints["findings"], "pull", bind=True) as found,
             contextlib.ExitStack() as stack,
         ):
+            started = []
             for _ in range(workers):
                 process = subprocess.Popen(command, env=environment(None), stdin=subprocess.DEVNULL)
                 stack.enter_context(process)
                 stack.callback(process.kill)
-            ages = _pulled(jobs, found, workers, seconds, rate, picture)
-    return Figures(percentile(ages, 0.5), percentile(ages, 0.99), len(ages) / seconds)
+                started.append(psutil.Process(process.pid))
+            before: list[float] = []
+            ages = _pulled(jobs, found, workers, seconds, rate, picture, began=lambda: before.append(_used(started)))
+            cpu_s = _used(started) - before[0]
+    return Figures(percentile(ages, 0.5), percentile(ages, 0.99), len(ages) / seconds, 1e3 * cpu_s / max(1, len(ages)))
+
+
+def _used(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 @contextlib.contextmanager
@@ -173,7 +184,13 @@ class _Source:
 
 
 def _pulled(
-    jobs: Socket, found: Socket, workers: int, seconds: float, rate: float, picture: NDArray[np.uint8] | None = None
+    jobs: Socket,
+    found: Socket,
+    workers: int,
+    seconds: float,
+    rate: float,
+    picture: NDArray[np.uint8] | None = None,
+    began: Callable[[], None] = lambda: None,
 ) -> list[float]:
     dispatcher: Dispatcher[int] = Dispatcher(timeout_s=10.0)
     poller = Poller((jobs, found))
@@ -195,6 +212,7 @@ def _pulled(
                     source.result(job.payload)
         if source is None:
             if dispatcher.workers("detection") == workers:
+                began()
                 source = _Source(seconds, rate, picture)
             elif time.monotonic() > deadline:
                 raise RuntimeError("the workers did not come")

@@ -1,6 +1,6 @@
 """What more workers bring, and what that means for 1 to 10,000 cameras.
 
-    python bench/scaling.py [--seconds 6] [--rounds 3] [--without-real] [--machine-cores 32]
+    python bench/scaling.py [--seconds 6] [--rounds 3] [--only targets|cameras] [--machine-cores 32]
 
 Workers pull their work over real sockets, as the conductor gives it: real detection workers on this machine's cores,
 and many that wait instead of computing. The table of cameras is reckoned from what was measured just before.
@@ -54,19 +54,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many, in turn")
-    parser.add_argument("--without-real", action="store_true", help="no real detection workers")
+    parser.add_argument("--only", choices=("targets", "cameras"), help="one of the two parts")
     parser.add_argument("--machine-cores", type=int, default=32, help="of the machines in the table of cameras")
     given = parser.parse_args(arguments)
     report = Report("scaling", "what more workers bring")
     report.settings = {"seconds": given.seconds, "rounds": given.rounds}
-    kept = [waiting(report, given.seconds, given.rounds), uneven(report, given.seconds, given.rounds)]
-    detection_ms = math.nan
-    if not given.without_real:
-        held, detection_ms = real(report, given.seconds, given.rounds)
-        kept.append(held)
-    if not math.isnan(detection_ms):
-        conductor_ms = conductor(given.seconds)
-        reckon(report, Costs(detection_ms=detection_ms, conductor_ms=conductor_ms), given.machine_cores)
+    kept = []
+    if given.only != "cameras":
+        for part in (waiting, uneven, real):
+            kept.append(part(report, given.seconds, given.rounds))
+    if given.only != "targets":
+        reckon(report, costs(given.seconds), given.machine_cores)
     report.show()
     print(f"kept in {report.save()}")
     terminate()
@@ -90,8 +88,8 @@ def uneven(report: Report, seconds: float, rounds: int) -> bool:
     return _row(report, what, median(ages) / max(UNEVEN_MS), 2.0, least=False)
 
 
-def real(report: Report, seconds: float, rounds: int) -> tuple[bool, float]:
-    """Two real detection workers against one: at least 1.5 times as many frames. Also returns one's time, ms."""
+def real(report: Report, seconds: float, rounds: int) -> bool:
+    """Two real detection workers against one: at least 1.5 times as many frames."""
     picture = _picture()
     one, two = [], []
     for _ in range(rounds):
@@ -99,22 +97,25 @@ def real(report: Report, seconds: float, rounds: int) -> tuple[bool, float]:
         two.append(dispatch.measure_real(2, seconds, picture).per_s)
     cores = os.cpu_count() or 1
     what = f"2 real detection workers, times one ({cores} cores, load {os.getloadavg()[0]:.1f})"
-    return _row(report, what, median(two) / median(one), 1.5, least=True), 1e3 / median(one)
+    return _row(report, what, median(two) / median(one), 1.5, least=True)
 
 
-def conductor(seconds: float) -> float:
-    """Return the conductor's processor time a frame, ms, with eight cameras."""
-    found = cameras.measure(8, rate=15, seconds=seconds, wait_ms=20, workers=8)
-    return 1e3 * found.cpu / max(found.per_s, 1e-9)
+def costs(seconds: float) -> Costs:
+    """Measure processor times, which other work on the machine changes little: a real worker's, a real conductor's."""
+    served = cameras.measure(8, rate=15, seconds=seconds, wait_ms=20, workers=8)
+    return Costs(
+        detection_ms=dispatch.measure_real(1, seconds, _picture()).cpu_ms,
+        conductor_ms=1e3 * served.cpu / max(served.per_s, 1e-9),
+    )
 
 
-def reckon(report: Report, costs: Costs, cores: int) -> None:
+def reckon(report: Report, taken: Costs, cores: int) -> None:
     """Print what 1 to 10,000 cameras take, at ten analysed frames a second each."""
     rate = 10.0
-    per_core = 1e3 / (costs.worker_ms * rate)
-    per_conductor = 0.7 * 1e3 / (costs.conductor_ms * rate)  # the rest is for moments when all have faces
-    report.add("measured", what="detection, ms a frame and core", value=round(costs.detection_ms, 1))
-    report.add("measured", what="conductor, ms a frame", value=round(costs.conductor_ms, 2))
+    per_core = 1e3 / (taken.worker_ms * rate)
+    per_conductor = 0.7 * 1e3 / (taken.conductor_ms * rate)  # the rest is for moments when all have faces
+    report.add("measured", what="detection, ms a frame and core", value=round(taken.detection_ms, 1))
+    report.add("measured", what="conductor, ms a frame", value=round(taken.conductor_ms, 2))
     report.add("measured", what=f"cameras a core of workers, at {rate:g}/s", value=round(per_core, 1))
     report.add("measured", what=f"cameras a conductor, at {rate:g}/s", value=round(per_conductor, 1))
     for count in SIZES:

@@ -29,13 +29,13 @@ def reserve(store: Store) -> range:
 class TrackIds:
     """Gives ids of those that were reserved. Pure: whoever owns it sees to it that there are always some.
 
-    When there are none, because the store cannot be reached for long, ids begin at the present time in microseconds
-    (the last three digits are the process's), which nobody else reaches; that is said once.
+    When there are none, because the store cannot be reached for long, an id is the present time in milliseconds, then
+    three digits of the process, which nobody else gives; that is said once.
     """
 
     def __init__(self) -> None:
         self._blocks: deque[range] = deque()
-        self._fallen_back = False
+        self._last_ms = 0  # of an id that was given without the store
 
     def add(self, block: range) -> None:
         """Take ids that were reserved for this process."""
@@ -51,11 +51,10 @@ class TrackIds:
         while self._blocks and not self._blocks[0]:
             self._blocks.popleft()
         if not self._blocks:
-            if not self._fallen_back:
-                log.warning("the store has given no track ids for too long: they begin at the present time")
-                self._fallen_back = True
-            first = int(time.time() * 1000) * 1000 + os.getpid() % 1000
-            self._blocks.append(range(first, first + RESERVED))
+            if not self._last_ms:
+                log.warning("the store has given no track ids for too long: they are the present time meanwhile")
+            self._last_ms = max(self._last_ms + 1, int(time.time() * 1000))
+            return self._last_ms * 1000 + os.getpid() % 1000
         block = self._blocks[0]
         self._blocks[0] = block[1:]
         return block[0]

@@ -125,8 +125,7 @@ def test_two_cells_know_the_same_people_and_strangers(config: Config, run_dir: P
     latest: dict[str, Any] = dict.fromkeys(cameras)
     tracks: dict[str, set[int]] = {name: set() for name in cameras}
     with Cell(hub, run_dir / "hub.json") as first, Cell(leaf, run_dir / "leaf.json") as second:
-        ears, viewer = NewsReader(hub, ("results.",)), Viewer(hub)
-        viewer.watch(*cameras)
+        ears = NewsReader(hub, ("results.",))
 
         def seen(what: str) -> set[Any]:
             for _, result in ears.read(timeout_ms=50):
@@ -142,20 +141,21 @@ def test_two_cells_know_the_same_people_and_strangers(config: Config, run_dir: P
             numbers = seen("number") & {one.number for one in people.unknown_people(store)}
             people.from_unknown(store, numbers.pop(), "Wanda")
         watched(first, second, lambda: wait_until(lambda: seen("name") == {"Wanda"}, 60, "named in both"))
-        shown: set[str] = set()
+        viewer, shown = Viewer(hub), set[str]()
+        viewer.watch(*cameras)
 
         def pictured() -> bool:
             while (parts := viewer.receive()) is not None:
                 shown.add(read(parts).preview.result.camera)
             return shown == {"west", "east"}
 
-        wait_until(pictured, 60, "pictures of both cells")
+        watched(first, second, lambda: wait_until(pictured, 60, "pictures of both cells"))
+        viewer.close()
         # Asked at the hub, answered by the conductor whose camera it is.
         track = latest["east"].track
         answered = ask(hub, "conductor", "select", timeout_s=20, camera="east", track=track)
         assert answered.sender.endswith(f".{second.processes('conductor')[0].pid}")
         ears.close()
-        viewer.close()
     assert not tracks["west"] & tracks["east"]
     with Store(place) as store:
         assert {one.camera for one in people.sightings_of(store, people.find(store, "Wanda").id)} == {"west", "east"}

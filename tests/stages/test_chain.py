@@ -124,38 +124,42 @@ def test_two_cells_know_the_same_people_and_strangers(config: Config, run_dir: P
     hub = hub.model_copy(update={"cell": hub.cell.model_copy(update={"previews": (leaf.endpoints.previews,)})})
     latest: dict[str, Any] = dict.fromkeys(cameras)
     tracks: dict[str, set[int]] = {name: set() for name in cameras}
-    with Cell(hub, run_dir / "hub.json") as first, Cell(leaf, run_dir / "leaf.json") as second:
-        ears = NewsReader(hub, ("results.",))
-
-        def seen(what: str) -> set[Any]:
-            for _, result in ears.read(timeout_ms=50):
-                for face in result.faces:
-                    latest[result.camera] = face
-                    tracks[result.camera].add(face.track)
-            return {face and getattr(face.identity, what) for face in latest.values()}
-
-        # The same stranger in front of both: one number.
-        watched(first, second, lambda: wait_until(lambda: len(found := seen("number")) == 1 and found != {None}, 420))
+    with Cell(hub, run_dir / "hub.json") as first:
         with Store(place) as store:
-            wait_until(lambda: people.unknown_people(store), 30, "they are written down")
-            numbers = seen("number") & {one.number for one in people.unknown_people(store)}
-            people.from_unknown(store, numbers.pop(), "Wanda")
-        watched(first, second, lambda: wait_until(lambda: seen("name") == {"Wanda"}, 60, "named in both"))
-        viewer, shown = Viewer(hub), set[str]()
-        viewer.watch(*cameras)
+            wait_until(lambda: people.unknown_people(store), 300, "a stranger is written down")
+        with Cell(leaf, run_dir / "leaf.json") as second:
+            ears = NewsReader(hub, ("results.",))
 
-        def pictured() -> bool:
-            while (parts := viewer.receive()) is not None:
-                shown.add(read(parts).preview.result.camera)
-            return shown == {"west", "east"}
+            def seen(what: str) -> set[Any]:
+                for _, result in ears.read(timeout_ms=50):
+                    for face in result.faces:
+                        latest[result.camera] = face
+                        tracks[result.camera].add(face.track)
+                return {face and getattr(face.identity, what) for face in latest.values()}
 
-        watched(first, second, lambda: wait_until(pictured, 60, "pictures of both cells"))
-        viewer.close()
-        # Asked at the hub, answered by the conductor whose camera it is.
-        track = latest["east"].track
-        answered = ask(hub, "conductor", "select", timeout_s=20, camera="east", track=track)
-        assert answered.sender.endswith(f".{second.processes('conductor')[0].pid}")
-        ears.close()
+            # The same stranger in front of both: one number.
+            watched(
+                first, second, lambda: wait_until(lambda: len(found := seen("number")) == 1 and None not in found, 300)
+            )
+            with Store(place) as store:
+                numbers = seen("number") & {one.number for one in people.unknown_people(store)}
+                people.from_unknown(store, numbers.pop(), "Wanda")
+            watched(first, second, lambda: wait_until(lambda: seen("name") == {"Wanda"}, 60, "named in both"))
+            viewer, shown = Viewer(hub), set[str]()
+            viewer.watch(*cameras)
+
+            def pictured() -> bool:
+                while (parts := viewer.receive()) is not None:
+                    shown.add(read(parts).preview.result.camera)
+                return shown == {"west", "east"}
+
+            watched(first, second, lambda: wait_until(pictured, 60, "pictures of both cells"))
+            viewer.close()
+            # Asked at the hub, answered by the conductor whose camera it is.
+            track = latest["east"].track
+            answered = ask(hub, "conductor", "select", timeout_s=20, camera="east", track=track)
+            assert answered.sender.endswith(f".{second.processes('conductor')[0].pid}")
+            ears.close()
     assert not tracks["west"] & tracks["east"]
     with Store(place) as store:
         assert {one.camera for one in people.sightings_of(store, people.find(store, "Wanda").id)} == {"west", "east"}

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Servers, screens and tools that the tests use. Installed by root on Debian and its children, else only named.
 PACKAGES := xvfb x11-xserver-utils xdotool imagemagick python3-gi gir1.2-gst-rtsp-server-1.0 \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly libgl1 libglib2.0-0 \
-	chromium fonts-noto-cjk iproute2 mosquitto mosquitto-clients
+	chromium fonts-noto-cjk iproute2 mosquitto mosquitto-clients postgresql
 
 .PHONY: run test test-slow lint audit packages clean
 

@@ -59,7 +59,7 @@ def foreign_package() -> str | None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    from common import alerts_arguments, keys_arguments, people_arguments
+    from common import alerts_arguments, keys_arguments, people_arguments, store_arguments
 
     everywhere = _everywhere()
     top = argparse.ArgumentParser(
@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.set_defaults(function=_doctor)
     people_arguments.add_parser(commands, everywhere)
     alerts_arguments.add_parser(commands, everywhere)
+    store_arguments.add_parser(commands, everywhere)
     alerts_arguments.add_export(commands, everywhere)
     keys_arguments.add_parser(commands, everywhere)
     return top

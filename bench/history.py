@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         with Ledger(folder) as ledger:
             generated_s = generate(ledger, given)
             ledger.scrub()
+            memory(report)
             views(ledger, report, given)
             writing(ledger, report, given)
         size_mb = (folder / "mien.db").stat().st_size / 2**20
@@ -93,6 +95,18 @@ def generate(ledger: Ledger, given: argparse.Namespace) -> float:
             with ledger.write() as connection:
                 history_upkeep.write(connection, Batch(rows=rows))
     return time.monotonic() - began
+
+
+def memory(report: Report) -> None:
+    """What each way to the store takes of a process's memory: the history stage, with what else it would load."""
+    ways = {"sqlite3 (as it is)": "pass", "psycopg (as it is on a server)": "import common.postgres",
+            "SQLAlchemy": "import common.store"}  # fmt: skip
+    for way, load in ways.items():
+        code = f"import stages.history, psutil\n{load}\nprint(psutil.Process().memory_info().rss)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[1], capture_output=True, check=True
+        )
+        report.add("the history stage's memory, by its way to the store", way=way, mb=round(int(done.stdout) / 1e6, 1))
 
 
 def views(ledger: Ledger, report: Report, given: argparse.Namespace) -> None:

@@ -126,7 +126,7 @@ def played(config: Config, clip: str) -> tuple[list[tuple[float, Result]], list[
 
 def _enrol(config: Config) -> None:
     reader = PhotoReader(config)
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         for clip, (name, number) in CLIPS.items():
             film = cv2.VideoCapture(str(sample(clip)))
             film.set(cv2.CAP_PROP_POS_FRAMES, number)

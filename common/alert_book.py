@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +20,7 @@ from common.alerts.register import Known
 from common.alerts.rules import NotificationsConfig, Party, Rule
 from common.ledger import Ledger, LedgerError
 from common.messages import Alert
+from common.sql import Connection
 
 PATIENCE_S = 2.0
 SNAPSHOT_S = 3.0  # how long a notification waits for its picture
@@ -100,7 +100,7 @@ class Book:
     def progress(self, lives: Iterable[Live], usual: dict[int, Usual]) -> None:
         """Write how far open episodes are and what is usual for whom, so that a restart loses little."""
         rows = [live for live in lives if live.number is not None]
-        learned = [(p, u.learned_s, json.dumps([round(m, 5) for m in u.mean])) for p, u in usual.items()]
+        learned = [(u.learned_s, json.dumps([round(m, 5) for m in u.mean]), p) for p, u in usual.items()]
         if not rows and not learned:
             return
         try:
@@ -108,8 +108,8 @@ class Book:
                 for live in rows:
                     alert_store.save(connection, live.number, _columns(connection, live))
                 connection.executemany(
-                    "INSERT OR REPLACE INTO usual (person_id, learned_s, mean) "
-                    "SELECT id, ?2, ?3 FROM person WHERE id = ?1",
+                    "INSERT INTO usual (person_id, learned_s, mean) SELECT id, ?, ? FROM person WHERE id = ? "
+                    "ON CONFLICT (person_id) DO UPDATE SET learned_s = excluded.learned_s, mean = excluded.mean",
                     learned,
                 )
         except LedgerError as error:
@@ -136,7 +136,7 @@ class Book:
 
     def _write(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         happening: Happening,
         alert: Alert,
         numbers: dict[int, int | None],
@@ -159,9 +159,7 @@ class Book:
         self._notify(connection, happening, number, serial, now)
         return alert.model_copy(update={"serial": serial})
 
-    def _notify(
-        self, connection: sqlite3.Connection, happening: Happening, number: int, serial: int, now: float
-    ) -> None:
+    def _notify(self, connection: Connection, happening: Happening, number: int, serial: int, now: float) -> None:
         live, settings = happening.live, self._settings
         if happening.event not in settings.events:
             return
@@ -275,7 +273,7 @@ def stored(ledger: Ledger, number: int, rules: Iterable[Rule]) -> Live:
 
 
 def _notify(
-    connection: sqlite3.Connection, number: int | None, serial: int | None, target: str, title: str, body: str,
+    connection: Connection, number: int | None, serial: int | None, target: str, title: str, body: str,
     camera: str | None, at: float, due: float,
 ) -> int:  # fmt: skip
     sql = (
@@ -286,7 +284,7 @@ def _notify(
     return int(connection.execute(sql, fields).lastrowid or 0)
 
 
-def _columns(connection: sqlite3.Connection, live: Live) -> dict[str, Any]:
+def _columns(connection: Connection, live: Live) -> dict[str, Any]:
     """Return what is to be written of an episode. Whose it is only where that was found out here: a merge, or the
     naming of an unknown person, has written it already.
     """
@@ -296,12 +294,12 @@ def _columns(connection: sqlite3.Connection, live: Live) -> dict[str, Any]:
     return columns
 
 
-def _gone(connection: sqlite3.Connection, live: Live) -> bool:
+def _gone(connection: Connection, live: Live) -> bool:
     person = live.party.person
     return person is not None and not connection.execute("SELECT 1 FROM person WHERE id = ?", (person,)).fetchone()
 
 
-def _there(connection: sqlite3.Connection, number: int) -> bool:
+def _there(connection: Connection, number: int) -> bool:
     return connection.execute("SELECT 1 FROM episode WHERE id = ?", (number,)).fetchone() is not None
 
 

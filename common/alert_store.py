@@ -15,12 +15,12 @@ Each step is published as ``alerts.<camera>`` (``common.messages.Alert``); ``ser
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from common.ledger import Ledger
+from common.sql import Connection, Row, last_number
 
 About = Literal["expression", "unseen", "offline"]
 Event = Literal["opened", "escalated", "acknowledged", "snoozed", "judged", "closed"]
@@ -146,10 +146,10 @@ def episodes(
         ("about = ?", about),
         ("judgement = ?", judgement),
         ("(closed_at IS NULL) = ?", is_open),
-        ("(acknowledged_at NOT NULL) = ?", acknowledged),
+        ("(acknowledged_at IS NOT NULL) = ?", acknowledged),
     ]
     given = [(clause, value) for clause, value in wanted if value is not None]
-    where = " AND ".join(["1", *(clause for clause, _ in given)])
+    where = " AND ".join(["TRUE", *(clause for clause, _ in given)])
     order = "ORDER BY closed_at IS NULL DESC, opened_at DESC, episode.id DESC LIMIT ? OFFSET ?"
     with ledger.read() as connection:
         rows = connection.execute(
@@ -190,8 +190,7 @@ def steps_since(ledger: Ledger, serial: int, *, limit: int = 200) -> list[Step]:
 def last_serial(ledger: Ledger) -> int:
     """Return the newest step's serial, 0 when there was never one."""
     with ledger.read() as connection:
-        row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'episode_step'").fetchone()
-    return int(row[0]) if row else 0
+        return last_number(connection, "episode_step", "serial")
 
 
 def notifications(ledger: Ledger, *, number: int | None = None, limit: int = 100) -> list[Notification]:
@@ -206,20 +205,20 @@ def notifications(ledger: Ledger, *, number: int | None = None, limit: int = 100
 # --- for the alerts stage ---
 
 
-def row(connection: sqlite3.Connection, number: int) -> sqlite3.Row:
+def row(connection: Connection, number: int) -> Row:
     """Return one episode's columns. Raises AlertError: there is none of that number."""
-    found: sqlite3.Row | None = connection.execute(f"{_EPISODES} WHERE episode.id = ?", (number,)).fetchone()
+    found: Row | None = connection.execute(f"{_EPISODES} WHERE episode.id = ?", (number,)).fetchone()
     if found is None:
         raise AlertError(f"there is no episode {number}")
     return found
 
 
-def memories(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+def memories(connection: Connection) -> list[Row]:
     """Return what is needed to go on with open episodes: rows with ``id``, ``memory`` (JSON) and the rest."""
     return connection.execute(f"{_EPISODES} WHERE closed_at IS NULL ORDER BY episode.id").fetchall()
 
 
-def save(connection: sqlite3.Connection, number: int | None, values: dict[str, Any]) -> int:
+def save(connection: Connection, number: int | None, values: dict[str, Any]) -> int:
     """Write an episode's columns, those of a new one when there is no number yet; return its number."""
     columns = list(values)
     if number is None:
@@ -231,23 +230,23 @@ def save(connection: sqlite3.Connection, number: int | None, values: dict[str, A
     return number
 
 
-def add_step(connection: sqlite3.Connection, number: int, event: Event, at: float, by: str | None, message: str) -> int:
+def add_step(connection: Connection, number: int, event: Event, at: float, by: str | None, message: str) -> int:
     """Write a step down; return its serial."""
     sql = "INSERT INTO episode_step (episode_id, at, event, by_whom, message) VALUES (?, ?, ?, ?, ?)"
     return int(connection.execute(sql, (number, at, event, by, message)).lastrowid or 0)
 
 
-def reassign(connection: sqlite3.Connection, was: int, now: int) -> None:
+def reassign(connection: Connection, was: int, now: int) -> None:
     """Let everything of a subject be another one's (numbers as ``Subject.number``)."""
-    before, after = _owner(was), _owner(now)
+    own = "person_id = ? AND unknown_id IS NULL" if was > 0 else "person_id IS NULL AND unknown_id = ?"
     for table in ("episode", "note"):
         connection.execute(
-            f"UPDATE {table} SET person_id = ?, unknown_id = ? WHERE person_id IS ? AND unknown_id IS ?",
-            (*after, *before),
+            f"UPDATE {table} SET person_id = ?, unknown_id = ? WHERE {own}",
+            (*_owner(now), abs(was)),
         )
 
 
-def erase(connection: sqlite3.Connection, subject: int) -> int:
+def erase(connection: Connection, subject: int) -> int:
     """Delete a subject's episodes, with their steps and notifications, and notes; return how many episodes."""
     person, unknown = _owner(subject)
     own = ("person_id = ?", person) if person is not None else ("person_id IS NULL AND unknown_id = ?", unknown)
@@ -255,7 +254,7 @@ def erase(connection: sqlite3.Connection, subject: int) -> int:
     return connection.execute(f"DELETE FROM episode WHERE {own[0]}", (own[1],)).rowcount
 
 
-def sweep(connection: sqlite3.Connection, before: float) -> int:
+def sweep(connection: Connection, before: float) -> int:
     """Delete episodes that were closed before this moment; return how many."""
     connection.execute("DELETE FROM notification WHERE state <> 'waiting' AND created_at < ?", (before,))
     connection.execute("DELETE FROM note WHERE at < ?", (before,))
@@ -272,11 +271,11 @@ _SAME: Sequence[str] = (
 )  # fmt: skip
 
 
-def _episode(row: sqlite3.Row) -> Episode:
+def _episode(row: Row) -> Episode:
     return Episode(person=row["person_id"], unknown=row["unknown_id"], **{name: row[name] for name in _SAME})
 
 
-def _step(row: sqlite3.Row) -> Step:
+def _step(row: Row) -> Step:
     return Step(
         serial=row["serial"],
         episode=row["episode_id"],

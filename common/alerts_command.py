@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Do what the command line says; return the exit code (2: it could not be done)."""
     try:
         config = settled(arguments)
-        with Ledger(config.storage.data_dir) as ledger:
+        with Ledger(config.storage.place) as ledger:
             return (_list if arguments.verb == "list" else _replay)(ledger, config, arguments)
     except (ConfigError, ExportError, HistoryError, LedgerError) as error:
         print(error, file=sys.stderr)

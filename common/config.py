@@ -25,6 +25,7 @@ from common.cluster.settings import ClusterConfig
 from common.endpoints import PORTS, Endpoint, is_address, parse, remote
 from common.messages import Name
 from common.mqtt_config import MqttConfig
+from common.place import Place, checked
 
 POOLS = ("detection", "identity", "expression")
 _IPC_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
@@ -207,6 +208,19 @@ class PreviewConfig(_Section):
 class StorageConfig(_Section):
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("mien", appauthor=False)))
     snapshot_dir: Path | None = Field(default=None, description="null: 'snapshots' in the data directory")
+    url: str | None = Field(
+        default=None, description="postgresql://USER@HOST/DATABASE, shared by machines; null: SQLite in data_dir"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _safe(cls, value: str | None) -> str | None:
+        return value if value is None else checked(value)
+
+    @property
+    def place(self) -> Place:
+        """Where the store is."""
+        return Place(self.data_dir, self.url)
 
 
 class PrivacyConfig(_Section):
@@ -267,6 +281,30 @@ class SupervisionConfig(_Section):
     longest_delay_s: float = Field(default=10, gt=0)
 
 
+class CellConfig(_Section):
+    """One cell of several: a conductor with its cameras and workers. The cells share the store, and their news."""
+
+    cameras: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, description="those of 'cameras' that this cell watches; null: all"
+    )
+    hub_news_in: str | None = Field(default=None, description="of the hub, the cell that all others' news go to")
+    hub_news_out: str | None = Field(default=None, description="… and where its requests come from; null: this is it")
+    previews: tuple[str, ...] = Field(default=(), description="at the hub: where the other cells' previews are")
+
+    @field_validator("hub_news_in", "hub_news_out")
+    @classmethod
+    def _reachable(cls, value: str | None) -> str | None:
+        return EndpointsConfig._known_transport(value)
+
+    @model_validator(mode="after")
+    def _both_ways(self) -> Self:
+        if (self.hub_news_in is None) != (self.hub_news_out is None):
+            raise ValueError(
+                "hub_news_in and hub_news_out belong together: the endpoints news_in and news_out of the hub"
+            )
+        return self
+
+
 def _default_run_dir() -> Path:
     session = os.environ.get("XDG_RUNTIME_DIR")
     if session and os.access(session, os.W_OK):
@@ -302,6 +340,7 @@ class Config(_Section):
     history: HistoryConfig = HistoryConfig()
     notifications: NotificationsConfig = NotificationsConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    cell: CellConfig = CellConfig()
     dashboard: DashboardConfig = DashboardConfig()
     mqtt: MqttConfig = MqttConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -341,6 +380,19 @@ class Config(_Section):
     def keys_dir(self) -> Path:
         """Where this machine's keys are."""
         return self.security.keys_dir or self.storage.data_dir / "keys"
+
+    @model_validator(mode="after")
+    def _cell_is_one_of_several(self) -> Self:
+        for camera in set(self.cell.cameras or ()) - set(self.cameras):
+            raise ValueError(f"cell.cameras: there is no camera {camera!r}; there are {', '.join(self.cameras)}")
+        if self.cell.hub_news_in is not None and self.cell.hub_news_in == self.endpoints.news_in:
+            raise ValueError("cell.hub_news_in is this cell's own: the hub itself has none")
+        return self
+
+    @property
+    def own_cameras(self) -> tuple[str, ...]:
+        """The cameras of this cell."""
+        return tuple(self.cameras) if self.cell.cameras is None else self.cell.cameras
 
     def _address(self, channel: str) -> str:
         value: str | None = getattr(self.endpoints, channel)

@@ -26,8 +26,8 @@ def main(arguments: argparse.Namespace) -> int:
         if end <= begin or arguments.step < 1:
             raise ExportError("--to must be after --from, and --step at least 1")
         with (
-            Store(config.storage.data_dir, who="export") as store,
-            Ledger(config.storage.data_dir) as ledger,
+            Store(config.storage.place, who="export") as store,
+            Ledger(config.storage.place) as ledger,
         ):
             wanted = [Subject(person=people.find(store, who).id) for who in arguments.person]
             wanted += [Subject(unknown=number) for number in arguments.unknown]

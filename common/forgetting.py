@@ -57,9 +57,9 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
         # Who was known under a number before is forgotten under that number, too.
         own = [number for number in connection.execute(numbers.distinct()).scalars() if number is not None]
         connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id.in_(own)))
-        history, episodes = records.erase(connection, person.id)
+        history, episodes = records.erase(store, connection, person.id)
         for number in own:
-            records.erase(connection, -number)
+            records.erase(store, connection, -number)
         connection.execute(delete(REFERENCE).where(REFERENCE.c.person_id == person.id))
         connection.execute(delete(SIGHTING).where(SIGHTING.c.person_id == person.id))
         connection.execute(delete(PERSON).where(PERSON.c.id == person.id))
@@ -81,7 +81,7 @@ def forget_unknown(store: Store, config: Config, number: int) -> None:
         done = connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number)).rowcount
         seen = delete(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
         done += connection.execute(seen).rowcount
-        done += sum(records.erase(connection, -number))
+        done += sum(records.erase(store, connection, -number))
         if not done:
             raise PeopleError(f"no unknown person has the number {number}")
         store.changed(connection)

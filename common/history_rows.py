@@ -7,7 +7,6 @@ that showed most. Both are plain bytes, so that a year of them stays small and a
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.expressions import EXPRESSIONS
+from common.sql import Connection
 
 # Why a face was not assessed. The order is part of the format: add at the end. ``pending``: the answer did not come in
 # time; ``other``: a reason that this version does not know.
@@ -31,8 +31,8 @@ Ints = NDArray[np.int64]
 _SUBJECTS = """WITH RECURSIVE one(subject) AS (
     SELECT min(subject) FROM history_minute
     UNION ALL SELECT (SELECT min(subject) FROM history_minute WHERE subject > one.subject)
-    FROM one WHERE subject NOT NULL
-) SELECT subject FROM one WHERE subject NOT NULL"""
+    FROM one WHERE subject IS NOT NULL
+) SELECT subject FROM one WHERE subject IS NOT NULL"""
 
 
 @dataclass(slots=True)
@@ -187,6 +187,6 @@ def _reasons(seen: Sequence[bytes], head: int) -> Floats:
     return counts
 
 
-def minute_subjects(connection: sqlite3.Connection) -> list[int]:
+def minute_subjects(connection: Connection) -> list[int]:
     """Return whose minutes the store holds, by number (``Subject.number``)."""
     return [row[0] for row in connection.execute(_SUBJECTS).fetchall()]

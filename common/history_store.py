@@ -3,7 +3,7 @@
 For the page, the command line and reports. Everything here takes a ``Ledger`` (``common/ledger.py``) and unix seconds,
 and raises ``LedgerError`` when the store cannot be read or written. Episodes are in ``common/alert_store.py``.
 
-    with Ledger(config.storage.data_dir) as ledger:
+    with Ledger(config.storage.place) as ledger:
         ada = Subject(person=3)
         day = ribbon(ledger, ada, begin, end)           # 1440 minutes: expression, seconds present and assessed
         share = summary(ledger, ada, begin, end).share  # "assessed 71 % of the time"
@@ -11,7 +11,6 @@ and raises ``LedgerError`` when the store cannot be read or written. Episodes ar
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from common import history_rows
 from common.expressions import EXPRESSIONS, ExpressionName
 from common.history_rows import REASONS, Steps
 from common.ledger import Ledger
+from common.sql import Connection
 
 MAX_NOTE = 2000  # characters
 OUTSIDE = 60  # seconds: tracks that end so long before a period are not looked at
@@ -302,7 +302,7 @@ def _subject(person: int | None, unknown: int | None) -> Subject | None:
     return None if unknown is None else Subject(unknown=unknown)
 
 
-def _seconds(connection: sqlite3.Connection, subject: Subject, begin: float, end: float) -> Steps:
+def _seconds(connection: Connection, subject: Subject, begin: float, end: float) -> Steps:
     own = "person_id" if subject.person is not None else "person_id IS NULL AND unknown_id"
     rows = connection.execute(
         f"SELECT second, seen FROM history_track JOIN history_second USING (track) WHERE {own} = ? "
@@ -312,7 +312,7 @@ def _seconds(connection: sqlite3.Connection, subject: Subject, begin: float, end
     return history_rows.seconds([row[0] for row in rows], [row[1] for row in rows])
 
 
-def _minutes(connection: sqlite3.Connection, subject: Subject, begin: float, end: float) -> Steps:
+def _minutes(connection: Connection, subject: Subject, begin: float, end: float) -> Steps:
     rows = connection.execute(
         "SELECT minute, seen FROM history_minute WHERE subject = ? AND minute >= ? AND minute < ?",
         (subject.number, begin // 60, -(-end // 60)),
@@ -320,7 +320,7 @@ def _minutes(connection: sqlite3.Connection, subject: Subject, begin: float, end
     return history_rows.minutes([row[0] for row in rows], [row[1] for row in rows])
 
 
-def _watched(connection: sqlite3.Connection, begin: float, end: float) -> list[tuple[float, float]]:
+def _watched(connection: Connection, begin: float, end: float) -> list[tuple[float, float]]:
     """Return when any camera gave results: spans within the period that do not overlap, ascending."""
     rows = connection.execute(
         "SELECT begin_at, end_at FROM history_watch WHERE end_at > ? AND begin_at < ? ORDER BY begin_at", (begin, end)

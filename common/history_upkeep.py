@@ -1,17 +1,17 @@
 """History in the store: written in batches, made smaller as it grows old, moved and deleted with its people.
 
-Everything here happens inside the caller's transaction (a plain ``sqlite3`` connection: ``Ledger.write``, or
-``driver_connection`` of the store's).
+Everything here happens inside the caller's transaction (``Ledger.write``, or what ``common/records.py`` makes of the
+store's), in SQL that SQLite and PostgreSQL both understand.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from dataclasses import dataclass
 
 from common import history_rows
 from common.history_gather import Batch
+from common.sql import Connection
 
 MAX_ROLLED = 20_000  # seconds in one transaction: others want to write, too
 ORPHAN_S = 3600.0  # a track that is nobody's is deleted after this
@@ -27,7 +27,7 @@ class Swept:
     more: bool = False  # there is more to do: call again
 
 
-def write(connection: sqlite3.Connection, batch: Batch) -> int:
+def write(connection: Connection, batch: Batch) -> int:
     """Write a batch; return how many seconds. Nobody who was forgotten meanwhile comes back by it, and of nobody whose
     consent has ended meanwhile anything is added.
     """
@@ -45,11 +45,15 @@ def write(connection: sqlite3.Connection, batch: Batch) -> int:
             "INSERT INTO history_track (track, camera, person_id, unknown_id, begin_at, end_at) "
             "VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (track) DO UPDATE SET person_id = excluded.person_id, unknown_id = excluded.unknown_id, "
-            "begin_at = min(begin_at, excluded.begin_at), end_at = max(end_at, excluded.end_at)",
+            "begin_at = CASE WHEN excluded.begin_at < history_track.begin_at THEN excluded.begin_at "
+            "ELSE history_track.begin_at END, "
+            "end_at = CASE WHEN excluded.end_at > history_track.end_at THEN excluded.end_at "
+            "ELSE history_track.end_at END",
             (rows.track, rows.camera, person, number, min(times), max(times)),
         )
         connection.executemany(
-            "INSERT OR REPLACE INTO history_second (track, second, seen) VALUES (?, ?, ?)",
+            "INSERT INTO history_second (track, second, seen) VALUES (?, ?, ?) "
+            "ON CONFLICT (track, second) DO UPDATE SET seen = excluded.seen",
             [(rows.track, second, seen) for second, seen in rows.seconds],
         )
         written += len(times)
@@ -67,7 +71,7 @@ def write(connection: sqlite3.Connection, batch: Batch) -> int:
     return written
 
 
-def roll_up(connection: sqlite3.Connection, before: float, *, most: int = MAX_ROLLED) -> Swept:
+def roll_up(connection: Connection, before: float, *, most: int = MAX_ROLLED) -> Swept:
     """Make minutes of the seconds of tracks that ended before a moment (unix seconds)."""
     done = Swept()
     rows = connection.execute(
@@ -87,7 +91,7 @@ def roll_up(connection: sqlite3.Connection, before: float, *, most: int = MAX_RO
     return done
 
 
-def add_minutes(connection: sqlite3.Connection, subject: int, camera: str, minutes: history_rows.Steps) -> None:
+def add_minutes(connection: Connection, subject: int, camera: str, minutes: history_rows.Steps) -> None:
     """Add steps of 60 s to a subject's minutes; those that are there already are put together with them."""
     if not len(minutes):
         return
@@ -100,12 +104,13 @@ def add_minutes(connection: sqlite3.Connection, subject: int, camera: str, minut
         old = history_rows.minutes([row[0] for row in there], [row[1] for row in there])
         minutes = history_rows.gathered((old, minutes), 60)
     connection.executemany(
-        "INSERT OR REPLACE INTO history_minute (subject, minute, camera, seen) VALUES (?, ?, ?, ?)",
+        "INSERT INTO history_minute (subject, minute, camera, seen) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (subject, minute, camera) DO UPDATE SET seen = excluded.seen",
         [(subject, minute, camera, seen) for minute, seen in history_rows.packed_minutes(minutes)],
     )
 
 
-def sweep(connection: sqlite3.Connection, now: float, *, second_days: float, minute_days: float) -> Swept:
+def sweep(connection: Connection, now: float, *, second_days: float, minute_days: float) -> Swept:
     """Roll up what is older than ``second_days``, delete what is older than ``minute_days`` and what is nobody's."""
     done = roll_up(connection, now - second_days * 86400)
     orphan = "DELETE FROM history_track WHERE person_id IS NULL AND unknown_id IS NULL AND end_at < ?"
@@ -126,12 +131,12 @@ def sweep(connection: sqlite3.Connection, now: float, *, second_days: float, min
     return done
 
 
-def reassign(connection: sqlite3.Connection, was: int, now: int) -> None:
+def reassign(connection: Connection, was: int, now: int) -> None:
     """Let a subject's history be another one's (numbers as ``Subject.number``)."""
-    before, after = _owner(was), _owner(now)
+    own = "person_id = ? AND unknown_id IS NULL" if was > 0 else "person_id IS NULL AND unknown_id = ?"
     connection.execute(
-        "UPDATE history_track SET person_id = ?, unknown_id = ? WHERE person_id IS ? AND unknown_id IS ?",
-        (*after, *before),
+        f"UPDATE history_track SET person_id = ?, unknown_id = ? WHERE {own}",
+        (*_owner(now), abs(was)),
     )
     cameras = "SELECT DISTINCT camera FROM history_minute WHERE subject = ?"
     for (camera,) in connection.execute(cameras, (was,)).fetchall():
@@ -142,7 +147,7 @@ def reassign(connection: sqlite3.Connection, was: int, now: int) -> None:
     connection.execute("DELETE FROM history_minute WHERE subject = ?", (was,))
 
 
-def erase(connection: sqlite3.Connection, subject: int) -> int:
+def erase(connection: Connection, subject: int) -> int:
     """Delete a subject's history; return how many tracks and minutes."""
     person, number = _owner(subject)
     own = ("person_id = ?", person) if person is not None else ("person_id IS NULL AND unknown_id = ?", number)
@@ -154,7 +159,7 @@ def _owner(subject: int) -> tuple[int | None, int | None]:
     return (subject, None) if subject > 0 else (None, -subject)
 
 
-def _allowing(connection: sqlite3.Connection, people: set[int]) -> set[int]:
+def _allowing(connection: Connection, people: set[int]) -> set[int]:
     """Return those of some people who are in the store and consent."""
     one = "SELECT 1 FROM person WHERE id = ? AND consent = 'given' AND (consent_until IS NULL OR consent_until > ?)"
     now = time.time()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DatabaseError
 
-from common import calibration, people, retention, sightings, strangers
+from common import calibration, people, retention, sightings, strangers, trackids
 from common.config import Config
 from common.encryption import KeyProblem
 from common.gallery import Gallery
@@ -47,6 +47,7 @@ class Keeper:
         self._events: queue.Queue[Event] = queue.Queue(QUEUED)
         self._snapshots: queue.SimpleQueue[Snapshot] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._tracks: queue.SimpleQueue[range] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._look_now = threading.Event()
         self._thread: threading.Thread | None = None
@@ -61,6 +62,7 @@ class Keeper:
         self.lost = 0
         self.written = 0
         self.numbers_low: Callable[[], bool] = lambda: False
+        self.tracks_low: Callable[[], bool] = lambda: False
 
     def open(self) -> Snapshot:
         """Open the store and return what it holds; the thread starts.
@@ -73,6 +75,8 @@ class Keeper:
         """
         try:
             first = self._opened(numbers=True)
+            if self.tracks_low() and self._store is not None:
+                self._tracks.put(trackids.reserve(self._store))
         except StoreUnavailable as error:
             first = self._only_read(error)
         except KeyProblem as error:
@@ -112,6 +116,13 @@ class Keeper:
         if newest is None:
             return None
         return Snapshot(gallery=newest.gallery, unknown=unknown, numbers=numbers)
+
+    def tracks(self) -> list[range]:
+        """Return the track ids that were reserved since the last call. Never waits."""
+        reserved = []
+        while not self._tracks.empty():
+            reserved.append(self._tracks.get())
+        return reserved
 
     def answers(self) -> list[Answer]:
         """Return the enrolments that are settled since the last call."""
@@ -171,7 +182,7 @@ class Keeper:
             self._store.close()
 
     def _opened(self, *, numbers: bool) -> Snapshot:
-        store = Store(self._config.storage.data_dir, who=self._who)
+        store = Store(self._config.storage.place, who=self._who)
         try:
             snapshot = self._snapshot(store, numbers=numbers)
         except (StoreError, KeyProblem):
@@ -182,10 +193,10 @@ class Keeper:
 
     def _only_read(self, why: StoreError) -> Snapshot:
         """What is known of people is read once where nothing can be written; where not even that, nobody is known."""
-        directory = self._config.storage.data_dir
+        place, directory = self._config.storage.place, self._config.storage.data_dir
         known: Snapshot | None = None
         # Where others may be writing at this moment, what is read without a lock may be half of something.
-        if directory.is_dir() and not os.access(directory, os.W_OK):
+        if place.url is None and directory.is_dir() and not os.access(directory, os.W_OK):
             try:
                 with Store(directory, who=self._who, only_read=True) as store:
                     known = self._snapshot(store, numbers=False)
@@ -215,6 +226,8 @@ class Keeper:
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
             retention.sweep(store, self._config)
+        if self.tracks_low() and self._tracks.empty():
+            self._tracks.put(trackids.reserve(store))
         numbers = self.numbers_low()
         changed = store.generation() != self._seen or time.time() >= self._expires
         if numbers or changed or store.setting(strangers.MET) != self._met:

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from common.ledger import Ledger, LedgerError, LedgerUnavailable
+from common.place import Place
 
 TRY_EVERY_S = 2.0
 
@@ -18,7 +19,7 @@ class LateLedger:
     """Opens a ledger, at once or as soon as it can be done.
 
     Args:
-        data_dir, busy_ms: as of ``Ledger``.
+        where, busy_ms: as of ``Ledger``.
 
     Attributes:
         problem: why it could not be opened at once; None where it could.
@@ -27,15 +28,15 @@ class LateLedger:
         LedgerError: it can never be opened as it is.
     """
 
-    def __init__(self, data_dir: Path, *, busy_ms: int) -> None:
-        self._data_dir = data_dir
+    def __init__(self, where: Place | Path, *, busy_ms: int) -> None:
+        self._where = where
         self._busy_ms = busy_ms
         self._stop = threading.Event()
         self._ledger: Ledger | None = None
         self._failed: LedgerError | None = None
         self.problem: LedgerUnavailable | None = None
         try:
-            self._ledger = Ledger(data_dir, busy_ms=busy_ms)
+            self._ledger = Ledger(where, busy_ms=busy_ms)
         except LedgerUnavailable as error:
             self.problem = error
             threading.Thread(target=self._try, name="ledger", daemon=True).start()
@@ -55,7 +56,7 @@ class LateLedger:
     def _try(self) -> None:
         while not self._stop.wait(TRY_EVERY_S):
             try:
-                self._ledger = Ledger(self._data_dir, busy_ms=self._busy_ms)
+                self._ledger = Ledger(self._where, busy_ms=self._busy_ms)
             except LedgerUnavailable as error:
                 self.problem = error
             except LedgerError as error:

@@ -1,12 +1,14 @@
 """The ledger: the part of the store that is written every second (history, episodes, notifications, notes).
 
-The same database file as ``common/store.py``, through Python's own ``sqlite3``: a stage that uses nothing else of the
-store stays 23 MB smaller, and a day of seconds is read in a fraction of the time. Tables: ``common/schema.py``.
+The same database as ``common/store.py``, in plain SQL (``common/sql.py``) through Python's own ``sqlite3`` or through
+``psycopg``: a stage that uses nothing else of the store stays smaller without SQLAlchemy (``bench/history.py``
+prints by how much), and a day of seconds is read in a fraction of the time. Tables: ``common/schema.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,9 +16,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-FILE = "mien.db"
+from common.place import VARIABLE, Place, place_of
+from common.sql import Connection
+
 BUSY_MS = 5000
 UNAVAILABLE = 75  # exit code of ``python -m common.store``: it may be possible later
 VERSION = 5  # of the oldest store that has all of these tables
@@ -30,25 +34,58 @@ class LedgerUnavailable(LedgerError):
     """It cannot be opened, read or written at the moment; it may be, later."""
 
 
+class Line(Protocol):
+    """A connection to one kind of database.
+
+    Attributes:
+        trouble: what it raises when the database cannot do what it was asked.
+        passing: … of these, what may be over later.
+    """
+
+    trouble: tuple[type[Exception], ...]
+    passing: tuple[type[Exception], ...]
+
+    def begin(self, *, writing: bool) -> Connection: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def scrub(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def said(self, error: Exception, /) -> str: ...
+
+
 class Ledger:
-    """A connection to the store in a data directory, made there when there is none. Threads take turns.
+    """A connection to the store, which is made when there is none. Threads take turns.
 
     Close it, or use it as a context.
 
     Args:
-        busy_ms: how long to wait for another writer.
+        where: the store's place; a path is a data directory.
+        busy_ms: how long to wait for another writer. Whoever does not wait long for that does not for a server either.
 
     Raises:
         LedgerUnavailable: it cannot be opened or made at the moment.
         LedgerError: it cannot be opened or made.
     """
 
-    def __init__(self, data_dir: Path, *, busy_ms: int = BUSY_MS) -> None:
-        self.path = data_dir / FILE
+    def __init__(self, where: Place | Path, *, busy_ms: int = BUSY_MS) -> None:
+        self.place = place_of(where)
         self._lock = threading.RLock()
-        if self._version(busy_ms) < VERSION:
-            _make(data_dir)
-        self._connection = self._connect(busy_ms)
+        if self.place.url is None:
+            self._line: Line = _opened(self.place, busy_ms)
+            return
+        try:
+            from common import postgres
+        except ImportError as error:
+            raise LedgerError(str(error)) from error
+        patience_s = postgres.PATIENCE_S if busy_ms >= BUSY_MS else 4.0  # a stage silent for 5 s is replaced
+        self._line = postgres.Line(self.place.url, busy_ms, patience_s)
+        if self._version() < VERSION:
+            _make(self.place)
 
     def __enter__(self) -> Self:
         return self
@@ -61,31 +98,30 @@ class Ledger:
     def close(self) -> None:
         """Close the connection; closing twice does nothing."""
         with self._lock:
-            self._connection.close()
+            self._line.close()
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Connection]:
         """A transaction: all of it happens, or nothing.
 
         Raises:
-            LedgerError: another process has been writing for too long, the disk is full, …
+            LedgerError: another process has been writing for too long, the disk is full, the server is away, …
         """
         with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                connection = self._line.begin(writing=True)
                 try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
+                    yield connection
+                    self._line.commit()
                 except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
+                    self._line.rollback()
                     raise
-            except sqlite3.Error as error:
-                kind = LedgerUnavailable if isinstance(error, sqlite3.OperationalError) else LedgerError
-                raise kind(f"the store {self.path} cannot be written: {error}; nothing was changed") from error
+            except self._line.trouble as error:
+                why = f"cannot be written: {self._line.said(error)}; nothing was changed"
+                raise self._told(error, why) from error
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the store throughout.
 
         Raises:
@@ -93,15 +129,13 @@ class Ledger:
         """
         with self._lock:
             try:
-                self._connection.execute("BEGIN")
+                connection = self._line.begin(writing=False)
                 try:
-                    yield self._connection
+                    yield connection
                 finally:
-                    if self._connection.in_transaction:
-                        self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                kind = LedgerUnavailable if isinstance(error, sqlite3.OperationalError) else LedgerError
-                raise kind(f"the store {self.path} cannot be read: {error}") from error
+                    self._line.rollback()
+            except self._line.trouble as error:
+                raise self._told(error, f"cannot be read: {self._line.said(error)}") from error
 
     def generation(self) -> int:
         """Return the number of changes of people so far, as ``Store.generation``."""
@@ -113,51 +147,91 @@ class Ledger:
         """Leave nothing of what was deleted in the write-ahead log."""
         with self._lock:
             try:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-            except sqlite3.Error as error:
-                raise LedgerError(f"the store {self.path} cannot be written: {error}") from error
+                self._line.scrub()
+            except self._line.trouble as error:
+                why = self._line.said(error)
+                raise LedgerError(f"the store {self.place} cannot be written: {why}") from error
 
     # --- inside ---
 
-    def _connect(self, busy_ms: int) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(
-                self.path, timeout=busy_ms / 1e3, isolation_level=None, check_same_thread=False
-            )
-            connection.row_factory = sqlite3.Row
-            pragmas = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON")
-            for pragma in (f"busy_timeout = {busy_ms}", *pragmas):
-                connection.execute(f"PRAGMA {pragma}").close()
-        except sqlite3.Error as error:
-            raise _unopened(self.path, error) from error
-        return connection
+    def _told(self, error: Exception, why: str) -> LedgerError:
+        kind = LedgerUnavailable if isinstance(error, self._line.passing) else LedgerError
+        return kind(f"the store {self.place} {why}")
 
-    def _version(self, busy_ms: int) -> int:
-        if not self.path.exists():
-            return 0
-        try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=busy_ms / 1e3)) as connection:
-                version: Any = connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            raise _unopened(self.path, error) from error
-        return int(version)
+    def _version(self) -> int:
+        with self.read() as connection:
+            if connection.execute("SELECT to_regclass('meta')").fetchone()[0] is None:
+                return 0
+            row = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+        return int(row[0]) if row else 0
 
 
-def _unopened(path: Path, error: sqlite3.Error) -> LedgerError:
-    kind = LedgerUnavailable if isinstance(error, sqlite3.OperationalError) else LedgerError
-    return kind(f"the store {path} cannot be opened: {error}")
+class _File:
+    """SQLite's line."""
+
+    trouble: tuple[type[Exception], ...] = (sqlite3.Error,)
+    passing: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def begin(self, *, writing: bool) -> Connection:
+        self._connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+        return self._connection
+
+    def commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def scrub(self) -> None:
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def said(self, error: Exception, /) -> str:
+        return str(error)
 
 
-def _make(data_dir: Path) -> None:
+def _opened(place: Place, busy_ms: int) -> _File:
+    try:
+        if _file_version(place.file) < VERSION:
+            _make(place)
+        connection = sqlite3.connect(place.file, timeout=busy_ms / 1e3, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        pragmas = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON")
+        for pragma in (f"busy_timeout = {busy_ms}", *pragmas):
+            connection.execute(f"PRAGMA {pragma}").close()
+    except sqlite3.Error as error:
+        kind = LedgerUnavailable if isinstance(error, sqlite3.OperationalError) else LedgerError
+        raise kind(f"the store {place} cannot be opened: {error}") from error
+    return _File(connection)
+
+
+def _file_version(file: Path) -> int:
+    if not file.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(file, timeout=BUSY_MS / 1e3)) as connection:
+        version: Any = connection.execute("PRAGMA user_version").fetchone()[0]
+    return int(version)
+
+
+def _make(place: Place) -> None:
     """Have the store made or brought up to date, by a process of its own: that takes what the ledger does without."""
-    command = [sys.executable, "-m", "common.store", str(data_dir)]
+    command = [sys.executable, "-m", "common.store", str(place.data_dir)]
     root = Path(__file__).resolve().parents[1]
+    given = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    if place.url is not None:
+        given[VARIABLE] = place.url
     try:
         done = subprocess.run(
-            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            command, cwd=root, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
         )
     except OSError as error:  # no process, no memory, no descriptor left
-        raise LedgerUnavailable(f"the store in {data_dir} cannot be made: {error}") from error
+        raise LedgerUnavailable(f"the store {place} cannot be made: {error}") from error
     if done.returncode != 0:
         kind = LedgerUnavailable if done.returncode == UNAVAILABLE else LedgerError
-        raise kind(done.stderr.strip() or f"the store in {data_dir} could not be made")
+        raise kind(done.stderr.strip() or f"the store {place} could not be made")

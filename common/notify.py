@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.alerts.rules import NotificationsConfig
 from common.ledger import Ledger, LedgerError
+from common.place import Place
 
 LOOK_EVERY_S = 1.0  # also without being woken: a retry may be due
 BATCH = 20
@@ -59,12 +60,12 @@ class Outbox:
     """Sends what is waiting in the store.
 
     Args:
-        data_dir: of the store.
+        where: the store is.
         send: what sends; see ``send``.
     """
 
-    def __init__(self, data_dir: Path, settings: NotificationsConfig, *, send: Send = send) -> None:
-        self._data_dir = data_dir
+    def __init__(self, where: Place | Path, settings: NotificationsConfig, *, send: Send = send) -> None:
+        self._where = where
         self._settings = settings
         self._send = send
         self._stop = threading.Event()
@@ -102,7 +103,7 @@ class Outbox:
         while not self._stop.is_set():
             try:
                 if ledger is None:
-                    ledger = Ledger(self._data_dir)
+                    ledger = Ledger(self._where)
                     self._drop_strangers(ledger)
                     # Said now, not when the first alert should have gone out.
                     if (wrong := problem(self._settings.targets[target])) is not None:

@@ -126,7 +126,7 @@ def merge(store: Store, who: str, into: str) -> Person:
             raise PeopleError(f"{gone.name!r} has refused consent: change that first, or merge the other way round")
         for table in (REFERENCE, SIGHTING):
             connection.execute(update(table).where(table.c.person_id == gone.id).values(person_id=kept.id))
-        records.reassign(connection, gone.id, kept.id)
+        records.reassign(store, connection, gone.id, kept.id)
         _keep_best(connection, kept.id)
         notes = "\n".join(part for part in (kept.notes, gone.notes) if part)[:MAX_NOTES]
         connection.execute(update(PERSON).where(PERSON.c.id == kept.id).values(notes=notes, changed_at=time.time()))
@@ -204,7 +204,7 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
     with store.write() as connection:
         person = add_in(store, connection, name, references, **fields)
         connection.execute(update(SIGHTING).where(SIGHTING.c.unknown_id == number).values(person_id=person.id))
-        records.reassign(connection, -number, person.id)
+        records.reassign(store, connection, -number, person.id)
         connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
         store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
     return person
@@ -286,7 +286,7 @@ def _insert_references(store: Store, connection: Connection, person: int, refere
 
 def _keep_best(connection: Connection, person: int) -> None:
     own = select(REFERENCE.c.id).where(REFERENCE.c.person_id == person)
-    surplus = own.order_by(REFERENCE.c.quality.desc(), REFERENCE.c.id).offset(MAX_REFERENCES).limit(-1)
+    surplus = own.order_by(REFERENCE.c.quality.desc(), REFERENCE.c.id).offset(MAX_REFERENCES)
     connection.execute(delete(REFERENCE).where(REFERENCE.c.id.in_(connection.execute(surplus).scalars().all())))
 
 

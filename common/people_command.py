@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         if arguments.verb == "add" and arguments.track is not None:
             return _add_live(config, arguments)
-        with Store(config.storage.data_dir, who=f"people {arguments.verb}") as store:
+        with Store(config.storage.place, who=f"people {arguments.verb}") as store:
             return _VERBS[arguments.verb](store, config, arguments)
     except (PeopleError, StoreError) as error:
         print(error, file=sys.stderr)

@@ -38,6 +38,10 @@ def plan(
         wanted = (row.name in only) if only else (screen or row.runs != "screen")
         if row.name in off:
             wanted = False
+        if row.name == "chain" and config.cell.hub_news_in is None:
+            wanted = False
+        if row.hub and config.cell.hub_news_in is not None and row.name not in only:
+            wanted = False
         if wanted and row.name not in without:
             specs.extend(_processes(row, config))
     if not specs:
@@ -51,7 +55,7 @@ def _processes(row: StageRow, config: Config) -> list[ChildSpec]:
             count = getattr(config.workers, row.name)
             return [_spec(row, f"{row.name}.{number}") for number in range(1, count + 1)]
         case "camera":
-            return [_spec(row, f"{row.name}.{camera}", "--camera", camera) for camera in config.cameras]
+            return [_spec(row, f"{row.name}.{camera}", "--camera", camera) for camera in config.own_cameras]
         case _:
             return [_spec(row, row.name)]
 

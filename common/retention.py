@@ -22,7 +22,7 @@ def sweep(store: Store, config: Config, *, at: float | None = None) -> dict[str,
     }
     with store.write() as connection:
         done = {what: connection.execute(statement).rowcount for what, statement in wanted.items()}
-        newest = select(UNKNOWN.c.id).order_by(UNKNOWN.c.last_at.desc()).offset(config.identity.most_unknown).limit(-1)
+        newest = select(UNKNOWN.c.id).order_by(UNKNOWN.c.last_at.desc()).offset(config.identity.most_unknown)
         surplus = connection.execute(newest).scalars().all()
         connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id.in_(surplus)))
         done["unknown people"] += len(surplus)

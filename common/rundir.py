@@ -108,3 +108,15 @@ def attached(config: Config) -> Config:
         return load(path, environment={}) if path.is_file() else config
     except ConfigError:
         return config  # it has just ended
+
+
+def is_running(config: Config) -> bool:
+    """Return whether a Mien runs in ``config.run_dir`` now, and did not just leave its files there."""
+    if not (config.run_dir / CONFIG_FILE).is_file():
+        return False
+    lock = FileLock(config.run_dir / "lock")
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Float,
@@ -19,20 +20,28 @@ from sqlalchemy import (
 
 METADATA = MetaData()
 
+# SQLite's integers are as long as they need to be, and its texts, too: PostgreSQL's shall be no shorter.
+_WHOLE = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _words(length: int) -> String:
+    return String(length).with_variant(Text, "postgresql")
+
+
 # Numbers of people and unknown people are never used twice, not after a deletion either: a name in somebody's notes
 # or an old result must not come to mean another person (``sqlite_autoincrement``).
 
-META = Table("meta", METADATA, Column("key", String(64), primary_key=True), Column("value", LargeBinary))
+META = Table("meta", METADATA, Column("key", _words(64), primary_key=True), Column("value", LargeBinary))
 
 PERSON = Table(
     "person",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(100), nullable=False),
-    Column("name_key", String(200), nullable=False, unique=True),  # the name as it is compared: case and form folded
-    Column("role", String(16), nullable=False),
+    Column("id", _WHOLE, primary_key=True),
+    Column("name", _words(100), nullable=False),
+    Column("name_key", _words(200), nullable=False, unique=True),  # the name as it is compared: case and form folded
+    Column("role", _words(16), nullable=False),
     Column("notes", Text, nullable=False, default=""),
-    Column("consent", String(16), nullable=False),
+    Column("consent", _words(16), nullable=False),
     Column("consent_until", Float),  # unix seconds; null: until taken back
     Column("created_at", Float, nullable=False),
     Column("changed_at", Float, nullable=False),
@@ -42,11 +51,11 @@ PERSON = Table(
 REFERENCE = Table(
     "reference",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _WHOLE, primary_key=True),
     Column("person_id", ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("embedding", LargeBinary, nullable=False),  # sealed, 128 float32
     Column("crop", LargeBinary),  # sealed JPEG of the 150×150 chip
-    Column("model", String(64), nullable=False),  # embeddings of different networks do not compare
+    Column("model", _words(64), nullable=False),  # embeddings of different networks do not compare
     Column("source", Text, nullable=False),
     Column("quality", Float, nullable=False),
     Column("created_at", Float, nullable=False),
@@ -56,10 +65,10 @@ REFERENCE = Table(
 AUDIT = Table(
     "audit",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _WHOLE, primary_key=True),
     Column("at", Float, nullable=False),
-    Column("who", String(128), nullable=False),
-    Column("did", String(32), nullable=False),
+    Column("who", _words(128), nullable=False),
+    Column("did", _words(32), nullable=False),
     Column("about", Text, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -67,20 +76,20 @@ AUDIT = Table(
 UNKNOWN = Table(
     "unknown",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _WHOLE, primary_key=True),
     Column("embedding", LargeBinary, nullable=False),  # sealed mean of its looks
     Column("weight", Float, nullable=False),
-    Column("model", String(64), nullable=False),
+    Column("model", _words(64), nullable=False),
     Column("first_at", Float, nullable=False),
     Column("last_at", Float, nullable=False, index=True),
-    Column("looks", Integer, nullable=False),
+    Column("looks", _WHOLE, nullable=False),
     sqlite_autoincrement=True,
 )
 
 UNKNOWN_CROP = Table(
     "unknown_crop",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _WHOLE, primary_key=True),
     Column("unknown_id", ForeignKey("unknown.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("embedding", LargeBinary, nullable=False),
     Column("crop", LargeBinary, nullable=False),
@@ -92,10 +101,10 @@ UNKNOWN_CROP = Table(
 SIGHTING = Table(
     "sighting",
     METADATA,
-    Column("track", Integer, primary_key=True, autoincrement=False),
-    Column("camera", String(64), nullable=False),
+    Column("track", _WHOLE, primary_key=True, autoincrement=False),
+    Column("camera", _words(64), nullable=False),
     Column("person_id", ForeignKey("person.id", ondelete="CASCADE"), index=True),
-    Column("unknown_id", Integer, index=True),  # outlives the unknown person's own row
+    Column("unknown_id", _WHOLE, index=True),  # outlives the unknown person's own row
     Column("begin_at", Float, nullable=False),
     Column("end_at", Float, nullable=False, index=True),
 )
@@ -104,24 +113,24 @@ SIGHTING = Table(
 EPISODE = Table(
     "episode",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("rule", String(100), nullable=False),
-    Column("about", String(16), nullable=False),  # expression, unseen or offline
-    Column("camera", String(64), nullable=False),  # where it was noticed last
+    Column("id", _WHOLE, primary_key=True),
+    Column("rule", _words(100), nullable=False),
+    Column("about", _words(16), nullable=False),  # expression, unseen or offline
+    Column("camera", _words(64), nullable=False),  # where it was noticed last
     Column("person_id", ForeignKey("person.id", ondelete="CASCADE"), index=True),
-    Column("unknown_id", Integer, index=True),
-    Column("track", Integer),
-    Column("label", String(16)),  # the expression that weighed most
+    Column("unknown_id", _WHOLE, index=True),
+    Column("track", _WHOLE),
+    Column("label", _words(16)),  # the expression that weighed most
     Column("began_at", Float, nullable=False),
     Column("opened_at", Float, nullable=False, index=True),
     Column("escalated_at", Float),
     Column("acknowledged_at", Float),
-    Column("acknowledged_by", String(128)),
+    Column("acknowledged_by", _words(128)),
     Column("snoozed_until", Float),
-    Column("judgement", String(16)),  # useful or false alarm
-    Column("judged_by", String(128)),
+    Column("judgement", _words(16)),  # useful or false alarm
+    Column("judged_by", _words(128)),
     Column("closed_at", Float, index=True),
-    Column("closed_why", String(64)),
+    Column("closed_why", _words(64)),
     Column("peak", Float),  # highest probability of the rule's expressions together
     Column("assessed_s", Float, nullable=False, default=0.0),
     Column("unassessed_s", Float, nullable=False, default=0.0),
@@ -135,11 +144,11 @@ EPISODE = Table(
 EPISODE_STEP = Table(
     "episode_step",
     METADATA,
-    Column("serial", Integer, primary_key=True),
+    Column("serial", _WHOLE, primary_key=True),
     Column("episode_id", ForeignKey("episode.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("at", Float, nullable=False),
-    Column("event", String(16), nullable=False),
-    Column("by_whom", String(128)),
+    Column("event", _words(16), nullable=False),
+    Column("by_whom", _words(128)),
     Column("message", Text, nullable=False),  # the news as it was published, JSON
     sqlite_autoincrement=True,
 )
@@ -148,17 +157,17 @@ EPISODE_STEP = Table(
 NOTIFICATION = Table(
     "notification",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _WHOLE, primary_key=True),
     Column("episode_id", ForeignKey("episode.id", ondelete="CASCADE"), index=True),  # null: a test
-    Column("serial", Integer),
-    Column("target", String(64), nullable=False),  # a name of the configuration, never its address
+    Column("serial", _WHOLE),
+    Column("target", _words(64), nullable=False),  # a name of the configuration, never its address
     Column("title", Text, nullable=False),
     Column("body", Text, nullable=False),
-    Column("camera", String(64)),  # whose snapshot is to be attached
+    Column("camera", _words(64)),  # whose snapshot is to be attached
     Column("snapshot", Text),
     Column("created_at", Float, nullable=False),
-    Column("state", String(16), nullable=False, index=True),  # waiting, sent or failed
-    Column("attempts", Integer, nullable=False, default=0),
+    Column("state", _words(16), nullable=False, index=True),  # waiting, sent or failed
+    Column("attempts", _WHOLE, nullable=False, default=0),
     Column("next_at", Float, nullable=False),
     Column("done_at", Float),
     Column("error", Text),
@@ -169,12 +178,12 @@ NOTIFICATION = Table(
 HISTORY_TRACK = Table(
     "history_track",
     METADATA,
-    Column("track", Integer, primary_key=True, autoincrement=False),
-    Column("camera", String(64), nullable=False),
+    Column("track", _WHOLE, primary_key=True, autoincrement=False),
+    Column("camera", _words(64), nullable=False),
     Column("person_id", ForeignKey("person.id", ondelete="CASCADE")),
-    Column("unknown_id", Integer),
-    Column("begin_at", Integer, nullable=False),
-    Column("end_at", Integer, nullable=False, index=True),
+    Column("unknown_id", _WHOLE),
+    Column("begin_at", _WHOLE, nullable=False),
+    Column("end_at", _WHOLE, nullable=False, index=True),
     Index("history_track_person", "person_id", "begin_at"),
     Index("history_track_unknown", "unknown_id", "begin_at"),
 )
@@ -183,7 +192,7 @@ HISTORY_SECOND = Table(
     "history_second",
     METADATA,
     Column("track", ForeignKey("history_track.track", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    Column("second", Integer, primary_key=True, autoincrement=False),  # unix seconds
+    Column("second", _WHOLE, primary_key=True, autoincrement=False),  # unix seconds
     Column("seen", LargeBinary, nullable=False),  # common/history_rows.py
     sqlite_with_rowid=False,
 )
@@ -192,9 +201,9 @@ HISTORY_SECOND = Table(
 HISTORY_MINUTE = Table(
     "history_minute",
     METADATA,
-    Column("subject", Integer, primary_key=True, autoincrement=False),
-    Column("minute", Integer, primary_key=True, autoincrement=False),  # unix seconds / 60
-    Column("camera", String(64), primary_key=True),
+    Column("subject", _WHOLE, primary_key=True, autoincrement=False),
+    Column("minute", _WHOLE, primary_key=True, autoincrement=False),  # unix seconds / 60
+    Column("camera", _words(64), primary_key=True),
     Column("seen", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -203,8 +212,8 @@ HISTORY_MINUTE = Table(
 HISTORY_WATCH = Table(
     "history_watch",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("camera", String(64), nullable=False),
+    Column("id", _WHOLE, primary_key=True),
+    Column("camera", _words(64), nullable=False),
     Column("begin_at", Float, nullable=False),
     Column("end_at", Float, nullable=False, index=True),
 )
@@ -221,12 +230,12 @@ USUAL = Table(
 NOTE = Table(
     "note",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", _WHOLE, primary_key=True),
     Column("person_id", ForeignKey("person.id", ondelete="CASCADE"), index=True),
-    Column("unknown_id", Integer, index=True),
+    Column("unknown_id", _WHOLE, index=True),
     Column("at", Float, nullable=False, index=True),
     Column("text", Text, nullable=False),
-    Column("who", String(128), nullable=False),
+    Column("who", _words(128), nullable=False),
     Column("created_at", Float, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -236,12 +245,12 @@ NOTE = Table(
 PAGE_USER = Table(
     "page_user",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(100), nullable=False),
-    Column("name_key", String(200), nullable=False, unique=True),
+    Column("id", _WHOLE, primary_key=True),
+    Column("name", _words(100), nullable=False),
+    Column("name_key", _words(200), nullable=False, unique=True),
     Column("hash", Text, nullable=False),
-    Column("role", String(16), nullable=False),
-    Column("one_time", Integer, nullable=False),  # 1: the password has to be replaced at the next log-in
+    Column("role", _words(16), nullable=False),
+    Column("one_time", _WHOLE, nullable=False),  # 1: the password has to be replaced at the next log-in
     Column("created_at", Float, nullable=False),
     Column("seen_at", Float),
     sqlite_autoincrement=True,
@@ -259,8 +268,8 @@ PAGE_SESSION = Table(
 PAGE_TOKEN = Table(
     "page_token",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", String(100), nullable=False),
+    Column("id", _WHOLE, primary_key=True),
+    Column("name", _words(100), nullable=False),
     Column("hash", LargeBinary(32), nullable=False, unique=True),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
@@ -268,22 +277,29 @@ PAGE_TOKEN = Table(
     sqlite_autoincrement=True,
 )
 
-# One entry a version: the tables it adds, then statements for what it changes. A step that has been published is never
-# edited; a change of the tables above is another step.
-Step = tuple[tuple[Table, ...], tuple[str, ...]]
+# One entry a version: the tables it adds, then statements for what it changes, for each kind of database. A step that
+# has been published is never edited; a change of the tables above is another step.
+Step = tuple[tuple[Table, ...], dict[str, tuple[str, ...]]]
 STEPS: tuple[Step, ...] = (
-    ((META, PERSON, REFERENCE, AUDIT), ()),
-    ((UNKNOWN, UNKNOWN_CROP, SIGHTING), ()),
-    ((PAGE_USER, PAGE_SESSION, PAGE_TOKEN), ()),
+    ((META, PERSON, REFERENCE, AUDIT), {}),
+    ((UNKNOWN, UNKNOWN_CROP, SIGHTING), {}),
+    ((PAGE_USER, PAGE_SESSION, PAGE_TOKEN), {}),
     (
         (EPISODE, EPISODE_STEP, NOTIFICATION, HISTORY_TRACK, HISTORY_SECOND, HISTORY_MINUTE, HISTORY_WATCH, NOTE),
-        (
-            # Whoever deletes a person deletes their minutes: a signed number cannot be a foreign key.
-            "CREATE TRIGGER history_minute_of_person AFTER DELETE ON person BEGIN "
-            "DELETE FROM history_minute WHERE subject = OLD.id; END",
-        ),
+        {  # Whoever deletes a person deletes their minutes: a signed number cannot be a foreign key.
+            "sqlite": (
+                "CREATE TRIGGER history_minute_of_person AFTER DELETE ON person BEGIN "
+                "DELETE FROM history_minute WHERE subject = OLD.id; END",
+            ),
+            "postgresql": (
+                "CREATE FUNCTION history_minute_of_person() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN DELETE FROM history_minute WHERE subject = OLD.id; RETURN OLD; END $$",
+                "CREATE TRIGGER history_minute_of_person AFTER DELETE ON person "
+                "FOR EACH ROW EXECUTE FUNCTION history_minute_of_person()",
+            ),
+        },
     ),
-    ((USUAL,), ()),
+    ((USUAL,), {}),
 )
 VERSION = len(STEPS)
 
@@ -292,5 +308,5 @@ def advance(connection: Connection, version: int) -> None:
     """Bring a store of ``version`` (0: empty) one version on, inside the caller's transaction."""
     tables, statements = STEPS[version]
     METADATA.create_all(connection, tables=list(tables), checkfirst=False)
-    for statement in statements:
+    for statement in statements.get(connection.dialect.name, ()):
         connection.execute(text(statement))

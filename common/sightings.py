@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from common.recall import Sighting
 from common.schema import PERSON, SIGHTING
-from common.store import Store
+from common.store import Store, insert_or_update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ def write(connection: Connection, latest: Sequence[Sighting]) -> int:
         if s.person is None or s.person in there
     ]
     if rows:
-        added = insert(SIGHTING)
+        added = insert_or_update(connection, SIGHTING)
         new: dict[str, Any] = {key: added.excluded[key] for key in ("person_id", "unknown_id", "end_at")}
         # Who it is now, also where it was somebody else before; the number it had is kept with a late name.
         new["unknown_id"] = func.coalesce(added.excluded.unknown_id, SIGHTING.c.unknown_id)

@@ -114,8 +114,11 @@ class Stage(ABC):
         self.news.publish(reply, request)
 
     def concerns(self, request: Control) -> bool:
-        """Whether a request is for this process: stages that run once a camera answer only for theirs."""
-        return self.camera is None or request.args.get("camera") in (None, self.camera)
+        """Whether a request is for this process: stages answer only for their camera, or the cameras of their cell."""
+        camera = request.args.get("camera")
+        if self.camera is None:  # of a camera that nobody has, each cell says so
+            return camera not in self.config.cameras or camera in self.config.own_cameras
+        return camera in (None, self.camera)
 
     def topics(self) -> tuple[str, ...]:
         """Return the topics of the news that ``on_news`` wants."""

@@ -1,31 +1,33 @@
-"""The store: one SQLite database of everything that lasts about people, with its key, versions and audit log."""
+"""The store: one database of everything that lasts about people, with its key, versions and audit log.
+
+A SQLite file in the data directory, or a PostgreSQL database that several machines share (``common/backend.py``).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Self
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from sqlalchemy import Connection, create_engine, delete, event, insert, select, text, update
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import DatabaseError
 
 from common import encryption, schema
+from common.backend import Busy, backend_of
+from common.backend import insert_or_update as insert_or_update
 from common.encryption import Cipher, KeyProblem
+from common.place import VARIABLE, Place, checked, place_of
 from common.schema import META
+from common.sql import Connection as Plain
 
-FILE = "mien.db"
-BUSY_MS = 5000  # how long a writer waits for another one
 UNAVAILABLE = 75  # exit code of ``python -m common.store``: it may be possible later
 _KEY_CHECK = b"this store belongs to this key"
 
@@ -39,13 +41,14 @@ class StoreUnavailable(StoreError):
 
 
 class Store:
-    """A connection to the store in a data directory, made there when there is none.
+    """A connection to the store, which is made when there is none.
 
     Any number of processes may have it open; a write is one transaction, so that whoever is killed in the middle of it
-    leaves the state before. Close it, or use it as a context. One thread at a time.
+    leaves the state before. A server that goes away and comes back is found again by the next call. Close it, or use it
+    as a context. One thread at a time.
 
     Args:
-        data_dir: where ``mien.db`` and ``mien.key`` are.
+        where: its place; a path is a data directory with ``mien.db`` and ``mien.key``.
         who: the process or command, as the audit log names it.
         only_read: what is there is read where nothing can be written, not even SQLite's own files. Only for a data
             directory in which nobody writes: what others add is not seen.
@@ -55,41 +58,34 @@ class Store:
         StoreError: it cannot be opened, is of a newer version, or the key is another one.
     """
 
-    def __init__(self, data_dir: Path, *, who: str = "command", only_read: bool = False) -> None:
-        self.path = data_dir / FILE
+    def __init__(self, where: Place | Path, *, who: str = "command", only_read: bool = False) -> None:
+        self.place = place_of(where)
         self.who = f"{who} ({_user()})"[:128]
-        if not only_read:
-            self._touch(data_dir)
-        address = f"sqlite:///file:{quote(str(self.path))}?mode=ro&immutable=1&uri=true"
-        self._engine = create_engine(
-            address if only_read else f"sqlite:///{self.path}",
-            connect_args={"timeout": BUSY_MS / 1e3, "check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _prepare_reading if only_read else _prepare)
-        event.listen(self._engine, "begin", _begin)
+        data_dir = self.place.data_dir
         try:
-            self._migrate(data_dir)
+            if not only_read:
+                data_dir.mkdir(parents=True, exist_ok=True)
+            self._backend = backend_of(self.place, only_read=only_read)
+            self._engine = self._backend.engine()
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the store {self.place} cannot be made: {error}; choose another --data-dir"
+            ) from error
+        except ImportError as error:
+            raise StoreError(str(error)) from error
+        passing: tuple[type[Exception], ...] = (*self._backend.trouble, OSError)
+        try:
+            self._migrate()
             self.cipher = self._cipher(data_dir)
         except (StoreError, KeyProblem) as error:
             self.close()
             raise error if isinstance(error, StoreError) else StoreError(str(error)) from error
-        except (OperationalError, OSError) as error:
+        except passing as error:
             self.close()
-            raise StoreUnavailable(f"the store {self.path} cannot be opened: {_reason(error)}") from error
+            raise StoreUnavailable(f"the store {self.place} cannot be opened: {self._backend.said(error)}") from error
         except DatabaseError as error:
             self.close()
-            raise StoreError(f"the store {self.path} cannot be opened: {error.orig}") from error
-
-    def _touch(self, data_dir: Path) -> None:
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            if os.name == "posix" and not self.path.exists():
-                # Made before SQLite makes it: names and notes are nobody else's to read.
-                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise StoreUnavailable(
-                f"the store {self.path} cannot be made: {error}; choose another --data-dir"
-            ) from error
+            raise StoreError(f"the store {self.place} cannot be opened: {self._backend.said(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -110,15 +106,14 @@ class Store:
         """A transaction: all of it happens, or nothing.
 
         Raises:
-            StoreUnavailable: another process has been writing for too long, or the disk is full.
+            StoreUnavailable: another process has been writing for too long, the disk is full, the server is away.
         """
         try:
             with self._engine.connect().execution_options(writing=True) as connection, connection.begin():
                 yield connection
-        except OperationalError as error:
-            raise StoreUnavailable(
-                f"the store {self.path} cannot be written: {error.orig}; nothing was changed"
-            ) from error
+        except self._backend.trouble as error:
+            why = self._backend.said(error)
+            raise StoreUnavailable(f"the store {self.place} cannot be written: {why}; nothing was changed") from error
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -126,8 +121,12 @@ class Store:
         try:
             with self._engine.connect() as connection:
                 yield connection
-        except OperationalError as error:
-            raise StoreUnavailable(f"the store {self.path} cannot be read: {error.orig}") from error
+        except self._backend.trouble as error:
+            raise StoreUnavailable(f"the store {self.place} cannot be read: {self._backend.said(error)}") from error
+
+    def plain(self, connection: Connection) -> Plain:
+        """Return a connection's transaction for whoever speaks plain SQL (``common/sql.py``)."""
+        return self._backend.plain(connection)
 
     def audit(self, connection: Connection, did: str, about: str, *, at: float | None = None) -> None:
         """Add a line to the audit log; ``about`` never holds anything biometric."""
@@ -192,35 +191,36 @@ class Store:
         return self.cipher.open(sealed, "crop")
 
     def scrub(self) -> None:
-        """Leave nothing of what was deleted in the files: empties the write-ahead log into the database."""
-        with self._engine.connect() as connection:
-            # Deleted pages are overwritten (secure_delete); the log would keep the old ones until it is reused.
-            connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        """Leave nothing of what was deleted in the files (on a server: as little as an ordinary user can see to)."""
+        try:
+            self._backend.scrub(self._engine)
+        except self._backend.trouble as error:
+            raise StoreError(f"the store {self.place} cannot be written: {self._backend.said(error)}") from error
 
     # --- inside ---
 
-    def _migrate(self, data_dir: Path) -> None:
+    def _migrate(self) -> None:
         version = self._version()
         if version == schema.VERSION:
             return
         try:
-            with FileLock(data_dir / f"{FILE}.lock", timeout=60):
+            with self._backend.migrating(self._engine):
                 version = self._version()  # another process may have been quicker
                 if version > schema.VERSION:
                     raise StoreError(
-                        f"the store {self.path} is of version {version}, this Mien knows versions up to "
+                        f"the store {self.place} is of version {version}, this Mien knows versions up to "
                         f"{schema.VERSION}: use the newer Mien that wrote it. Nothing was changed."
                     )
                 for step in range(version, schema.VERSION):
                     with self.write() as connection:
                         schema.advance(connection, step)
-                        connection.execute(text(f"PRAGMA user_version = {step + 1}"))
-        except Timeout as error:
-            raise StoreUnavailable(f"another process has been changing {self.path} for a minute: try again") from error
+                        self._backend.set_version(connection, step + 1)
+        except Busy as error:
+            raise StoreUnavailable(f"another process has been changing {self.place} for a minute: try again") from error
 
     def _version(self) -> int:
         with self.read() as connection:
-            return int(connection.execute(text("PRAGMA user_version")).scalar_one())
+            return self._backend.version(connection)
 
     def _cipher(self, data_dir: Path) -> Cipher:
         with self.read() as connection:
@@ -236,7 +236,7 @@ class Store:
             cipher.open(check, "key_check")
         except KeyProblem as error:
             raise StoreError(
-                f"the key does not fit the store {self.path}: it was made with another one. Put the right key back "
+                f"the key does not fit the store {self.place}: it was made with another one. Put the right key back "
                 f"into {data_dir / encryption.KEY_FILE} or {encryption.KEY_VARIABLE}. Nothing was changed."
             ) from error
         return cipher
@@ -253,35 +253,6 @@ def _meta(connection: Connection, key: str) -> bytes | None:
     return connection.execute(select(META.c.value).where(META.c.key == key)).scalar()
 
 
-def _prepare(connection: Any, record: Any) -> None:
-    assert isinstance(connection, sqlite3.Connection)
-    # Transactions are begun by _begin: the driver's own way would commit before statements that change tables.
-    connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {BUSY_MS}",
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-        "secure_delete = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _prepare_reading(connection: Any, record: Any) -> None:
-    assert isinstance(connection, sqlite3.Connection)
-    connection.isolation_level = None
-
-
-def _reason(error: OperationalError | OSError) -> str:
-    return str(error.orig if isinstance(error, OperationalError) else error)
-
-
-def _begin(connection: Connection) -> None:
-    # A reader that turns writer half-way fails when somebody wrote meanwhile; asking for the lock at once waits.
-    writing = connection.get_execution_options().get("writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-
 def _user() -> str:
     try:
         return getpass.getuser()
@@ -290,10 +261,11 @@ def _user() -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Make the store in a data directory, or bring it up to date: ``python -m common.store DIR``."""
+    """Make the store, or bring it up to date: ``python -m common.store DIR``, a server's address in the environment."""
+    url = os.environ.get(VARIABLE)
     try:
-        Store(Path(argv[0]), who="store").close()
-    except StoreError as error:
+        Store(Place(Path(argv[0]), checked(url) if url else None), who="store").close()
+    except (StoreError, ValueError) as error:
         print(error, file=sys.stderr)
         return UNAVAILABLE if isinstance(error, StoreUnavailable) else 2
     return 0

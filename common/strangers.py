@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import Connection, delete, func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, delete, func, insert, select
 
 from common.recall import UnknownLook
 from common.schema import UNKNOWN, UNKNOWN_CROP
-from common.store import Store, set_meta
+from common.store import Store, insert_or_update, set_meta
 from common.unknown import Unknown
 
 MODEL = "dlib_resnet_v1 mirrored"  # what made the embeddings; those of another network do not compare
@@ -87,7 +86,7 @@ class Writer:
         if connection.execute(select(UNKNOWN.c.id).where(UNKNOWN.c.id == last.number)).first() is None:
             met = int(store.setting_in(connection, MET) or b"0")
             store.set_setting(connection, MET, str(met + 1).encode())
-        added = insert(UNKNOWN).values(**row)
+        added = insert_or_update(connection, UNKNOWN).values(**row)
         new = {key: row[key] for key in ("embedding", "weight", "last_at", "looks")}
         connection.execute(added.on_conflict_do_update(index_elements=["id"], set_=new))
         for look in looks:
@@ -104,7 +103,7 @@ class Writer:
             }
             connection.execute(insert(UNKNOWN_CROP).values(**crop))
         own = select(UNKNOWN_CROP.c.id).where(UNKNOWN_CROP.c.unknown_id == last.number)
-        surplus = own.order_by(UNKNOWN_CROP.c.quality.desc()).offset(CROPS).limit(-1)
+        surplus = own.order_by(UNKNOWN_CROP.c.quality.desc()).offset(CROPS)
         connection.execute(
             delete(UNKNOWN_CROP).where(UNKNOWN_CROP.c.id.in_(connection.execute(surplus).scalars().all()))
         )

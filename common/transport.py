@@ -188,6 +188,13 @@ class Socket:
         """Take back a ``subscribe``."""
         self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
 
+    def also(self, endpoint: str) -> None:
+        """Connect to one more place of the same kind. Raises TransportError: the endpoint is malformed."""
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise TransportError(_explain(error, self.channel, endpoint, False)) from error
+
     def close(self) -> None:
         """Close at once, but for ``linger_ms``. Closing twice is allowed."""
         self._socket.close()

@@ -18,6 +18,7 @@ class StageRow:
             where there is a screen.
         does: for people.
         optional: the run goes on when this one finds at its start that it cannot work.
+        hub: of several cells, only the hub has it: there it sees all.
         ends_run: the run is over when all its processes say that they have finished (the window was closed, every
             frame of the files has its result).
     """
@@ -29,6 +30,7 @@ class StageRow:
     does: str
     ends_run: bool = False
     optional: bool = False
+    hub: bool = False
 
     @property
     def module(self) -> str:
@@ -40,6 +42,13 @@ STAGES: dict[str, StageRow] = {
     for row in (
         StageRow(
             name="bus", runs="once", takes="news", gives="news", does="forwards small messages to whoever subscribes"
+        ),
+        StageRow(
+            name="chain",
+            runs="once",
+            takes="news of this cell, control from the hub",
+            gives="the same, to the other bus",
+            does="where there are several cells: one subscriber at the hub sees them all",
         ),
         StageRow(
             name="conductor",
@@ -90,6 +99,7 @@ STAGES: dict[str, StageRow] = {
             takes="results, corrections, camera states, control",
             gives="alerts, notifications",
             does="who needs a look: episodes, acknowledged or escalated; tells people outside",
+            hub=True,
         ),
         StageRow(
             name="history",
@@ -97,6 +107,7 @@ STAGES: dict[str, StageRow] = {
             takes="results, corrections",
             gives="rows",
             does="one row a person and second in the store; minutes when it is old",
+            hub=True,
         ),
         StageRow(
             name="capture",
@@ -120,6 +131,7 @@ STAGES: dict[str, StageRow] = {
             gives="a web page, control",
             does="the page in the browser: live, people, alerts, history, health",
             optional=True,
+            hub=True,
         ),
         StageRow(
             name="mqtt",

@@ -46,7 +46,7 @@ class AlertsStage(Stage):
         self._jumps = Jumps()
         self._late: LateLedger | None = None
         self._ledger: Ledger | None = None
-        self._outbox = Outbox(config.storage.data_dir, config.notifications)
+        self._outbox = Outbox(config.storage.place, config.notifications)
         self._asker: Asker | None = None
         self._pictures: dict[str, int] = {}  # request: episode that waits for a picture
         self._tests: dict[str, tuple[list[int], float]] = {}  # request: notifications, deadline
@@ -63,7 +63,7 @@ class AlertsStage(Stage):
     def open(self) -> None:
         self._book = Book(None, self.config.notifications, self.instance)
         try:
-            late = self._late = LateLedger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            late = self._late = LateLedger(self.config.storage.place, busy_ms=BUSY_MS)
             try:
                 self._take_ledger()
             except LedgerUnavailable as error:

@@ -70,13 +70,15 @@ class Conductor(Stage):
         )
         self._keeper = Keeper(config, self.instance)
         self._keeper.numbers_low = lambda: recall.remembers and recall.unknown.free_numbers < 50
+        first, self._track_ids = config.pipeline.first_track, TrackIds()
+        self._keeper.tracks_low = lambda: first is None and self._track_ids.low
         try:
             recall.install(self._keeper.open())
             tape.cut()  # the replay begins with the people of this moment
         except StoreError as error:
             raise StageError(str(error)) from error
-        first = config.pipeline.first_track
-        new_track = itertools.count(first).__next__ if first else TrackIds(config.storage.data_dir / "tracks.next")
+        self._reserve_tracks()
+        new_track = itertools.count(first).__next__ if first else self._track_ids
         self._recorded: RecordedConductor | None = None
         if isinstance(recall, RecordedRecall):
             self._recorded = RecordedConductor(
@@ -127,7 +129,7 @@ class Conductor(Stage):
         self._take_or_leave()
         # Whoever keeps an archive ends the run itself, once all of it has arrived there.
         keeps = self._archive is not None and self._recorded is None
-        if self.config.every_frame and not keeps and self._ended >= set(self.config.cameras):
+        if self.config.every_frame and not keeps and self._ended >= set(self.config.own_cameras):
             self.finished = True
 
     def wait_ms(self) -> float:
@@ -206,7 +208,8 @@ class Conductor(Stage):
         if request.do not in ("select", "enrol"):
             return super().control(request)
         lines = self._thinking.lines
-        camera = args.get("camera") or (next(iter(lines)) if len(lines) == 1 else None)
+        alone = len(lines) == 1 and self.config.cell.cameras is None
+        camera = args.get("camera") or (next(iter(lines)) if alone else None)
         line = lines.get(str(camera))
         if line is None:
             raise ControlError(f"which camera is meant? There are {', '.join(self.config.cameras)}")
@@ -229,6 +232,7 @@ class Conductor(Stage):
         return None  # answered when enough crops have come
 
     def _keep_people(self) -> None:
+        self._reserve_tracks()
         recall = self._thinking.recall
         for line in self._thinking.lines.values():
             while line.naming.collector.failed:
@@ -242,6 +246,10 @@ class Conductor(Stage):
         snapshot = None if self.config.every_frame else self._keeper.news()
         if snapshot is not None:
             self._thinking.people(snapshot)
+
+    def _reserve_tracks(self) -> None:
+        for block in self._keeper.tracks():
+            self._track_ids.add(block)
 
     # --- sockets ---
 

@@ -43,7 +43,7 @@ class HistoryStage(Stage):
 
     def open(self) -> None:
         try:
-            self._late = LateLedger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            self._late = LateLedger(self.config.storage.place, busy_ms=BUSY_MS)
         except LedgerError as error:
             raise StageError(str(error)) from error
         self._next_sweep = time.monotonic() + 5.0  # what starts together should not write together

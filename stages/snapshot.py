@@ -69,7 +69,7 @@ class SnapshotStage(Stage):
             return super().control(request)
         camera = request.args.get("camera")
         if camera is None:
-            cameras = set(self.config.cameras)
+            cameras = set(self.config.own_cameras)
         elif isinstance(camera, str) and camera in self.config.cameras:
             cameras = {camera}
         else:

@@ -22,6 +22,9 @@ from common import transport
 from common.config import Config
 from common.messages import Control
 from common.news import NewsReader, NewsWriter
+from tests.databases import own_server as own_server
+from tests.databases import place as place
+from tests.databases import shared_server as shared_server
 
 ROOT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")

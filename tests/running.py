@@ -45,18 +45,22 @@ class Running:
         configuration.save(self.config, self.path)
         self.log = config.run_dir / "running.log"
         self._reader = NewsReader(self.config, ("results.", "camera.", "stats."))
+        self.process = self.started(*arguments)
+        self.results: list[Result] = []
+        self.states: dict[str, CameraState] = {}
+        self.stats: dict[str, Stats] = {}
+
+    def started(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start it with the saved configuration."""
         with self.log.open("wb") as log:
             command = [sys.executable, str(ROOT / "launch.py"), "--headless", "--verbose", "--config", str(self.path)]
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [*self.prefix, *command, *arguments],
                 env=stage_environment(**self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        self.results: list[Result] = []
-        self.states: dict[str, CameraState] = {}
-        self.stats: dict[str, Stats] = {}
 
     def said(self) -> str:
         """Return all that it has said so far."""

@@ -43,7 +43,7 @@ def test_sadness_opens_one_episode_that_survives_kill_9_is_told_and_acknowledged
             shown = mien.results[-1].faces[0]
             assert shown.expression.label not in ("happy", "neutral"), shown
             assert "has looked" in opened.text and opened.text.endswith("– please check")
-            with Ledger(mien.config.storage.data_dir) as ledger:
+            with Ledger(mien.config.storage.place) as ledger:
 
                 def sent() -> bool:
                     return alert_store.notifications(ledger)[0].state == "sent"

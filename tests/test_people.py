@@ -60,13 +60,13 @@ class Watched(Running):
 
 
 def enrol_woman(config: Config, name: str = "Wanda", **fields: Any) -> None:
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         reader = PhotoReader(config)
         people.add(store, name, [reader.reference_of(frame_of("woman.mp4", 30), "clip")], **fields)
 
 
 def enrol_others(config: Config) -> None:
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         reader = PhotoReader(config)
         people.add(store, "Manfred", [reader.reference_of(frame_of("man.mp4", 5), "clip")])
         for name in ("biden", "obama"):
@@ -83,7 +83,7 @@ def test_a_known_face_is_named_at_once_and_nobody_is_ever_given_another_name(con
         first = next(i for i, face in enumerate(faces) if face.identity.status == "known")
         assert first < 15  # half a second
         assert all(face.identity.name == "Wanda" for face in faces[first:])
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         assert len(people.sightings_of(store, people.find(store, "Wanda").id)) >= 1
 
 
@@ -91,7 +91,7 @@ def test_somebody_enrolled_while_it_runs_is_named_and_forgotten_within_seconds(c
     with Watched(config, str(sample("woman.mp4"))) as mien:
         number = mien.until_now("unknown").identity.number
         wait_until(lambda: _kept(config), 10, "the unknown person is written down")
-        with Store(config.storage.data_dir) as store:
+        with Store(config.storage.place) as store:
             [stranger] = people.unknown_people(store)
             assert number in (stranger.number, None)
             person = people.from_unknown(store, stranger.number, "Wanda")
@@ -131,7 +131,7 @@ def test_without_consent_nothing_is_said_or_kept(config: Config) -> None:
         mien.fresh_results(60)
         for face in mien.faces():
             assert (face.identity.name, face.identity.person, face.identity.number) == (None, None, None)
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         assert people.unknown_people(store) == []
         assert people.sightings_of(store, people.find(store, "Wanda").id) == []
 
@@ -140,7 +140,7 @@ def test_consent_that_runs_out_while_it_runs_takes_the_name_away(config: Config)
     enrol_woman(config)
     with Watched(config, str(sample("woman.mp4"))) as mien:
         mien.until_now("known")
-        with Store(config.storage.data_dir) as store:
+        with Store(config.storage.place) as store:
             people.change(store, "Wanda", consent_until=time.time() + 2.0)
         mien.until(lambda: (f := mien.now()) is not None and f.identity.status == "unknown", "no name any more", 8)
 
@@ -155,11 +155,11 @@ def test_a_face_is_selected_and_enrolled_live(config: Config) -> None:
         reply = control.ask(mien.config, "conductor", "enrol", timeout_s=25, track=track, name="Wanda")
         assert reply.ok, reply.error
         assert mien.until_now("known", 5).identity.name == "Wanda"
-        with Store(config.storage.data_dir) as store:
+        with Store(config.storage.place) as store:
             [person] = people.everybody(store)
             assert person.references >= 2
 
 
 def _kept(config: Config) -> bool:
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         return bool(people.unknown_people(store))

@@ -145,7 +145,7 @@ def test_a_snapshot_enrols_and_forgetting_takes_it_away_with_the_name(config: Co
         assert control.ask(mien.config, "conductor", "select", person=1).ok
         reply = control.ask(mien.config, "snapshot", "snapshot", timeout_s=20, camera="cam0")
         assert reply.ok and "Wanda" in Path(f"{reply.result['cam0']}.json").read_text()
-        with Store(config.storage.data_dir) as store:
+        with Store(config.storage.place) as store:
             began = time.monotonic()
             forgetting.forget(store, mien.config, "Wanda")
             assert not list(snapshots.folder(mien.config).glob(f"{Path(str(reply.result['cam0'])).name}*"))
@@ -161,7 +161,7 @@ def test_a_snapshot_enrols_and_forgetting_takes_it_away_with_the_name(config: Co
         assert all(face.identity.name is None for result in mien.results[seen:] for face in result.faces)
         reply = control.ask(mien.config, "snapshot", "snapshot", timeout_s=20, camera="cam0")
         assert reply.ok and "Wanda" not in Path(f"{reply.result['cam0']}.json").read_text()
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         assert not any("Wanda" in line.about for line in people.audit_log(store))
 
 

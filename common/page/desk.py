@@ -58,7 +58,7 @@ class Desk:
     def opened(self) -> Store:
         """Return the store; for the thread that uses it. Raises StoreError: it cannot be used."""
         if self._store is None:
-            self._store = Store(self.config.storage.data_dir, who=self._who)
+            self._store = Store(self.config.storage.place, who=self._who)
         return self._store
 
     async def store(
@@ -78,7 +78,7 @@ class Desk:
 
         def call() -> T:
             if self._ledger is None:
-                self._ledger = Ledger(self.config.storage.data_dir)
+                self._ledger = Ledger(self.config.storage.place)
             return function(self._ledger, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

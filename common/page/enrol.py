@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     config = load(Path(config_file), environment={})
     again = how == "again"
     try:
-        with Store(config.storage.data_dir, who=f"{user} on the page") as store:
+        with Store(config.storage.place, who=f"{user} on the page") as store:
             reader = enrolment.PhotoReader(config)
             planned = {people.checked_name(name): enrolment.pictures(Path(folder))}
             report = enrolment.enrol(store, reader, planned, again=again, role=role)

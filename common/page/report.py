@@ -191,7 +191,8 @@ def register(app: FastAPI, site: Site) -> None:
             await site.desk.audit(user.name, "exported", f"history of {about}, {format}")
             with tempfile.TemporaryDirectory(prefix="mien-page-") as place:
                 file = Path(place) / f"history.{suffix}"
-                arguments = (str(site.config.storage.data_dir), str(file), str(subject.number), str(begin), str(end))
+                settings = site.desk.saved_config(Path(place))
+                arguments = (str(settings), str(file), str(subject.number), str(begin), str(end))
                 await site.desk.child("common.page.export", *arguments)
                 data = await asyncio.to_thread(file.read_bytes)
         except (HistoryError, DeskError, StoreError) as error:

@@ -1,6 +1,6 @@
 """For whoever has lost the password of the page: ``python -m common.page.reset [NAME] [--data-dir DIR]``.
 
-Whoever may read the store's file may do this; it gives a user a new one-time password, prints it and ends their
+Whoever may read the store may do this; it gives a user a new one-time password, prints it and ends their
 sessions.
 """
 
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where Mien keeps what lasts")
     given = parser.parse_args(argv)
     try:
-        data_dir = given.data_dir or load(given.config).storage.data_dir
-        with Store(data_dir, who="page reset") as store:
+        overrides = {"storage": {"data_dir": str(given.data_dir.absolute())}} if given.data_dir else None
+        with Store(load(given.config, overrides=overrides).storage.place, who="page reset") as store:
             users = access.users(store)
             found = [user for user in users if name_key(user.name) == name_key(given.name)]
             if not found:

@@ -19,6 +19,7 @@ from common.history_gather import Batch, Gatherer, TrackRows
 from common.history_rows import REASONS, Tally
 from common.history_store import HistoryError, Subject, add_note, notes, remove_note, ribbon, summary
 from common.ledger import VERSION, Ledger, LedgerError
+from common.place import Place
 from common.store import Store
 from tests.common.alerts.scripted import (
     ADA,
@@ -39,8 +40,8 @@ SADNESS = [0.1, 0.0, 0.1, 0.0, 0.7, 0.0, 0.1]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path) as made:
+def store(place: Place) -> Iterator[Store]:
+    with Store(place) as made:
         people.add(made, "Zoe", [reference(1)])
         people.add(made, "Yan", [reference(2)])
         people.add(made, "Ada", [reference(3)])
@@ -49,8 +50,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def ledger(store: Store, tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path) as made:
+def ledger(store: Store, place: Place) -> Iterator[Ledger]:
+    with Ledger(place) as made:
         yield made
 
 
@@ -362,10 +363,10 @@ def test_strangers_who_are_no_longer_kept_take_their_history_along(store: Store,
 # --- the store ---
 
 
-def test_the_ledger_makes_a_store_that_the_store_can_open(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "new") as ledger:
+def test_the_ledger_makes_a_store_that_the_store_can_open(place: Place) -> None:
+    with Ledger(place) as ledger:
         assert ledger.generation() == 0
-    with Store(tmp_path / "new"):
+    with Store(place):
         pass
     tables = {table.name for step in schema.STEPS[:VERSION] for table in step[0]}
     assert {"episode", "history_second", "usual"} <= tables
@@ -385,8 +386,8 @@ def test_an_older_store_keeps_its_rows(tmp_path: Path) -> None:
         assert [row["name"] for row in reading.execute("SELECT name FROM person")] == ["Ada"]
 
 
-def test_a_store_that_somebody_else_writes_is_said_and_nothing_is_half_done(store: Store, tmp_path: Path) -> None:
-    with Ledger(tmp_path, busy_ms=50) as ledger:
+def test_a_store_that_somebody_else_writes_is_said_and_nothing_is_half_done(store: Store, place: Place) -> None:
+    with Ledger(place, busy_ms=50) as ledger:
         with store.write(), pytest.raises(LedgerError, match=r"cannot be written.*locked"), ledger.write():
             pass
         keep(ledger, 1, DAY, 5, (3, None), packed(SADNESS))

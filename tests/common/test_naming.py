@@ -113,7 +113,7 @@ def test_two_conductors_on_one_store_give_a_stranger_one_number(config: Config) 
         first.keeper.close()
         second.keeper.close()
     assert first.keeper.lost == second.keeper.lost == 0
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         kept = [stranger.number for stranger in people.unknown_people(store)]
         assert number in kept and len(kept) == len(set(kept)) and 20 <= len(kept) <= 40
 
@@ -131,7 +131,7 @@ def test_strangers_that_are_not_written_down_yet_survive_a_look_at_the_store_and
 
 
 def test_a_new_stranger_elsewhere_changes_no_name_here(config: Config) -> None:
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         people.add(store, "Ada", [reference(1)])
     first, second = Cell(config, "first"), Cell(config, "second")
     try:

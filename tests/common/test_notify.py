@@ -17,6 +17,7 @@ from common.alert_book import Book
 from common.alerts.rules import NotificationsConfig, Rule
 from common.ledger import Ledger
 from common.notify import Outbox
+from common.place import Place
 from common.store import Store
 from tests.common.alerts.scripted import PENDING, SAD, Script, face
 from tests.conftest import wait_until
@@ -29,9 +30,9 @@ RULE = Rule(name="negative", min_duration_s=1, leave_s=1, cooldown_s=0)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    Store(tmp_path).close()
-    with Ledger(tmp_path) as made:
+def ledger(place: Place) -> Iterator[Ledger]:
+    Store(place).close()
+    with Ledger(place) as made:
         yield made
 
 
@@ -42,11 +43,11 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
+def started(place: Place) -> Iterator[Callable[..., Outbox]]:
     running: list[Outbox] = []
 
     def start(settings: NotificationsConfig) -> Outbox:
-        outbox = Outbox(tmp_path, settings)
+        outbox = Outbox(place, settings)
         outbox.open()
         running.append(outbox)
         return outbox
@@ -144,11 +145,11 @@ def test_a_target_that_hangs_holds_up_nobody_else(
         assert time.monotonic() - began < 10
 
 
-def test_ending_does_not_wait_for_a_target_that_hangs(ledger: Ledger, web: WebServer, tmp_path: Path) -> None:
+def test_ending_does_not_wait_for_a_target_that_hangs(ledger: Ledger, web: WebServer, place: Place) -> None:
     web.hold.clear()
     settings = told(slow=web.address)
     alert(ledger, settings)
-    outbox = Outbox(tmp_path, settings)
+    outbox = Outbox(place, settings)
     outbox.open()
     wait_until(lambda: web.asked, 30, "it is asked")
     began = time.monotonic()
@@ -228,10 +229,10 @@ def test_steps_are_numbered_without_a_gap_and_can_be_asked_for(ledger: Ledger) -
     assert alert_store.last_serial(ledger) == 2
 
 
-def test_a_locked_store_delays_what_is_written_and_not_what_is_said(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_locked_store_delays_what_is_written_and_not_what_is_said(ledger: Ledger, place: Place) -> None:
     script = unnumbered()
     script.play(2, face(SAD, PENDING))
-    with Ledger(tmp_path, busy_ms=20) as impatient:
+    with Ledger(place, busy_ms=20) as impatient:
         book = Book(impatient, NotificationsConfig(), "alerts.test.1")
         book.keep(script.happened, 100.0)
         with ledger.write():

@@ -14,6 +14,7 @@ from common.config import Config, load
 from common.keeper import Keeper
 from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
+from common.place import Place
 from common.recall import Enrolment, Sighting, UnknownLook
 from common.store import Store, StoreError
 from tests.conftest import wait_until
@@ -21,13 +22,13 @@ from tests.people import face_of, reference
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return load(overrides={"storage": {"data_dir": tmp_path / "data"}}, environment={})
+def config(place: Place) -> Config:
+    return load(overrides={"storage": {"data_dir": place.data_dir, "url": place.url}}, environment={})
 
 
 @pytest.fixture
 def store(config: Config) -> Store:
-    with Store(config.storage.data_dir) as made:
+    with Store(config.storage.place) as made:
         yield made
 
 
@@ -197,7 +198,7 @@ def test_the_keeper_hands_over_what_changes_and_enrols(store: Store, config: Con
 def test_a_keeper_that_cannot_write_keeps_what_it_has(
     store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.store.BUSY_MS", 50)
+    monkeypatch.setattr("common.backend.BUSY_MS", 50)
     kept = Keeper(config, "test")
     kept.open()
     with store.write() as connection:
@@ -259,7 +260,7 @@ def test_an_export_comes_back_the_same_in_another_store(store: Store, tmp_path: 
     path = tmp_path / "people.mien"
     assert transfer.write(store, path) == 1
     assert reference(1).embedding.tobytes()[:12] not in path.read_bytes() and b"Ada" not in path.read_bytes()
-    key = (store.path.parent / "mien.key").read_text()
+    key = (store.place.data_dir / "mien.key").read_text()
     with Store(tmp_path / "other") as other:
         with pytest.raises(PeopleError, match="cannot be opened with this key"):
             transfer.read(other, path)
@@ -292,7 +293,7 @@ def test_imports_that_cannot_be_read_change_nothing(store: Store, tmp_path: Path
 
 
 def test_a_store_without_its_key_stops_the_keeper_with_a_reason(config: Config) -> None:
-    Store(config.storage.data_dir).close()
+    Store(config.storage.place).close()
     (config.storage.data_dir / "mien.key").unlink()
     with pytest.raises(StoreError, match="key file"):
         Keeper(config, "test").open()

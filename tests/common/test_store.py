@@ -17,6 +17,7 @@ import pytest
 
 from common import encryption, people, schema
 from common.encryption import Cipher, KeyProblem
+from common.place import Place
 from common.store import Store, StoreError
 from tests.conftest import ROOT, stage_environment, wait_until
 from tests.people import face_of, reference
@@ -53,24 +54,22 @@ def test_a_key_file_that_others_may_read_is_closed(tmp_path: Path) -> None:
     assert os.name != "posix" or stat.S_IMODE((tmp_path / "mien.key").stat().st_mode) == 0o600
 
 
-def test_another_key_is_refused_and_the_right_one_still_opens_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Store(tmp_path) as store:
+def test_another_key_is_refused_and_the_right_one_still_opens_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(place) as store:
         people.add(store, "Ada", [reference(1)])
-    right = (tmp_path / "mien.key").read_text()
-    (tmp_path / "mien.key").write_text(encryption.written(encryption.new_key()))
+    right = (place.data_dir / "mien.key").read_text()
+    (place.data_dir / "mien.key").write_text(encryption.written(encryption.new_key()))
     with pytest.raises(StoreError, match="does not fit the store"):
-        Store(tmp_path)
-    (tmp_path / "mien.key").write_text("not a key")
+        Store(place)
+    (place.data_dir / "mien.key").write_text("not a key")
     with pytest.raises(StoreError, match="holds no key"):
-        Store(tmp_path)
-    (tmp_path / "mien.key").unlink()
+        Store(place)
+    (place.data_dir / "mien.key").unlink()
     with pytest.raises(StoreError, match="is missing"):
-        Store(tmp_path)
-    assert not (tmp_path / "mien.key").exists()  # a new one would only hide the loss
+        Store(place)
+    assert not (place.data_dir / "mien.key").exists()  # a new one would only hide the loss
     monkeypatch.setenv("MIEN_KEY", right)
-    with Store(tmp_path) as store:
+    with Store(place) as store:
         assert people.references_of(store, "Ada")
 
 
@@ -85,14 +84,14 @@ def test_a_sealed_value_opens_only_for_its_own_purpose() -> None:
         cipher.open(sealed, "crop")
 
 
-def test_an_older_store_is_brought_up_to_date_with_its_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_store_is_brought_up_to_date_with_its_people(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as older:
         older.setattr(schema, "VERSION", 1)
-        with Store(tmp_path) as store:
+        with Store(place) as store:
             people.add(store, "Ada", [reference(1)])
             with store.read() as connection:
                 assert not connection.dialect.has_table(connection, "sighting")
-    with Store(tmp_path) as store:
+    with Store(place) as store:
         assert [person.name for person in people.everybody(store)] == ["Ada"]
         assert people.sightings_of(store, 1) == []
         assert people.references_of(store, "Ada")
@@ -115,8 +114,8 @@ def test_a_file_that_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
-def test_what_fails_half_way_has_not_happened(tmp_path: Path) -> None:
-    with Store(tmp_path) as store:
+def test_what_fails_half_way_has_not_happened(place: Place) -> None:
+    with Store(place) as store:
         with pytest.raises(ZeroDivisionError), store.write() as connection:
             store.changed(connection)
             store.audit(connection, "tried", "something")
@@ -125,9 +124,9 @@ def test_what_fails_half_way_has_not_happened(tmp_path: Path) -> None:
         assert people.audit_log(store) == []
 
 
-def test_writers_of_several_threads_wait_for_each_other(tmp_path: Path) -> None:
+def test_writers_of_several_threads_wait_for_each_other(place: Place) -> None:
     def write(number: int) -> None:
-        with Store(tmp_path) as store:
+        with Store(place) as store:
             for look in range(10):
                 people.add(store, f"person {number}-{look}", [reference(number, look)])
 
@@ -136,7 +135,7 @@ def test_writers_of_several_threads_wait_for_each_other(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    with Store(tmp_path) as store:
+    with Store(place) as store:
         assert len(people.everybody(store)) == 40
         assert store.generation() == 40
 
@@ -146,9 +145,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from common import people
+from common.place import Place
 from common.store import Store
 from tests.people import reference
-with Store(Path({folder!r})) as store:
+with Store(Place(Path({folder!r}), {url!r})) as store:
     for number in range(10_000):
         people.add(store, f"person {{number}}", [reference(number, look) for look in range(3)])
         print(number, flush=True)
@@ -157,8 +157,8 @@ with Store(Path({folder!r})) as store:
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no kill -9")
 @pytest.mark.parametrize("after", [3, 17])
-def test_it_survives_a_kill_in_the_middle_of_a_write(tmp_path: Path, after: int) -> None:
-    code = WRITER.format(root=str(ROOT), folder=str(tmp_path))
+def test_it_survives_a_kill_in_the_middle_of_a_write(place: Place, after: int) -> None:
+    code = WRITER.format(root=str(ROOT), folder=str(place.data_dir), url=place.url)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=stage_environment())
     assert process.stdout is not None
     done = -1
@@ -169,19 +169,20 @@ def test_it_survives_a_kill_in_the_middle_of_a_write(tmp_path: Path, after: int)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     process.stdout.close()
-    with Store(tmp_path) as store:
+    with Store(place) as store:
         kept = people.everybody(store)
         assert len(kept) >= done + 1  # what was said to be done is there
         assert all(person.references == 3 for person in kept)  # and nothing is there by half
         assert len(people.audit_log(store)) == len(kept)
         people.add(store, "afterwards", [reference(99_999)])
-    with sqlite3.connect(tmp_path / "mien.db") as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
+    if place.url is None:
+        with sqlite3.connect(place.file) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        connection.close()
 
 
-def test_a_change_is_seen_by_who_has_the_store_open(tmp_path: Path) -> None:
-    with Store(tmp_path) as reader, Store(tmp_path) as writer:
+def test_a_change_is_seen_by_who_has_the_store_open(place: Place) -> None:
+    with Store(place) as reader, Store(place) as writer:
         before = reader.generation()
         people.add(writer, "Ada", [reference(1)])
         wait_until(lambda: reader.generation() != before, 1, "the change is seen")
@@ -201,8 +202,8 @@ def test_what_is_deleted_leaves_the_files(tmp_path: Path) -> None:
         assert b"Unusual-Name" not in raw_bytes(tmp_path)
 
 
-def test_a_busy_store_is_waited_for_not_failed(tmp_path: Path) -> None:
-    with Store(tmp_path) as first, Store(tmp_path) as second:
+def test_a_busy_store_is_waited_for_not_failed(place: Place) -> None:
+    with Store(place) as first, Store(place) as second:
         began = threading.Event()
 
         def hold() -> None:

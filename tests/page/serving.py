@@ -29,7 +29,7 @@ def port_free(config: Config, **dashboard: Any) -> Config:
 
 def add_user(config: Config, name: str, role: access.Role) -> None:
     """Add somebody who has chosen the password of the tests."""
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         one_time = access.add_user(store, name, role)
         [user] = [one for one in access.users(store) if one.name == name]
         access.set_password(store, user, one_time, PASSWORD)

@@ -85,7 +85,7 @@ def test_of_sessions_and_tokens_only_a_hash_is_kept(store: Store) -> None:
         kept = connection.execute(select(PAGE_SESSION.c.id)).scalar_one()
         kept_token = connection.execute(select(PAGE_TOKEN.c.hash)).scalar_one()
     assert kept == access.digest(secret) and kept_token == access.digest(token)
-    for path in store.path.parent.glob("mien.db*"):
+    for path in store.place.data_dir.glob("mien.db*"):
         assert secret.encode() not in path.read_bytes() and token.encode() not in path.read_bytes()
 
 

@@ -111,7 +111,7 @@ def test_a_shift_with_the_page(ward: Ward) -> None:
     dialog.get_by_role("checkbox").click()
     dialog.get_by_role("button", name="Save").click()
     expect(page.locator(".panel-name")).to_have_text("Wanda <b>Müller</b>", timeout=60_000)
-    with Store(ward.mien.config.storage.data_dir) as store:
+    with Store(ward.mien.config.storage.place) as store:
         [person] = people.everybody(store)
     assert (person.name, person.consent) == ("Wanda <b>Müller</b>", "given")
 
@@ -159,7 +159,7 @@ def test_a_shift_with_the_page(ward: Ward) -> None:
     dialog.get_by_label("Name").fill("Wanda <b>Müller</b>")
     dialog.get_by_role("button", name="Forget").click()
     expect(page.locator(f'[data-person="{person.id}"]')).to_have_count(0)
-    with Store(ward.mien.config.storage.data_dir) as store:
+    with Store(ward.mien.config.storage.place) as store:
         assert people.everybody(store) == []
         log = [f"{line.who} {line.did} {line.about}" for line in people.audit_log(store)]
     assert any("viewed history of #1" in line and "the admin on the page" in line for line in log)

@@ -144,7 +144,7 @@ def test_roles_allow_what_they_say(served: Served) -> None:
 
 
 def test_programs_read_with_a_token_and_do_nothing_else(served: Served) -> None:
-    with Store(served.config.storage.data_dir) as store:
+    with Store(served.config.storage.place) as store:
         secret = access.add_token(store, "ward board")
         [token] = access.tokens(store)
     program = served.browser(cookies=None)
@@ -157,7 +157,7 @@ def test_programs_read_with_a_token_and_do_nothing_else(served: Served) -> None:
     for path in ("/", "/people", "/people/1/face", "/report"):
         assert program.get(path, headers={"accept": "*/*"}).status_code == 401
     assert program.post("/api/v1/people").status_code == 401
-    with Store(served.config.storage.data_dir) as store:
+    with Store(served.config.storage.place) as store:
         access.remove_token(store, token.id)
     assert program.get("/api/v1/people").status_code == 401
     refused = program.get("/api/v1/people")
@@ -172,7 +172,7 @@ def test_a_session_that_ends_closes_what_it_has_open(served: Served) -> None:
         headers = {"cookie": cookie_of(browser)}
         async with connect(address, origin=served.address, additional_headers=headers, proxy=None) as open_feed:  # type: ignore[arg-type]
             await open_feed.recv()
-            with Store(served.config.storage.data_dir) as store:
+            with Store(served.config.storage.place) as store:
                 [user] = [one for one in access.users(store) if one.name == "the viewer"]
                 access.remove_user(store, user.id)
             with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:

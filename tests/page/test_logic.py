@@ -46,7 +46,7 @@ class Asked(Desk):
 
 @pytest.fixture
 def desk(config: Config) -> Iterator[Asked]:
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         people.add(store, "Ada", [reference(1)])
         access.add_user(store, "Kim", "admin")
     made = Asked(config)
@@ -87,7 +87,7 @@ def episode(config: Config) -> int:
         "began_at": now - 45, "opened_at": now - 35, "assessed_s": 45.0, "unassessed_s": 0.0, "text": "",
         "memory": "{}",
     }  # fmt: skip
-    with Ledger(config.storage.data_dir) as ledger, ledger.write() as connection:
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
         return alert_store.save(connection, None, values)
 
 
@@ -149,7 +149,7 @@ def test_a_viewer_sees_alerts_and_can_do_nothing_about_them(config: Config, desk
 
 
 def test_who_has_refused_consent_is_shown_to_nobody_but_operators(config: Config, desk: Asked) -> None:
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         people.change(store, "Ada", consent="refused")
 
     async def viewer(user: User, site: Site) -> None:

@@ -170,11 +170,11 @@ def seen(config: Config, seconds: int) -> tuple[float, float]:
     tally = Tally()
     for _ in range(10):
         tally.add([0.0, 0.0, 0.0, 0.1, 0.9, 0.0, 0.0])
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         from common import people
 
         people.add(store, "张伟 Zoë Łukasz", [])
-    with Ledger(config.storage.data_dir) as ledger, ledger.write() as connection:
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
         connection.execute(
             "INSERT INTO history_track (track, camera, person_id, begin_at, end_at) VALUES (1, 'cam0', 1, ?, ?)",
             (now - seconds, now),
@@ -228,7 +228,7 @@ def test_a_lost_password_is_replaced_where_the_store_is(config: Config) -> None:
     assert done.returncode == 0, done.stderr
     password = re.fullmatch(r"one-time password of Kim: (\S+)\n", done.stdout)
     assert password is not None
-    with Store(config.storage.data_dir) as store:
+    with Store(config.storage.place) as store:
         user = access.check(store, "Kim", password[1])
         assert user is not None and user.one_time
     command[3] = "nobody"

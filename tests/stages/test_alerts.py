@@ -100,7 +100,7 @@ def ward(config: Config, bus: object, web: WebServer) -> Iterator[Ward]:
     }
     made = configuration.load(overrides=config.model_dump(mode="json") | changed, environment={})
     configuration.save(made, made.run_dir / "config.json")
-    with Store(made.storage.data_dir) as store:
+    with Store(made.storage.place) as store:
         people.add(store, "Zoe", [reference(1)])
         people.add(store, "Yan", [reference(2)])
         people.add(store, "Ada", [reference(3)])
@@ -136,7 +136,7 @@ def test_an_episode_from_opening_to_closing(ward: Ward, web: WebServer) -> None:
         (3, "judged"), (4, "closed"), (5, "judged"),
     ]  # fmt: skip
     assert (missed.result["last"], missed.result["more"]) == (5, False)
-    with Ledger(ward.config.storage.data_dir) as ledger:
+    with Ledger(ward.config.storage.place) as ledger:
         [kept] = alert_store.episodes(ledger)
     assert (kept.acknowledged_by, kept.judgement, kept.state) == ("Kim", "false alarm", "closed")
     assert len(web.bodies) == 1
@@ -159,7 +159,7 @@ def test_wrong_requests_are_answered_with_what_would_be_right(ward: Ward) -> Non
 def test_an_open_episode_survives_kill_9_as_one_and_what_was_sent_is_not_sent_again(ward: Ward, web: WebServer) -> None:
     ward.start("alerts")
     ward.until(ward.events, "it opens", faces=(face(SAD),))
-    with Ledger(ward.config.storage.data_dir) as ledger:
+    with Ledger(ward.config.storage.place) as ledger:
         wait_until(lambda: alert_store.notifications(ledger)[0].state == "sent", 30, "the notification is sent")
     ward.kill("alerts")
     ward.start("alerts")
@@ -175,7 +175,7 @@ def test_an_open_episode_survives_kill_9_as_one_and_what_was_sent_is_not_sent_ag
 def test_an_acknowledgement_waits_for_a_store_that_is_busy(ward: Ward) -> None:
     ward.start("alerts")
     ward.until(ward.events, "it opens", faces=(face(SAD),))
-    with Ledger(ward.config.storage.data_dir) as ledger, ThreadPoolExecutor(1) as pool:
+    with Ledger(ward.config.storage.place) as ledger, ThreadPoolExecutor(1) as pool:
         with ledger.write() as connection:
             connection.execute("UPDATE person SET notes = 'busy'")
             answer = pool.submit(ward.ask, "acknowledge", episode=ward.alerts[0].episode, by="Kim")
@@ -188,11 +188,11 @@ def test_an_acknowledgement_waits_for_a_store_that_is_busy(ward: Ward) -> None:
 def test_consent_that_runs_out_ends_the_episode_without_a_name(ward: Ward) -> None:
     ward.start("alerts")
     ward.until(ward.events, "it opens", faces=(face(SAD),))
-    with Store(ward.config.storage.data_dir) as store:
+    with Store(ward.config.storage.place) as store:
         people.change(store, "Ada", consent_until=time.time() + 1)
     ward.until(lambda: "closed" in ward.events(), "it ends", 6, faces=(face(SAD),))
     assert (ward.alerts[-1].person, ward.alerts[-1].name, ward.alerts[-1].text) == (None, None, "")
-    with Ledger(ward.config.storage.data_dir) as ledger:
+    with Ledger(ward.config.storage.place) as ledger:
         assert alert_store.episodes(ledger) == []
 
 
@@ -213,7 +213,7 @@ def test_history_is_written_and_a_late_name_takes_what_was_before(ward: Ward) ->
     began = time.monotonic()
     ward.until(lambda: time.monotonic() - began > 1.5, "with a number", faces=(face(SAD, STRANGER),))
     now = time.time()
-    with Ledger(ward.config.storage.data_dir) as ledger:
+    with Ledger(ward.config.storage.place) as ledger:
 
         def seconds(subject: Subject) -> int:
             return len(history_store.steps(ledger, subject, now - 60, now + 60))
@@ -229,7 +229,7 @@ def test_history_is_written_and_a_late_name_takes_what_was_before(ward: Ward) ->
 
 def test_a_locked_store_loses_no_history(ward: Ward) -> None:
     ward.start("history")
-    with Ledger(ward.config.storage.data_dir) as ledger:
+    with Ledger(ward.config.storage.place) as ledger:
         began, begin = time.monotonic(), time.time()
         with ledger.write() as connection:
             connection.execute("UPDATE person SET notes = 'busy'")
@@ -246,7 +246,7 @@ def test_a_locked_store_loses_no_history(ward: Ward) -> None:
 def test_forgetting_reaches_both_stages_within_5_s(ward: Ward) -> None:
     ward.start("alerts", "history")
     ward.until(ward.events, "it opens", faces=(face(SAD),))
-    with Ledger(ward.config.storage.data_dir) as ledger, Store(ward.config.storage.data_dir) as store:
+    with Ledger(ward.config.storage.place) as ledger, Store(ward.config.storage.place) as store:
         now = time.time()
         ward.until(lambda: history_store.subjects(ledger, now - 60, now + 60), "history is there", faces=(face(SAD),))
         forgetting.forget(store, ward.config, "Ada")
@@ -266,7 +266,7 @@ def test_forgetting_reaches_both_stages_within_5_s(ward: Ward) -> None:
 def test_people_that_are_merged_while_an_episode_is_open_keep_it_as_one(ward: Ward) -> None:
     ward.start("alerts", "history")
     ward.until(ward.events, "it opens", faces=(face(SAD),))
-    with Store(ward.config.storage.data_dir) as store:
+    with Store(ward.config.storage.place) as store:
         zoe = people.find(store, "Zoe").id
         people.merge(store, "Ada", "Zoe")
     # Whoever names faces learns of it at about the same time.
@@ -275,7 +275,7 @@ def test_people_that_are_merged_while_an_episode_is_open_keep_it_as_one(ward: Wa
     ward.until(lambda: "closed" in ward.events(), "it closes", faces=(face(HAPPY, merged),))
     assert ward.events() == ["opened", "closed"]
     assert ward.alerts[-1].text.startswith("Zoe: no longer looks sad")
-    with Ledger(ward.config.storage.data_dir) as ledger:
+    with Ledger(ward.config.storage.place) as ledger:
         [kept] = alert_store.episodes(ledger)
     assert (kept.person, kept.state) == (zoe, "closed")
 

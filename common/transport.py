@@ -78,8 +78,11 @@ class Socket:
             # its way would be lost. The system notices a vanished peer, only later.
             options |= {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 10, zmq.TCP_KEEPALIVE_INTVL: 5}
         else:
-            # A peer that vanished without a word (cable, power, a stopped process) is noticed: its subscription ends.
-            options |= {zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000}
+            # A peer that vanished without a word (cable, power) is noticed by the system: its subscription ends. ZeroMQ's
+            # own heartbeats would do that, too, but end the process of a subscriber that has read nothing for a while
+            # ("Assertion failed", libzmq 4.3.5, issue 3937).
+            options |= {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 1, zmq.TCP_KEEPALIVE_INTVL: 1}
+            options |= {zmq.TCP_KEEPALIVE_CNT: 3}
         if role == "push":
             options[zmq.IMMEDIATE] = 1  # nothing is queued for a peer that is not there
         if self._lock is not None:

@@ -364,8 +364,12 @@ class Config(_Section):
 
     def endpoint(self, channel: str) -> Endpoint:
         """Return the address of a channel (a name of ``CHANNELS``), with what it takes to open it."""
+        return self.reached_at(self._address(channel))
+
+    def reached_at(self, address: str) -> Endpoint:
+        """Return an address that is not in the table, as another cell's, with what it takes to open it."""
         return Endpoint.of(
-            self._address(channel),
+            address,
             keys=self.keys_dir,
             listen=self.endpoints.listen,
             everywhere=self.security.loopback,

@@ -78,9 +78,9 @@ class Socket:
             # its way would be lost. The system notices a vanished peer, only later.
             options |= {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 10, zmq.TCP_KEEPALIVE_INTVL: 5}
         else:
-            # A peer that vanished without a word (cable, power) is noticed by the system: its subscription ends. ZeroMQ's
-            # own heartbeats would do that, too, but end the process of a subscriber that has read nothing for a while
-            # ("Assertion failed", libzmq 4.3.5, issue 3937).
+            # A peer that vanished without a word (cable, power) is noticed by the system: its subscription ends.
+            # ZeroMQ's own heartbeats would do that, too, but end the process of a subscriber that has read nothing
+            # for a while ("Assertion failed", libzmq 4.3.5, issue 3937).
             options |= {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 1, zmq.TCP_KEEPALIVE_INTVL: 1}
             options |= {zmq.TCP_KEEPALIVE_CNT: 3}
         if role == "push":

@@ -27,7 +27,7 @@ class Viewer:
     def __init__(self, config: Config) -> None:
         self.socket: Socket = opened("previews", config.endpoint("previews"), "sub")
         for endpoint in config.cell.previews:  # of other cells
-            self.socket.also(endpoint)
+            self.socket.also(config.reached_at(endpoint))
         self._cameras: set[str] = set()
 
     def watch(self, *cameras: str) -> None:

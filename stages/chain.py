@@ -24,11 +24,12 @@ class Chain(Stage):
         cell = self.config.cell
         assert cell.hub_news_in is not None and cell.hub_news_out is not None  # else it is not started (common/plan.py)
         self._sockets: list[Socket] = []
-        self._up = self._opened("news_in", cell.hub_news_in, "xpub")
+        self._up = self._opened("news_in", self.config.reached_at(cell.hub_news_in), "xpub")
         self._here = self._opened("news_out", self.config.endpoint("news_out"), "xsub")
-        self._asked = self._opened("news_out", cell.hub_news_out, "sub")
+        self._asked = self._opened("news_out", self.config.reached_at(cell.hub_news_out), "sub")
         self._asked.subscribe(CONTROL)
-        self._down = opened("news_in", self.config.endpoint("news_in"), "pub")
+        down = "control" if self.config.control_apart else "news_in"
+        self._down = opened(down, self.config.endpoint(down), "pub")
         self._sockets.append(self._down)
 
     def handle(self, ready: set[Socket]) -> None:

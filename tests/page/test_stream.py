@@ -216,7 +216,8 @@ def test_of_results_the_newest_waits_of_the_rest_the_last_and_what_is_left_out_i
 
 
 def test_one_that_takes_nothing_is_not_written_for_until_it_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.page.stream.STALLED_S", 0.05)
+    # By the class: tests with the page take modules away and load them anew.
+    monkeypatch.setitem(Streams.__init__.__globals__, "STALLED_S", 0.05)
 
     async def scene() -> None:
         streams = Streams()

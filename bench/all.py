@@ -41,6 +41,7 @@ BENCHES = {
     "growth": Bench("growth", quick=("faces", "history", "--seconds", "0.5")),
     "pipeline": Bench("pipeline", quick=("--seconds", "4", "--rounds", "1")),
     "pipeline-crowd": Bench("pipeline", ("--source", "demo:crowd"), ("--seconds", "4", "--rounds", "1")),
+    "quiet": Bench("quiet", quick=("--empty", "16", "--seconds", "4")),
     "dispatch": Bench("dispatch", quick=("--seconds", "0.5")),
     "conductor": Bench("conductor", quick=("--frames", "60")),
 }

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, Table, create_engine, event, select, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from common.place import Place
 from common.schema import META
@@ -126,7 +126,8 @@ class Postgres:
 
         assert place.url is not None
         self._url, self._driver, self._busy_ms = place.url, postgres, BUSY_MS
-        self.trouble: tuple[type[Exception], ...] = (OperationalError, InterfaceError, postgres.Error)
+        # InternalError: a database that can only be read for now.
+        self.trouble: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, postgres.Error)
 
     def engine(self) -> Engine:
         engine = create_engine(

@@ -148,7 +148,7 @@ class Keeper:
                         log.warning("the store can be used again: %d events that waited are written now", len(waiting))
                     else:
                         self._bound(waiting)
-                        self._look_now.wait(WRITE_EVERY_S)
+                        self._stop.wait(WRITE_EVERY_S)
                         continue
                 assert self._store is not None
                 if waiting:
@@ -167,6 +167,7 @@ class Keeper:
                 if stopping:
                     break
                 self._bound(waiting)
+                self._stop.wait(WRITE_EVERY_S)  # a hint to look now would be there all the time
             except Exception as error:
                 # A fault here must not end naming: the conductor goes on with the people that it knows.
                 log.exception("the keeper cannot go on with %d events: %s", len(waiting), error)

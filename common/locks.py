@@ -108,6 +108,7 @@ class ServerLock(Lock):
         self._key = self._read()
         self._allowed = allowed_or_none(ring)
         self._stamp = self._files()
+        self._silent = 0  # looks in a row at which the authenticator had not turned
         _allow_many_connections()
         self.authenticator = Authenticator.running()
         self.domain = self.authenticator.register(channel, ring)
@@ -121,7 +122,9 @@ class ServerLock(Lock):
         }
 
     def changed(self) -> bool:
-        if not self.authenticator.alive():
+        # A process that was stopped for a while finds its authenticator silent, too: that gets a turn to say something.
+        self._silent = 0 if self.authenticator.alive() else self._silent + 1
+        if not self.authenticator.is_alive() or self._silent > 1:
             raise LockError(f"the authenticator has ended: the channel {self.channel!r} serves nobody any more")
         stamp = self._files()
         if stamp == self._stamp:

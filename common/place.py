@@ -54,6 +54,13 @@ def checked(url: str) -> str:
     if parts.scheme not in ("postgresql", "postgres") or not 0 < port < 65536 or not parts.path.strip("/"):
         raise ValueError(f"a store on a server is PostgreSQL's: {_EXAMPLE}")
     query = parse_qs(parts.query)
+    if named := {"service", "servicefile"} & set(query):
+        raise ValueError(f"{named.pop()}=… says elsewhere which machine the store is on: {_EXAMPLE}")
+    if not parts.hostname and not {"host", "hostaddr"} & set(query):
+        # Without a host in the address, PostgreSQL's library takes these.
+        query |= {name: [value] for name in ("host", "hostaddr") if (value := os.environ.get(f"PG{name.upper()}"))}
+        if os.environ.get("PGSERVICE"):
+            raise ValueError(f"PGSERVICE says elsewhere which machine the store is on: unset it, or {_EXAMPLE}")
     hosts = [host for text in (parts.hostname, *query.get("host", ()), *query.get("hostaddr", ())) if text
              for host in text.split(",")]  # fmt: skip
     away = [host for host in hosts if not _here(host)]

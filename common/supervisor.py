@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 
 from common.child import Child, ChildSpec, Event, RestartPolicy, describe_exit
 from common.config import Config
+from common.lifeline import WORN_OUT
 from common.messages import Stats
 from common.meter import Meter
 from common.news import NewsWriter
@@ -169,6 +170,8 @@ class Supervisor:
             self._tell(f"{child.spec.name} has finished")
             if child.spec.ends_run and all(other.state in ("finished", "failed") for other in self._siblings(child)):
                 self.complete = True
+        elif code == WORN_OUT and not child.was_ready:
+            self._not_yet(child, now)
         elif code == _CANNOT_WORK and not child.was_ready:
             self._cannot_work(child)
         else:
@@ -183,6 +186,13 @@ class Supervisor:
             self.failure = f"{child.spec.name} cannot start: {reason}"
         else:
             self._tell(f"{child.spec.name} FAILED: {reason}. Everything else keeps running.")
+
+    def _not_yet(self, child: Child, now: float) -> None:
+        """What it needs is not to be had for now, as a store that is locked: tried for as long as that lasts."""
+        child.state = "waiting"
+        child.start_at = now + self.config.supervision.longest_delay_s
+        child.restarts += 1
+        self._tell(f"{child.spec.name} cannot work yet: {child.last_error() or 'it gave no reason'}; it is tried again")
 
     def _restart_later(self, child: Child, what: str, now: float) -> None:
         delay_s = child.policy.next_delay_s(now, now - child.started_at)

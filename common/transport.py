@@ -64,6 +64,7 @@ class Socket:
         except LockError as error:
             raise TransportError(_refuse(error, channel, endpoint, bind)) from error
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(getattr(zmq, role.upper()))
+        self._others: list[str] = []
         self._send_waits_ms = self._receive_waits_ms = 0
         options = {
             zmq.LINGER: linger_ms,
@@ -108,7 +109,8 @@ class Socket:
         if self._bound:
             self._socket.bind(self._address)
         else:
-            self._socket.connect(self._address)
+            for address in (self._address, *self._others):
+                self._socket.connect(address)
 
     def look(self) -> None:
         """Open anew when keys have changed; whoever may not come in any more is hung up on.
@@ -126,7 +128,8 @@ class Socket:
             if self._bound:
                 self._socket.unbind(self._address)  # closes the connections that came in by it, too
             else:
-                self._socket.disconnect(self._address)
+                for address in (self._address, *self._others):
+                    self._socket.disconnect(address)
             deadline = time.monotonic() + 2.0
             while True:
                 try:
@@ -192,9 +195,19 @@ class Socket:
         self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
 
     def also(self, endpoint: str) -> None:
-        """Connect to one more place of the same kind. Raises TransportError: the endpoint is malformed."""
+        """Connect to one more place of the same kind.
+
+        Raises:
+            TransportError: the endpoint is malformed, or asks for keys where the first one does not (or the other way).
+        """
+        if locked(endpoint) != (self._lock is not None):
+            raise TransportError(
+                f"the channel {self.channel.name!r} is read at {self.endpoint} and at {endpoint}: both with keys, or "
+                "both without (security.loopback = true asks for keys on this machine, too)"
+            )
         try:
             self._socket.connect(endpoint)
+            self._others.append(endpoint)
         except zmq.ZMQError as error:
             raise TransportError(_explain(error, self.channel, endpoint, False)) from error
 

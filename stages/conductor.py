@@ -59,6 +59,9 @@ class Conductor(Stage):
     def open(self) -> None:
         config = self.config
         self._complain = Complaint()
+        self._sockets: list[Socket] = []
+        self._archive: Socket | None = None
+        self._waiting: deque[list[Any]] = deque()  # for the archive
         # An analysis of a file says the same however often it is made: it leaves no trace among the people.
         remembers = config.identity.remember_unknown and not config.every_frame
         records = config.recording != "off" and config.endpoints.archive is not None
@@ -88,16 +91,13 @@ class Conductor(Stage):
         self._thinking = self._recorded or Thinking(
             config, self, sender=self.instance, recall=recall, new_track=new_track
         )
-        self._sockets: list[Socket] = []
         self._frames = self._opened("frames", "pull")
         self._jobs = self._opened("jobs", "xpub")
         self._findings = self._opened("findings", "pull")
         self._pictures = self._opened("pictures", "xpub")
-        self._archive: Socket | None = None
         if config.endpoints.archive is not None:
             self._archive = opened("archive", config.endpoints.archive, "push", linger_ms=1000)
             self._sockets.append(self._archive)
-        self._waiting: deque[list[Any]] = deque()  # for the archive
         self._next_written = 0.0
         self._watched: set[bytes] = set()
         self._shared = RingReader(config)

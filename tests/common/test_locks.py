@@ -18,7 +18,7 @@ from common.channels import CHANNELS
 from common.config import Config, ConfigError
 from common.endpoints import Endpoint, listening
 from common.keys import ALLOWED_FILE, OWN_FILE, ROLES, SERVER_FILE, Key, KeyRing, write_private
-from common.locks import Authenticator
+from common.locks import Authenticator, ServerLock
 from common.run import split_problem
 from common.transport import Socket, TransportError, key_pair, opened
 from tests.conftest import free_ports, wait_until
@@ -336,3 +336,22 @@ def _as_text(key: Key) -> str:
     from dataclasses import asdict
 
     return json.dumps({"format": "mien-key-1", **asdict(key)})
+
+
+def test_an_authenticator_that_was_only_stopped_for_a_while_gets_a_turn(ring: KeyRing) -> None:
+    [port] = free_ports(1)
+    with listener("findings", port, ring) as server:
+        lock = server._lock
+        assert isinstance(lock, ServerLock)
+        lock.authenticator._turned -= 60  # as after a suspension of the whole process, before its thread has run
+        assert not lock.changed()
+        wait_until(lock.authenticator.alive, 5, "its thread has turned")
+        assert not lock.changed()
+
+
+def test_one_socket_reads_with_keys_everywhere_or_nowhere(tmp_path: Path, ring: KeyRing) -> None:
+    ports = free_ports(2)
+    with opened("previews", f"tcp://127.0.0.1:{ports[0]}", "sub") as plain:
+        plain.also(f"tcp://127.0.0.1:{ports[1]}")
+        with pytest.raises(TransportError, match="both with keys, or both without"):
+            plain.also(at(ports[1], ring.folder))

@@ -36,6 +36,10 @@ MODULES = {
         print("12:00:00 mien.unable ERROR cannot listen on tcp://127.0.0.1:5561: in use", file=sys.stderr)
         sys.exit(2)
     """,
+    "not_yet": """
+        print("12:00:00 mien.not_yet ERROR the store cannot be opened: database is locked", file=sys.stderr)
+        sys.exit(75)
+    """,
     "unable_later": """
         from pathlib import Path
         mark = Path(__file__).with_name("was_here")
@@ -138,6 +142,14 @@ def running(child: Child) -> bool:
 def pid_of(child: Child) -> int:
     assert child.pid is not None
     return child.pid
+
+
+def test_one_that_cannot_work_yet_is_tried_for_as_long_as_that_lasts(supervise: Start) -> None:
+    supervisor = supervise(spec("not_yet", needed="no"), restarts=1, longest_delay_s=0.05)
+    [child] = supervisor.children
+    turn_until(supervisor, lambda: child.restarts >= 4)
+    assert child.state != "failed"
+    assert "cannot work yet: the store cannot be opened: database is locked" in said(supervisor)
 
 
 def test_a_killed_process_is_replaced_and_its_sibling_left_alone(supervise: Start) -> None:

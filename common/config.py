@@ -493,7 +493,9 @@ def _merge(base: dict[str, Any], extra: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = re.sub(r"://[^@/\s]*@", "://…@", repr(value))  # without passwords
+    # Without passwords, which may hold any character: to the last @, also where that hides more than it has to.
+    text = re.sub(r"://.*@", "://…@", repr(value), flags=re.DOTALL)
+    text = re.sub(r"(?i)(password['\"]?\s*[=:]\s*['\"]?)[^&'\"]*", r"\1…", text)
     return text if len(text) <= 80 else text[:77] + "…"
 
 

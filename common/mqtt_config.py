@@ -61,8 +61,8 @@ class MqttConfig(BaseModel):
         try:
             parts = urlsplit(self.url or "")
             port = parts.port
-        except ValueError as error:
-            raise ValueError(f"{wanted} ({error})") from error
+        except ValueError:  # its text may hold a piece of the password
+            raise ValueError(wanted) from None
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError(wanted)
         encrypted = parts.scheme == "mqtts"

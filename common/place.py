@@ -49,8 +49,8 @@ def checked(url: str) -> str:
     try:
         parts = urlsplit(url)
         port = parts.port or 5432
-    except ValueError as error:
-        raise ValueError(f"this is no address of a database ({error}): {_EXAMPLE}") from error
+    except ValueError:  # its text may hold a piece of the password
+        raise ValueError(f"this is no address of a database: {_EXAMPLE}") from None
     if parts.scheme not in ("postgresql", "postgres") or not 0 < port < 65536 or not parts.path.strip("/"):
         raise ValueError(f"a store on a server is PostgreSQL's: {_EXAMPLE}")
     query = parse_qs(parts.query)

@@ -67,7 +67,7 @@ def split_problem(config: Config, stages: Collection[str]) -> str | None:
     """Return why these stages cannot run here while the others run on another machine; None when they can."""
     if "conductor" in stages or not remote(config.endpoint("findings")):
         return None
-    keeping = [stage for stage in ("history", "alerts", "dashboard") if stage in stages]
+    keeping = [stage for stage in ("history", "alerts", "dashboard", "mqtt") if stage in stages]
     if keeping and not getattr(config.storage, "url", None):
         return (
             f"{', '.join(keeping)}: what they keep is in a file, {config.storage.data_dir}, which the conductor on the "

@@ -140,6 +140,7 @@ STAGES: dict[str, StageRow] = {
             gives="MQTT messages",
             does="tells an MQTT broker and Home Assistant who is here, how they look, and what is open",
             optional=True,
+            hub=True,
         ),
     )
 }

@@ -10,7 +10,8 @@ from common import alert_store
 from common.alert_store import Episode
 from common.config import Config
 from common.expressions import EXPRESSIONS
-from common.ledger import Ledger, LedgerError
+from common.late import LateLedger
+from common.ledger import LedgerError
 from common.messages import Alert, CameraState, Message, Result
 from common.mqtt_sender import Sender
 from common.mqtt_view import CameraView, alert_state, as_json, discovery
@@ -20,6 +21,7 @@ from common.withholding import nameless
 
 CAMERAS = 256  # more are not told of; names come from outside
 ALERTS_EVERY_S = 15.0  # the store is looked at now and then, should a step have been missed
+OPENED_S = 1.0  # … and so often while it could not be opened yet
 BUSY_MS = 200
 LOOK_S = 0.05  # what has changed is looked for so often, however many results come
 
@@ -33,9 +35,9 @@ class MqttStage(Stage):
         super().__init__(config, camera=camera)
         self._settings = config.mqtt
         self._sender: Sender | None = None
-        self._ledger: Ledger | None = None
+        self._late: LateLedger | None = None
         self._views: dict[str, CameraView] = {}
-        self._episodes: list[Episode] = []
+        self._episodes: list[Episode] | None = None  # not known yet
         self._alerts_due = 0.0
         self._next_look = 0.0
         self._next_result: dict[str, float] = {}
@@ -44,12 +46,14 @@ class MqttStage(Stage):
         if self._settings.url is None:
             raise StageError("there is no broker to tell: set mqtt.url, as in mqtt://user:password@host:1883")
         try:
-            self._ledger = Ledger(self.config.storage.data_dir, busy_ms=BUSY_MS)
+            self._late = LateLedger(self.config.storage.place, busy_ms=BUSY_MS)
             self._sender = Sender(self._settings, f"mien-{self.instance}")
         except LedgerError as error:
             raise StageError(str(error)) from error
         except OSError as error:
             raise StageError(f"the certificates of mqtt.ca, cert and key cannot be used: {error}") from error
+        if self._late.problem is not None:
+            self.log.error("%s; until it can be used, the broker is not told what is open", self._late.problem)
         for camera in self.config.cameras:
             self._view(camera)
         self._sender.open()
@@ -61,8 +65,8 @@ class MqttStage(Stage):
                 empty = CameraView(view.camera, names=False, changes_per_s=1)
                 self._tell(view.camera, "people", as_json(empty.people(time.monotonic())))
             self._sender.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        if self._late is not None:
+            self._late.close()
 
     def topics(self) -> tuple[str, ...]:
         return ("results.", "camera.", "alerts.")
@@ -107,14 +111,14 @@ class MqttStage(Stage):
 
     def _look(self, now: float) -> None:
         if now >= self._alerts_due:
-            self._alerts_due = now + ALERTS_EVERY_S
-            self._read_alerts()
+            self._alerts_due = now + (ALERTS_EVERY_S if self._read_alerts() else OPENED_S)
         for camera, view in self._views.items():
             people = view.due(now)
             if people is not None:
                 self._tell(camera, "people", as_json(people))
             self._tell(camera, "state", as_json(view.online(now)))
-            self._tell(camera, "alert", as_json(alert_state(camera, self._episodes, names=self._settings.names)))
+            if self._episodes is not None:
+                self._tell(camera, "alert", as_json(alert_state(camera, self._episodes, names=self._settings.names)))
 
     def _tell(self, camera: str, what: str, payload: str) -> None:
         assert self._sender is not None
@@ -141,12 +145,17 @@ class MqttStage(Stage):
                     self._sender.state(topic, as_json(message))
         return view
 
-    def _read_alerts(self) -> None:
-        assert self._ledger is not None
+    def _read_alerts(self) -> bool:
+        """Read what is open; return whether there is a store to read by now."""
+        assert self._late is not None
         try:
-            self._episodes = alert_store.episodes(self._ledger, is_open=True)
+            ledger = self._late.get()
+            if ledger is None:
+                return False
+            self._episodes = alert_store.episodes(ledger, is_open=True)
         except LedgerError as error:
             self.log.warning("what is open cannot be read at the moment: %s", error)
+        return True
 
 
 def _version() -> str:

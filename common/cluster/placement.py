@@ -12,7 +12,7 @@ from common.config import POOLS, Config, ConfigError
 from common.sources import parse_source
 
 # They read or write what lasts: the store, pictures, numbers. Unless told otherwise they stay where the command runs.
-KEEPERS: Final = ("conductor", "snapshot", "alerts", "history", "dashboard")
+KEEPERS: Final = ("conductor", "snapshot", "alerts", "history", "dashboard", "mqtt")
 _HERE: Final = ("webcam", "screen")  # sources that are a machine's own
 _CORES: Final = {"conductor": 1.0, "capture": 0.5, "preview": 0.2}  # the others hardly compute
 _SHARE: Final = 0.001  # of a place that many may share

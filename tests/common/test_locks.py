@@ -311,6 +311,8 @@ def test_what_needs_the_store_stays_with_the_conductor_and_the_doctor_knows_of_k
     config = configuration.load(overrides=apart, environment={})
     told = split_problem(config, {"detection", "history", "dashboard"})
     assert told is not None and "--without history,dashboard" in told
+    told = split_problem(config, {"mqtt"})
+    assert told is not None and "--without mqtt" in told
     assert split_problem(config, {"detection", "preview"}) is None
     assert split_problem(config, {"conductor", "history"}) is None
     assert split_problem(configuration.Config(), {"history"}) is None

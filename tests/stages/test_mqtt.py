@@ -168,6 +168,28 @@ def test_home_assistant_hears_it_all_also_after_the_broker_was_killed(
             heard.close()
 
 
+def test_a_store_that_cannot_be_opened_at_the_start_is_waited_for_and_the_rest_goes_out(
+    ward: Ward, config: Config, tmp_path: Path
+) -> None:
+    in_the_way = config.storage.data_dir / "mien.db"
+    in_the_way.mkdir(parents=True)
+    with mosquitto(tmp_path) as server, bridge(config, tmp_path / "log", url=server.url) as (_, said):
+        heard = Listener(server)
+        wait_until(lambda: (heard.said("mien/cam0/people") or {}).get("people") == 2, 40, "who is here")
+        assert "cannot be opened" in said() and heard.said("mien/cam0/alert") is None
+        in_the_way.rmdir()
+        wait_until(lambda: (heard.said("mien/cam0/alert") or {}).get("open") == "OFF", 40, "what is open")
+        heard.close()
+
+
+def test_the_store_is_looked_for_where_it_is(ward: Ward, config: Config, tmp_path: Path) -> None:
+    url = "postgresql://mien@127.0.0.1:1/ward"
+    settings = config.model_dump(mode="json") | {"storage": {"data_dir": str(tmp_path / "data"), "url": url}}
+    elsewhere = configuration.load(overrides=settings, environment={})
+    with mosquitto(tmp_path) as server, bridge(elsewhere, tmp_path / "log", url=server.url) as (_, said):
+        wait_until(lambda: f"the store {url} cannot be" in said(), 40, "the server is away")
+
+
 @pytest.mark.slow
 def test_a_broker_that_freezes_holds_up_nothing_and_hears_it_all_afterwards(
     ward: Ward, config: Config, tmp_path: Path
@@ -238,6 +260,9 @@ def test_encrypted_and_without_names(ward: Ward, config: Config, tmp_path: Path)
     [
         ({"url": "http://user:secret@host"}, "url looks like mqtt://"),
         ({"url": "mqtt://u:secret@host:99999"}, "url looks like mqtt://"),
+        ({"url": "mqtt://u:secret/word@host"}, "url looks like mqtt://"),
+        ({"url": "mqtt://u:p@secret@host:99999"}, "url looks like mqtt://"),
+        ({"url": "mqtt://u:a b/secret@host/topic"}, "url looks like mqtt://"),
         ({"url": "mqtt://host", "ca": "/nowhere.pem"}, "write the url as mqtts://"),
         ({"url": "mqtts://host", "ca": "/nowhere.pem"}, "there is no file /nowhere.pem"),
         ({"url": "mqtts://host", "cert": "/nowhere.pem"}, "cert and key belong together"),
@@ -254,6 +279,10 @@ def test_one_line_of_the_configuration_turns_it_on() -> None:
     for settings, expected in (({}, False), ({"url": "mqtt://user:password@host:1883"}, True)):
         made = configuration.load(overrides={"mqtt": settings}, environment={})
         assert ("mqtt" in [spec.stage for spec in plan(made, screen=False)]) is expected
+    # Of several cells, the hub's bridge tells of all cameras: another one would only say the same.
+    cell = {"hub_news_in": "tcp://127.0.0.1:5570", "hub_news_out": "tcp://127.0.0.1:5571"}
+    apart = configuration.load(overrides={"mqtt": settings, "cell": cell}, environment={})
+    assert "mqtt" not in [spec.stage for spec in plan(apart, screen=False)]
     assert str(made.mqtt.broker()) == "mqtt://host:1883"
 
 

@@ -123,13 +123,14 @@ def test_what_processes_need_of_their_node() -> None:
             "detection": {"gpu": 0.25},
             "expression": {"cpu": 0.3},
         },
+        mqtt={"url": "mqtt://broker.example"},
     )
     specs = {spec.name: spec for spec in plan(config, screen=False)}
     found = {name: needs(spec, config, gpus=1.0) for name, spec in specs.items()}
     assert found["capture.cam0"].here  # a webcam is where the command is given, unless it has a place
     assert not found["capture.cam1"].here and found["capture.cam1"].places == ()
     assert found["capture.ward"].places == (("camera0", 1.0),) and not found["capture.ward"].here
-    assert found["conductor"].here and found["history"].here and not found["bus"].here
+    assert found["conductor"].here and found["history"].here and found["mqtt"].here and not found["bus"].here
     assert not found["alerts"].here and found["alerts"].places[0][0] == "store"
     assert found["detection.1"].gpu == 0.25 and found["expression.1"].cpu == 0.3
     assert needs(specs["detection.1"], config, gpus=0.0).gpu == 0.0  # nothing waits for what nobody has

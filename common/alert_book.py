@@ -18,7 +18,7 @@ from common.alerts.baseline import Usual
 from common.alerts.episode import Happening, Key, Live, key_of, restored
 from common.alerts.register import Known
 from common.alerts.rules import NotificationsConfig, Party, Rule
-from common.ledger import Ledger, LedgerError
+from common.ledger import Ledger, LedgerAway, LedgerError
 from common.messages import Alert
 from common.sql import Connection
 
@@ -65,6 +65,15 @@ class Book:
             # Made at once: the episode goes on changing while the store cannot be written.
             self._waiting.append((now, happening, message(happening, self._sender)))
 
+    def opened_before(self, lives: Iterable[Live]) -> None:
+        """These are in the store already: that they opened is no news, and whether they escalate is to be seen anew."""
+        again = {id(live) for live in lives}
+        gone = {
+            id(step) for _, step, _ in self._waiting if id(step.live) in again and step.event in ("opened", "escalated")
+        }
+        self._told -= gone
+        self._waiting = [item for item in self._waiting if id(item[1]) not in gone]
+
     def flush(self, now: float) -> list[Alert]:
         """Write what waits; return what is to be published now."""
         if not self._waiting:
@@ -91,8 +100,8 @@ class Book:
                     numbers = {id(happening.live): happening.live.number}
                     alert = self._write(connection, happening, message(happening, self._sender), numbers, time.time())
                 break
-            except LedgerError:
-                if time.monotonic() >= deadline:
+            except LedgerError as error:
+                if isinstance(error, LedgerAway) or time.monotonic() >= deadline:
                     raise
         happening.live.stored = happening.live.owner
         return alert

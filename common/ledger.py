@@ -34,16 +34,22 @@ class LedgerUnavailable(LedgerError):
     """It cannot be opened, read or written at the moment; it may be, later."""
 
 
+class LedgerAway(LedgerUnavailable):
+    """Its server was away a moment ago: to ask again at once is of no use."""
+
+
 class Line(Protocol):
     """A connection to one kind of database.
 
     Attributes:
         trouble: what it raises when the database cannot do what it was asked.
         passing: … of these, what may be over later.
+        away: … of these, what is said without having asked.
     """
 
     trouble: tuple[type[Exception], ...]
     passing: tuple[type[Exception], ...]
+    away: tuple[type[Exception], ...]
 
     def begin(self, *, writing: bool) -> Connection: ...
 
@@ -82,7 +88,8 @@ class Ledger:
             from common import postgres
         except ImportError as error:
             raise LedgerError(str(error)) from error
-        patience_s = postgres.PATIENCE_S if busy_ms >= BUSY_MS else 4.0  # a stage silent for 5 s is replaced
+        # A stage silent for 5 s is replaced, and what it holds in memory is lost.
+        patience_s = postgres.PATIENCE_S if busy_ms >= BUSY_MS else postgres.STAGE_PATIENCE_S
         self._line = postgres.Line(self.place.url, busy_ms, patience_s)
         if self._version() < VERSION:
             _make(self.place)
@@ -156,6 +163,8 @@ class Ledger:
 
     def _told(self, error: Exception, why: str) -> LedgerError:
         kind = LedgerUnavailable if isinstance(error, self._line.passing) else LedgerError
+        if isinstance(error, self._line.away):
+            kind = LedgerAway
         return kind(f"the store {self.place} {why}")
 
     def _version(self) -> int:
@@ -171,6 +180,7 @@ class _File:
 
     trouble: tuple[type[Exception], ...] = (sqlite3.Error,)
     passing: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
+    away: tuple[type[Exception], ...] = ()
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -7,6 +7,7 @@ for its transaction, so that numbers follow each other and nobody changes what s
 from __future__ import annotations
 
 import functools
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -19,7 +20,9 @@ except ImportError as missing:  # said by whoever opens the store
 WRITING = 0x4D69656E  # the lock of whoever writes: "Mien"
 CONNECT_S = 2  # for each address of the server's name
 PATIENCE_S = 30.0  # a server silent this long in the middle of something is given up
-AGAIN_S = 1.0  # between two attempts to reach a server that is away
+STAGE_PATIENCE_S = 2.5  # … by a stage whose loop waits for it; to be reached, the server has hardly longer
+NEXT_ADDRESS_S = 0.5  # such a stage begins with no further address of the server's name after this
+AGAIN_S = 1.0  # between two attempts to reach a server that is away, or has been silent
 
 Error = psycopg.Error
 
@@ -30,6 +33,10 @@ _OPTIONS = {
     "tcp_keepalives_count": 3,
     "idle_in_transaction_session_timeout": 30_000,
 }
+
+
+class Away(psycopg.OperationalError):
+    """The server was away or silent a moment ago, and has not been asked again."""
 
 
 class Row(tuple[Any, ...]):
@@ -85,9 +92,14 @@ class Session:
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection whose server has to answer in time, also one that is frozen or cut off."""
+    """A connection whose server has to answer in time, also one that is frozen or cut off.
+
+    Attributes:
+        silent: what was said when it did not; empty before.
+    """
 
     patience_s = PATIENCE_S
+    silent = ""
 
     def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
         def bounded() -> Any:
@@ -98,7 +110,8 @@ class Connection(psycopg.Connection[Any]):
                     ready = yield wanted
                     if not ready and time.monotonic() > deadline:
                         self.close()
-                        raise psycopg.OperationalError(f"the server has not answered for {self.patience_s:g} s")
+                        self.silent = f"the server has not answered for {self.patience_s:g} s"
+                        raise psycopg.OperationalError(self.silent)
                     wanted = gen.send(ready)
             except StopIteration as end:
                 return end.value
@@ -111,11 +124,13 @@ class Line:
 
     Args:
         busy_ms: how long to wait for another writer.
-        patience_s: how long to wait for the server to say anything.
+        patience_s: how long to wait for the server to say anything. A server that has said nothing for so long is not
+            asked again at once: whoever waits has waited long enough.
     """
 
     trouble: tuple[type[Exception], ...] = (psycopg.Error,)
     passing: tuple[type[Exception], ...] = (psycopg.OperationalError,)
+    away: tuple[type[Exception], ...] = (Away,)
 
     def __init__(self, url: str, busy_ms: int, patience_s: float = PATIENCE_S) -> None:
         self._url = url
@@ -124,6 +139,7 @@ class Line:
         self._connection: Connection | None = None
         self._away_until = 0.0
         self._away = ""
+        self._address = 0  # the one to begin with
 
     def begin(self, *, writing: bool) -> Session:
         """Begin a transaction. Raises psycopg.Error: the server is away, or another writer takes too long."""
@@ -132,18 +148,18 @@ class Line:
             return self._begun(writing)
         except psycopg.OperationalError:
             # It may have been away since the last time: nothing was begun, so that it can be tried once more.
-            if not had_one or self._connection is not None:
+            if not had_one or self._connection is not None or time.monotonic() < self._away_until:
                 raise
         return self._begun(writing)
 
     def _begun(self, writing: bool) -> Session:
         if self._connection is None:
             if time.monotonic() < self._away_until:
-                raise psycopg.OperationalError(self._away)
+                raise Away(self._away)
             try:
-                self._connection = connect(self._url, patience_s=self._patience_s)
+                self._connection = self._connected()
             except psycopg.Error as error:
-                self._away, self._away_until = said(error), time.monotonic() + AGAIN_S
+                self._gone(said(error))
                 raise
         try:
             for statement in beginning(writing=writing, busy_ms=self._busy_ms):
@@ -152,6 +168,22 @@ class Line:
             self.rollback()
             raise
         return Session(self._connection)
+
+    def _connected(self) -> Connection:
+        if self._patience_s > STAGE_PATIENCE_S:
+            return connect(self._url, patience_s=self._patience_s)
+        addresses, began = _addresses(self._url), time.monotonic()
+        for left in reversed(range(len(addresses))):
+            try:
+                return connect(self._url, patience_s=self._patience_s, **addresses[self._address % len(addresses)])
+            except psycopg.OperationalError:
+                self._address += 1  # also next time: each has its turn
+                if not left or time.monotonic() - began > NEXT_ADDRESS_S:
+                    raise
+        raise AssertionError("a server has at least one address")
+
+    def _gone(self, why: str) -> None:
+        self._away, self._away_until = why, time.monotonic() + AGAIN_S
 
     def commit(self) -> None:
         """End the transaction: all of it has happened."""
@@ -162,6 +194,8 @@ class Line:
         """End the transaction: nothing of it has happened. A connection that is lost is forgotten."""
         if self._connection is None:
             return
+        if self._connection.silent:
+            self._gone(self._connection.silent)
         try:
             self._connection.rollback()
         except psycopg.Error:  # lost: whoever asked hears that from what failed before
@@ -182,8 +216,12 @@ class Line:
     said = staticmethod(lambda error: said(error))
 
 
-def connect(url: str, *, autocommit: bool = False, patience_s: float = PATIENCE_S) -> Connection:
-    """Return a connection. Raises psycopg.Error: there is none to be had within a few seconds."""
+def connect(url: str, *, autocommit: bool = False, patience_s: float = PATIENCE_S, **address: Any) -> Connection:
+    """Return a connection. Raises psycopg.Error: there is none to be had within a few seconds.
+
+    Args:
+        address: one of the server's, in place of those that the URL leads to.
+    """
     options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
     made = Connection.connect(
         url,
@@ -197,9 +235,28 @@ def connect(url: str, *, autocommit: bool = False, patience_s: float = PATIENCE_
         tcp_user_timeout=15_000,
         # A server-side prepared statement would be one of another connection behind a pooler.
         prepare_threshold=None,
+        **address,
     )
     made.patience_s = patience_s
     return made
+
+
+def _addresses(url: str) -> list[dict[str, Any]]:
+    """Return the addresses that a URL leads to; an empty one where there is no name to look up."""
+    given = psycopg.conninfo.conninfo_to_dict(url)
+    hosts, ports = (str(given.get(name) or "").split(",") for name in ("host", "port"))
+    if given.get("hostaddr") or not all(hosts) or any(host.startswith(("/", "@")) for host in hosts):
+        return [{}]
+    if len(ports) != len(hosts):
+        ports = ports[:1] * len(hosts)
+    found: list[dict[str, Any]] = []
+    for host, port in zip(hosts, ports, strict=True):
+        try:
+            known = socket.getaddrinfo(host, port or "5432", type=socket.SOCK_STREAM)
+        except OSError:  # said by whoever connects
+            continue
+        found += [{"host": host, "port": port or "5432", "hostaddr": str(one[4][0])} for one in known]
+    return found or [{}]
 
 
 def scrub(url: str) -> None:

@@ -87,9 +87,10 @@ class AlertsStage(Stage):
         people, self._expires = alert_book.people_of(ledger, now)
         kept, stray = alert_book.left_open(ledger, self._desk.rules, people)
         cool = max((rule.cooldown_s for rule in self._desk.rules), default=0.0)
-        self._desk.restore(kept, alert_book.lately_closed(ledger, now - cool), now)
+        closed, usual = alert_book.lately_closed(ledger, now - cool), alert_book.usual_of(ledger)
+        self._book.opened_before(self._desk.restore(kept, closed, now))
         self._desk.refresh(people, now)
-        self._desk.usual |= alert_book.usual_of(ledger)
+        self._desk.usual |= usual
         self._ledger = self._book.ledger = ledger
         self._generation = generation
         for live in stray:
@@ -215,7 +216,14 @@ class AlertsStage(Stage):
 
     def _answer_tests(self, now: float) -> None:
         for request, (numbers, deadline) in list(self._tests.items()):
-            rows = [row for row in alert_store.notifications(self._open_ledger, limit=200) if row.id in numbers]
+            try:
+                found = alert_store.notifications(self._open_ledger, limit=200)
+            except LedgerError as error:
+                if time.monotonic() >= deadline:
+                    del self._tests[request]
+                    self.answer(request, error=f"whether it was sent is not known: {error}")
+                continue
+            rows = [row for row in found if row.id in numbers]
             waiting = [row.target for row in rows if row.state == "waiting"]
             if waiting and time.monotonic() < deadline:
                 continue

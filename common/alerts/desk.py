@@ -9,7 +9,7 @@ from typing import Any
 from common.alerts import wording
 from common.alerts.baseline import Usual
 from common.alerts.condition import Condition
-from common.alerts.episode import Happening, Key, Live, escalation_due, key_of
+from common.alerts.episode import REMEMBERED, Happening, Key, Live, escalation_due, key_of
 from common.alerts.presence import Unseen, Watch
 from common.alerts.register import Known, Register
 from common.alerts.rules import Party, Rule, applies
@@ -120,14 +120,22 @@ class Desk:
         for key in self.register.strangers_to_the_store():
             self._forget(key)
 
-    def restore(self, lives: Iterable[Live], closed: Iterable[tuple[str, Key, float]], now: float) -> None:
-        """Go on with what was open before a restart, and keep the cool-down of what was closed."""
-        self._closed = {(rule, key): at for rule, key, at in closed}
+    def restore(self, lives: Iterable[Live], closed: Iterable[tuple[str, Key, float]], now: float) -> list[Live]:
+        """Go on with what was open before a restart, and keep the cool-down of what was closed.
+
+        Returns:
+            Those that had been opened again while the store could not be read: people know of them already.
+        """
+        for rule, key, at in closed:
+            self._closed[rule, key] = max(at, self._closed.get((rule, key), at))
+        again: list[Live] = []
         for live in lives:
             place = (live.rule.name, key_of(live.party, live.camera))
             here = self.open.get(place)
-            if here is not None:  # opened again while the store could not be read: the same one
-                here.number, here.stored = live.number, live.stored
+            if here is not None:
+                if here.number is None:
+                    self._go_on(place, here, live)
+                    again.append(here)
                 continue
             self.open[place] = live
             if live.rule.about == "expression":
@@ -140,6 +148,7 @@ class Desk:
                 unseen = Unseen(live.rule.leave_s, unseen_s=live.counted_s, found_at=now, began_at=live.began_at)
                 self._unseen[place] = unseen
             self.register.saw(place[1], live.party, live.camera, now)
+        return again
 
     def shift(self, seconds: float) -> None:
         """The clock was set by so much: every remembered moment moves along with it."""
@@ -334,6 +343,22 @@ class Desk:
                     self._erase(place, at)
 
     # --- episodes ---
+
+    def _go_on(self, place: Place, here: Live, before: Live) -> None:
+        """What was opened here is the same as what was open before: what people did about that still holds."""
+        for name in REMEMBERED:
+            setattr(here, name, getattr(before, name))
+        condition, unseen = self._conditions.get(place), self._unseen.get(place)
+        if condition is not None:
+            condition.began_at = before.began_at
+            condition.held_s += before.counted_s
+            condition.assessed_s += before.assessed_s
+            condition.unassessed_s += before.unassessed_s
+            condition.peak = max(condition.peak, before.peak or 0.0)
+            here.take(condition)
+        elif unseen is not None:
+            unseen.began_at = before.began_at
+            unseen.unseen_s += before.counted_s
 
     def _open(self, place: Place, live: Live) -> None:
         self.open[place] = live

@@ -19,6 +19,12 @@ _COLUMNS = (
     "closed_why", "label", "peak", "assessed_s", "unassessed_s", "text",
 )  # fmt: skip
 
+# What an episode keeps over a restart whatever is seen afterwards: when it was, and what people did about it.
+REMEMBERED = (
+    "number", "stored", "began_at", "opened_at", "escalated_at", "acknowledged_at", "acknowledged_by", "snoozed_until",
+    "judgement", "judged_by", "snapshot",
+)  # fmt: skip
+
 
 def key_of(party: Party, camera: str) -> Key:
     """Return whom a party is: the person before the unknown person's number before the track before the camera."""

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from common import alert_store
-from common.alert_book import Book
+from common.alert_book import Book, left_open
+from common.alerts.episode import acknowledge
 from common.alerts.rules import NotificationsConfig, Rule
 from common.ledger import Ledger
 from common.notify import Outbox
@@ -243,6 +244,37 @@ def test_a_locked_store_delays_what_is_written_and_not_what_is_said(ledger: Ledg
         [late] = book.flush(103.5)
         assert (late.serial, late.episode) == (1, 1)
         assert script.happened[0].live.number == 1
+
+
+def test_what_was_acknowledged_stays_so_when_it_opens_again_while_the_store_is_away(ledger: Ledger) -> None:
+    rule, settings = RULE.model_copy(update={"escalate_after_s": 5}), told(hook="json://127.0.0.1:1/")
+    before, book = Script(rule), Book(ledger, NotificationsConfig(), "alerts.test.1")
+    before.numbered = False
+    before.play(2, face(SAD, PENDING))
+    live = before.happened[0].live
+    book.keep(before.happened, before.now)
+    book.flush(before.now)
+    book.settle(acknowledge(live, before.now, "Kim"))
+    book.progress([live], {})
+
+    after, book = Script(rule), Book(None, settings, "alerts.test.2")
+    after.numbered, after.now = False, before.now + 10
+    assert after.play(10, face(SAD, PENDING)) == ["opened", "escalated"]
+    book.keep(after.happened, after.now)
+    assert book.flush(after.now) == []
+    kept, _ = left_open(ledger, [rule], {})
+    book.opened_before(after.desk.restore(kept, [], after.now))
+    book.ledger = ledger
+    assert book.flush(after.now) == []
+    assert after.play(30, face(SAD, PENDING)) == []
+    assert after.happened[0].live.counted_s == pytest.approx(live.counted_s + 40, abs=1)
+    assert after.play(3, face({"happy": 0.9}, PENDING)) == ["closed"]
+    book.keep(after.happened[-1:], after.now)
+    assert [(one.episode, one.event, one.since) for one in book.flush(after.now)] == [(1, "closed", live.began_at)]
+    [episode] = alert_store.episodes(ledger)
+    assert (episode.state, episode.acknowledged_by, episode.opened_at) == ("closed", "Kim", live.opened_at)
+    assert alert_store.notifications(ledger) == []  # nobody was called again
+    assert [step.event for step in alert_store.steps_since(ledger, 0)] == ["opened", "acknowledged", "closed"]
 
 
 def test_somebody_forgotten_does_not_come_back_by_what_waited(ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from common.config import Config, ConfigError, load
 from common.history_gather import Batch, TrackRows
 from common.history_store import Subject
 from common.keeper import Keeper
-from common.ledger import Ledger, LedgerError
+from common.ledger import Ledger, LedgerAway, LedgerError
 from common.place import Place
 from common.recall import Sighting, UnknownLook
 from common.store import Store
@@ -112,6 +112,9 @@ def test_what_cannot_be_moved_is_said(shared_server: Server, tmp_path: Path) -> 
         ("postgresql://a@127.0.0.1", "PostgreSQL"),
         ("postgresql://a:secret@ward.example/b", "another machine"),
         ("postgresql://a:secret@127.0.0.1/b?host=ward.example", "another machine"),
+        ("postgresql://a:secret/word@127.0.0.1/b", "no address of a database"),
+        ("postgresql://a:p@secret@ward.example/b", "another machine"),
+        ("postgresql://ward.example/b?password=secret", "another machine"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_and_its_password_not_shown(url: str, why: str) -> None:
@@ -161,6 +164,29 @@ def test_a_server_that_is_frozen_is_not_waited_for(own_server: Server, tmp_path:
             with pytest.raises(LedgerError, match="cannot be read"):
                 ledger.generation()
             assert time.monotonic() - began < 10
+        finally:
+            own_server.pause(signal.SIGCONT)
+        wait_until(lambda: answers(ledger), 20, "it is used again")
+
+
+def test_a_stage_waits_for_a_frozen_server_for_less_long_than_the_supervisor_for_a_stage(
+    own_server: Server, tmp_path: Path
+) -> None:
+    config = on(own_server, tmp_path)
+    Store(config.storage.place).close()
+    name = (config.storage.url or "").rpartition("/")[2]
+    several = f"postgresql://mien@/{name}?host=127.0.0.1,localhost,127.0.0.1&port={own_server.port}"
+    with Ledger(Place(tmp_path / "data", several), busy_ms=500) as ledger:
+        own_server.pause(signal.SIGSTOP)
+        try:
+            for _ in range(2):  # once with a connection, once without
+                began = time.monotonic()
+                with pytest.raises(LedgerError):
+                    ledger.generation()
+                with pytest.raises(LedgerAway):  # whatever else the same turn asks
+                    history_store.add_note(ledger, None, 1.0, "lost", "Kim")
+                assert time.monotonic() - began < 0.7 * config.supervision.heartbeat_timeout_s
+                wait_until(lambda at=began: time.monotonic() - at > 4, 10, "it is asked again")  # type: ignore[misc]
         finally:
             own_server.pause(signal.SIGCONT)
         wait_until(lambda: answers(ledger), 20, "it is used again")

@@ -18,10 +18,11 @@ from common import alert_store, control, forgetting, history_store, people
 from common import config as configuration
 from common.config import Config
 from common.history_store import Subject
-from common.ledger import Ledger
+from common.ledger import Ledger, LedgerError
 from common.messages import Alert, Face, Message, Stats
 from common.news import NewsReader, NewsWriter
 from common.store import Store
+from stages.alerts import AlertsStage
 from tests.common.alerts.scripted import ADA, HAPPY, PENDING, SAD, STRANGER, correction, face, result
 from tests.conftest import end, start_stage, wait_until
 from tests.people import reference
@@ -204,6 +205,29 @@ def test_a_test_notification_arrives_and_one_that_cannot_says_why(ward: Ward, we
     web.refuse = 1
     answer = ward.ask("test-notification", target="hook")
     assert not answer.ok and "503" in answer.error
+
+
+def test_a_test_notification_waits_for_a_store_that_cannot_be_read_and_then_says_so(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LedgerError("the server is away")
+
+    monkeypatch.setattr(alert_store, "notifications", fail)
+    stage, request = AlertsStage(config), "7" * 32
+    try:
+        stage.open()
+        stage._tests[request] = ([1], time.monotonic() + 60)
+        stage.handle(set())
+        assert request in stage._tests
+        stage._tests[request] = ([1], time.monotonic())
+        stage.handle(set())
+        answer = stage._answered[request]
+        assert answer is not None and not answer.ok and "the server is away" in str(answer.error)
+    finally:
+        stage.close()
+        stage.news.close()
+        stage._inbox.close()
 
 
 def test_history_is_written_and_a_late_name_takes_what_was_before(ward: Ward) -> None:

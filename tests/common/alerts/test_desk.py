@@ -340,6 +340,14 @@ def test_the_cool_down_survives_a_restart() -> None:
     assert script.play(10, face(SAD)) == ["opened"]
 
 
+def test_the_cool_down_of_what_was_closed_while_the_store_was_away_is_kept() -> None:
+    script = Script(RULE)
+    assert script.play(11, face(SAD)) == ["opened"]
+    assert script.play(8, face(HAPPY)) == ["closed"]
+    script.desk.restore([], [("negative", ("person", 3), BEGIN - 5)], script.now)
+    assert script.play(20, face(SAD)) == []
+
+
 def test_a_rule_can_fire_on_change() -> None:
     rule = RULE.model_copy(update={"above_usual": 0.3})
     script = Script(rule)

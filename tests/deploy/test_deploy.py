@@ -37,6 +37,38 @@ def _command(unit: Path, **places: Path | str) -> list[str]:
     return shlex.split(text)
 
 
+@pytest.mark.parametrize(
+    ("codes", "ends_with", "says"),
+    [
+        ((0,), 0, ""),
+        ((1, 0), 0, "PASSED ONLY THE SECOND TIME"),
+        ((1, 1), 1, "failed twice"),
+        ((2, 0), 1, "broke off (pytest ended with 2)"),  # after a failure: the others were never asked
+        ((3, 0), 1, "broke off (pytest ended with 3)"),
+    ],
+)
+def test_failed_tests_are_asked_again_only_when_all_have_run(
+    tmp_path: Path, codes: tuple[int, ...], ends_with: int, says: str
+) -> None:
+    for name in (".ci", ".venv/bin", "bin", ".pytest_cache/v/cache"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    # Instead of pytest: ends with the next of the codes, and notes a failed test.
+    (tmp_path / "codes").write_text("\n".join(map(str, codes)) + "\n")
+    stand_in = f"""#!/bin/sh
+if [ "$1" != "-m" ]; then exec {sys.executable} "$@"; fi
+code=$(head -n 1 codes); sed -i 1d codes
+echo '{{"tests/x.py::test_y": true}}' > .pytest_cache/v/cache/lastfailed
+exit "$code"
+"""
+    for path, text in ((".venv/bin/python", stand_in), ("bin/make", "#!/bin/sh\n")):
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run([tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == ends_with and says in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs Debian's package systemd")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_systemd_accepts_the_units(unit: Path, tmp_path: Path) -> None:

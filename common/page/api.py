@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +27,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from pydantic import BaseModel, Field
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from common import alert_store, history_store, people
 from common.alert_store import Episode
@@ -256,14 +257,11 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
         session, token = request.scope.get("mien"), request.scope.get("mien_token")
 
         async def events() -> AsyncIterator[str]:
-            try:
-                yield "retry: 2000\n\n"
-                async for item in joined.follow(lambda: guard.holds(session, token)):
-                    yield as_event(item)
-            finally:
-                site.streams.leave(joined)
+            yield "retry: 2000\n\n"
+            async for item in joined.follow(lambda: guard.holds(session, token)):
+                yield as_event(item)
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return Events(events(), leave=lambda: site.streams.leave(joined))
 
     # Of the application itself: the other one asks for the token in a way that WebSockets have not.
     @app.websocket("/api/v1/stream")
@@ -296,6 +294,21 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
 
     app.mount("/api", api)
     app.mount("/page/swagger", StaticFiles(directory=Path(str(swagger_ui_bundle.swagger_ui_path))), name="swagger")
+
+
+class Events(StreamingResponse):
+    """Server-Sent Events; ``leave`` is called when they end, also when they are broken off before the first one."""
+
+    def __init__(self, events: AsyncIterator[str], *, leave: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not in the generator: one that has not begun has nothing to leave by when it is thrown away.
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
 
 
 async def _until_gone(websocket: WebSocket, joined: Stream) -> None:

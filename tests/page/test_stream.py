@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from common.config import Config
 from common.messages import Alert, CameraState, Correction, Result
 from common.news import NewsWriter
 from common.page import access
-from common.page.stream import WAITING, Item, Streams
+from common.page.api import Events
+from common.page.stream import WAITING, Item, Streams, as_event
 from common.schemas import EXAMPLES
 from common.store import Store
 from tests.conftest import end, own_config, start_stage
@@ -240,6 +242,34 @@ def test_one_that_takes_nothing_is_not_written_for_until_it_reads_again(monkeypa
         assert [item async for item in following] == []
 
     asyncio.run(scene())
+
+
+async def _yes() -> bool:
+    return True
+
+
+@pytest.mark.parametrize("broken", [OSError("gone"), asyncio.CancelledError()])
+def test_a_program_that_goes_before_the_first_word_has_left(broken: BaseException) -> None:
+    async def go() -> None:
+        streams = Streams()
+        joined = streams.join(topics="", cameras="", rate=None, names=True)
+
+        async def events() -> AsyncIterator[str]:
+            async for item in joined.follow(_yes):
+                yield as_event(item)
+
+        async def send(message: Any) -> None:
+            raise broken
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        with contextlib.suppress(BaseException):
+            await Events(events(), leave=lambda: streams.leave(joined))(scope, receive, send)
+        assert not streams.open
+
+    asyncio.run(go())
 
 
 async def _yes() -> bool:

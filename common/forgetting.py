@@ -49,7 +49,7 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
     gone, redacted = _clean_snapshots(snapshots.folder(config), person.id, person.name)
     folder = config.storage.data_dir / transfer.FOLDER
     cleaned = _clean_exports(store, folder, person.name) + exports.clean(folder, person.id)
-    recordings = _clean_recordings(store, config, person.id)
+    recordings = _clean_recordings(store, config, person.id, _numbers(store, person.id))
     with store.write() as connection:
         count = select(func.count()).select_from(SIGHTING).where(SIGHTING.c.person_id == person.id)
         sightings = connection.execute(count).scalar_one()
@@ -76,13 +76,19 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
 
 
 def forget_unknown(store: Store, config: Config, number: int) -> None:
-    """Delete an unknown person and their sightings. Raises PeopleError: nobody of that number is kept."""
+    """Delete an unknown person, their sightings, and what recordings hold of them.
+
+    Raises:
+        PeopleError: nobody of that number is kept, or a recording cannot be changed: it is cleaned first, so that the
+            number is still there to be asked for again.
+    """
+    recordings = _clean_recordings(store, config, None, [number])
     with store.write() as connection:
         done = connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number)).rowcount
         seen = delete(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
         done += connection.execute(seen).rowcount
         done += sum(records.erase(store, connection, -number))
-        if not done:
+        if not done and not recordings:
             raise PeopleError(f"no unknown person has the number {number}")
         store.changed(connection)
         store.audit(connection, "forgot", f"unknown person {number}")
@@ -120,12 +126,16 @@ def _clean_snapshots(folder: Path, person: int, name: str) -> tuple[int, int]:
 _SUFFIXES = (snapshots.PICTURE, snapshots.ANNOTATED, snapshots.RESULT)
 
 
-def _clean_recordings(store: Store, config: Config, person: int) -> int:
+def _numbers(store: Store, person: int) -> list[int]:
+    """Return the numbers that a person had as a stranger."""
     numbers = select(SIGHTING.c.unknown_id).where(SIGHTING.c.person_id == person).distinct()
     with store.read() as connection:
-        own = [number for number in connection.execute(numbers).scalars() if number is not None]
+        return [number for number in connection.execute(numbers).scalars() if number is not None]
+
+
+def _clean_recordings(store: Store, config: Config, person: int | None, numbers: list[int]) -> int:
     try:
-        return kept_recordings.forget(config.storage.data_dir, store.cipher, person, own)
+        return kept_recordings.forget(config.storage.data_dir, store.cipher, person, numbers)
     except RecordingError as error:
         raise PeopleError(f"{error}; not all was forgotten") from error
 

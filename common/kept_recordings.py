@@ -8,9 +8,10 @@ replays up to there. A recording in which nothing is left is deleted.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
@@ -20,10 +21,17 @@ from common.recording import FOLDER, SUFFIX, Recording, RecordingError, Writer, 
 from common.tape import VERDICT
 
 FORGOTTEN = 2**53  # stands for whoever is forgotten; no person has this number
+BLOCK_BYTES: Final = 1024 * 1024
+_FRAMES: Final = 10_000  # of a camera, that may still be on their way
+
+Track = tuple[str, int]  # camera, number
 
 
-def forget(data_dir: Path, cipher: Cipher, person: int, numbers: Collection[int] = ()) -> int:
+def forget(data_dir: Path, cipher: Cipher, person: int | None, numbers: Collection[int] = ()) -> int:
     """Delete what kept recordings hold of a person, also under the numbers they had as a stranger.
+
+    Args:
+        person: None: somebody who has never been more than a stranger.
 
     Returns:
         How many recordings were changed or deleted.
@@ -35,79 +43,155 @@ def forget(data_dir: Path, cipher: Cipher, person: int, numbers: Collection[int]
     return sum(_clean(path, cipher, person, frozenset(numbers)) for path in sorted(folder.glob(f"*{SUFFIX}")))
 
 
-def _clean(path: Path, cipher: Cipher, person: int, numbers: frozenset[int]) -> bool:
+def _clean(path: Path, cipher: Cipher, person: int | None, numbers: frozenset[int]) -> bool:
+    """Read a recording once for the places to cut, and once more to copy what stays: it may be larger than memory."""
     if being_made(path):
         raise RecordingError(f"{path} is being recorded at this moment: end that run, then ask again")
+    stays: list[int] = []  # entries of each run
+    changes = False
+    sight = _Sight(person, numbers)
     with Recording(path, lambda: cipher) as recording:
-        runs = _runs(recording)
+        for _, starts, entry in _placed(recording):
+            if starts and sight.length:
+                stays.append(sight.stays)
+                changes |= sight.changes
+                sight = _Sight(person, numbers)
+            sight.look(entry)
         sealed, whole = recording.sealed, recording.whole
-    kept = [run[: _first_sight(run, person, numbers)] for run in runs]
-    renamed = sum(_unname(entry, person) for run in kept for entry in run)
-    if not renamed and all(len(left) == len(run) for left, run in zip(kept, runs, strict=True)):
+    stays.append(sight.stays)
+    changes |= sight.changes
+    if not changes:
         return False
-    entries = [entry for run in kept if len(run) > 1 for entry in run]
     try:
-        if not entries:
+        if all(count <= 1 for count in stays):
             path.unlink()
             return True
         part = path.with_name(path.name + ".part")
         part.unlink(missing_ok=True)
-        with Writer(part, cipher if sealed else None) as writer:
-            for start in range(0, len(entries), 1000):
-                writer.add(b"".join(msgpack.packb(entry) for entry in entries[start : start + 1000]))
-            writer.close(whole=whole)
-        os.replace(part, path)
+        try:
+            with Recording(path, lambda: cipher) as recording, Writer(part, cipher if sealed else None) as writer:
+                for block in _blocks(_staying(recording, stays, person)):
+                    writer.add(block)
+                writer.close(whole=whole)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise RecordingError(f"{path} cannot be changed: {error.strerror or error}") from error
     return True
 
 
-def _runs(recording: Recording) -> list[list[Any]]:
-    runs: list[list[Any]] = []
+def _placed(recording: Recording) -> Iterator[tuple[int, bool, Any]]:
+    """Yield each entry with its place in its run, and whether it begins one."""
+    place = -1
     for entry in recording.entries():
-        if entry[0] == "begin" or not runs:
-            runs.append([])
-        runs[-1].append(entry)
-    return runs
+        starts = entry[0] == "begin" or place < 0
+        place = 0 if starts else place + 1
+        yield place, starts, entry
 
 
-def _first_sight(run: list[Any], person: int, numbers: frozenset[int]) -> int:
-    """Return the place of the first entry that has to do with a person; the length of the run if there is none."""
-    tracks: set[tuple[str, int]] = set()
-    named = len(run)
-    for place, entry in enumerate(run):
+def _staying(recording: Recording, stays: list[int], person: int | None) -> Iterator[bytes]:
+    """Yield the packed entries that stay: of each run so many, from its beginning; none where only that would stay."""
+    run = -1
+    for place, starts, entry in _placed(recording):
+        run += starts
+        if stays[run] > 1 and place < stays[run]:
+            _unname(entry, person)
+            yield msgpack.packb(entry)
+
+
+def _blocks(entries: Iterable[bytes]) -> Iterator[bytes]:
+    """Put entries together to blocks of about ``BLOCK_BYTES``."""
+    block = bytearray()
+    for entry in entries:
+        if block and len(block) + len(entry) > BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+        block += entry
+    if block:
+        yield bytes(block)
+
+
+class _Sight:
+    """Finds, entry after entry of one run, the first that has to do with a person.
+
+    Who they are is known some time after they came: their track is theirs from its first frame on, and the frame was on
+    its way through the conductor before. So it is remembered of every track when its first frame came in, and of each
+    camera when its last frames did.
+    """
+
+    def __init__(self, person: int | None, numbers: frozenset[int]) -> None:
+        self._person = person
+        self._numbers = numbers
+        self.length = 0
+        self._named: int | None = None  # the first place that says who they are
+        self._unnamed: int | None = None  # the first place where their name is among others'
+        self._tracks: set[Track] = set()
+        self._came: dict[Track, int] = {}
+        self._frames: dict[str, OrderedDict[tuple[int, int], int]] = {}
+
+    @property
+    def stays(self) -> int:
+        """How many entries stay, from the first on."""
+        places = [self._came[track] for track in self._tracks if track in self._came]
+        return min(self.length, self.length if self._named is None else self._named, *places)
+
+    @property
+    def changes(self) -> bool:
+        """Whether this run cannot stay as it is."""
+        return self.stays < self.length or (self._unnamed is not None and self._unnamed < self.stays)
+
+    def look(self, entry: list[Any]) -> None:
+        """Take in the next entry."""
+        place = self.length
+        self.length += 1
         if len(entry) < 7:
-            continue
+            return
         what, _, told, _, _, _, decided = entry
-        if what == "select" and (told[2] == person or told[3] in numbers):
-            named = min(named, place)
+        if what == "frame":
+            self._frame(unpack(Frame, told), place)
+        if what == "select" and ((self._person is not None and told[2] == self._person) or told[3] in self._numbers):
+            self._name(place)
         for kind, message, *_ in decided:
             if kind == "correction":
                 correction = unpack(Correction, message)
-                if any(_is(one, person, numbers) for one in (correction.was, correction.now)):
-                    tracks.add((correction.camera, correction.track))
-                    named = min(named, place)
+                if self._is(correction.was) or self._is(correction.now):
+                    self._name(place, (correction.camera, correction.track))
             elif kind in ("result", "picture"):
-                result = unpack(Result, message)
-                for face in result.faces:
-                    if _is(face.identity, person, numbers):
-                        tracks.add((result.camera, face.track))
-                        named = min(named, place)
-    if not tracks:
-        return named
-    # Who they are is known some time after they came: their track is theirs from its first frame on, and the frame
-    # was on its way through the conductor before.
-    first = named
-    for place, entry in enumerate(run[:named]):
-        for kind, message, *_ in entry[6] if len(entry) == 7 else ():
-            if kind == "result":
-                result = unpack(Result, message)
-                if any((result.camera, face.track) in tracks for face in result.faces):
-                    return min(first, _arrival(run[:place], result))
-    return first
+                self._result(unpack(Result, message), place)
+        if self._unnamed is None and _unname(entry, self._person):
+            self._unnamed = place
+
+    def _frame(self, frame: Frame, place: int) -> None:
+        frames = self._frames.setdefault(frame.camera, OrderedDict())
+        frames[frame.run, frame.seq] = place
+        if len(frames) > _FRAMES:
+            frames.popitem(last=False)
+
+    def _result(self, result: Result, place: int) -> None:
+        for face in result.faces:
+            track = (result.camera, face.track)
+            if track not in self._came:
+                frames = self._frames.get(result.camera, OrderedDict())
+                # Of a frame that is not remembered any more it is known that it came before all that are.
+                oldest = next(iter(frames.values()), place)
+                self._came[track] = frames.get((result.run, result.seq), oldest)
+            if self._is(face.identity):
+                self._name(place, track)
+
+    def _name(self, place: int, track: Track | None = None) -> None:
+        self._named = place if self._named is None else self._named
+        if track is not None:
+            self._tracks.add(track)
+
+    def _is(self, identity: Identity) -> bool:
+        if self._person is not None and identity.person == self._person:
+            return True
+        return identity.number is not None and identity.number in self._numbers
 
 
-def _unname(entry: list[Any], person: int) -> bool:
+def _unname(entry: list[Any], person: int | None) -> bool:
     """Take a person's name out of verdicts on other people, where they were only among the nearest."""
     found = False
     for kind, value in entry[5] if len(entry) == 7 else ():
@@ -116,17 +200,3 @@ def _unname(entry: list[Any], person: int) -> bool:
                 candidate[:2] = [FORGOTTEN, ""]
                 found = True
     return found
-
-
-def _arrival(run: list[Any], result: Result) -> int:
-    """Return the place where the frame of a result came in."""
-    for place in range(len(run) - 1, -1, -1):
-        if run[place][0] == "frame":
-            frame = unpack(Frame, run[place][2])
-            if (frame.camera, frame.run, frame.seq) == (result.camera, result.run, result.seq):
-                return place
-    return len(run)
-
-
-def _is(identity: Identity, person: int, numbers: frozenset[int]) -> bool:
-    return identity.person == person or (identity.number is not None and identity.number in numbers)

@@ -65,7 +65,13 @@ class Writer:
         self._write(MAGIC + _framed(msgpack.packb(head)))
 
     def add(self, entries: bytes) -> None:
-        """Append packed entries as a block. Raises RecordingError: the disk is full, or gone."""
+        """Append packed entries as a block.
+
+        Raises:
+            RecordingError: they are more than is read again; the disk is full, or gone.
+        """
+        if len(entries) > MOST_BLOCK:
+            raise RecordingError(f"{self.path}: a block of {len(entries)} bytes could not be read again")
         content = zlib.compress(entries, 1)
         self._blocks += 1
         if self._cipher is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import kept_recordings
+from common import config as configuration
+from common import forgetting, kept_recordings
 from common import replay as replaying
 from common.encryption import Cipher, new_key
 from common.gallery import Gallery, Member
 from common.messages import IdentityFinding, IdentityJob, MessageError
+from common.people import PeopleError
 from common.recall import Snapshot
 from common.recorded import RecordedConductor
-from common.recording import FOLDER, SUFFIX, Recording, RecordingError, Writer
+from common.recording import FOLDER, MOST_BLOCK, SUFFIX, Recording, RecordingError, Writer
 from common.replay import Replayed, replay
 from common.smoothing import Look
+from common.store import Store
 from common.tape import RecordedRecall, Tape
 from tests.common.test_conductor import Outbox, Scene
 from tests.people import face_of
@@ -184,6 +188,61 @@ def test_forgetting_takes_a_person_out_and_leaves_what_came_before(tmp_path: Pat
     assert not path.exists() or b"Person 7" not in _content(path)
     with Writer(path.with_name(f"two{SUFFIX}")), pytest.raises(RecordingError, match="being recorded"):
         kept_recordings.forget(tmp_path, _unasked(), 1)
+
+
+def test_forgetting_a_stranger_cleans_recordings_by_their_number(tmp_path: Path) -> None:
+    scene = RecordedScene()
+    for seq in range(120):
+        if seq == 60:
+            scene.now += 30
+            scene.person = 4
+        scene.now += 1 / 30
+        scene.frame(seq, media_time_s=scene.now - 100)
+        scene.answer_all()
+    numbers = [face.identity.number for result in scene.out.results for face in result.faces if face.identity.number]
+    first, second = dict.fromkeys(numbers)
+    path = tmp_path / FOLDER / f"one{SUFFIX}"
+    again(scene, path)
+    with Store(tmp_path) as store:
+        config = configuration.load(overrides={"storage": {"data_dir": str(tmp_path)}}, environment={})
+        with pytest.raises(PeopleError, match="no unknown person has the number 48"):
+            forgetting.forget_unknown(store, config, 48)
+        forgetting.forget_unknown(store, config, second)
+        with Recording(path, _no_key) as recording:
+            done = replay(recording)
+        assert done.differences == [] and 59 <= done.results < 62
+        forgetting.forget_unknown(store, config, first)
+    assert not path.exists() or replayed(path) == 0
+
+
+def replayed(path: Path) -> int:
+    """Return how many results a recording gives."""
+    with Recording(path, _no_key) as recording:
+        return replay(recording).results
+
+
+def test_a_recording_larger_than_a_block_may_be_is_cleaned_in_little_memory(tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    path = folder / f"large{SUFFIX}"
+    with Writer(path) as writer:
+        writer.add(msgpack.packb(["begin", {}]))
+        for _ in range(70):
+            writer.add(msgpack.packb(["tick", 0.0, bytes(1_000_000), [], None, [], []]))
+        writer.add(msgpack.packb(["select", 0.0, ["cam0", 1, 7, None], [], None, [], []]))
+    tracemalloc.start()
+    try:
+        assert kept_recordings.forget(tmp_path, _unasked(), 7) == 1
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    with Recording(path, _no_key) as recording:
+        assert sum(1 for _ in recording.entries()) == 71 and recording.whole
+    assert [file.name for file in folder.iterdir()] == [path.name]
+
+
+def test_a_block_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    with Writer(tmp_path / "one") as writer, pytest.raises(RecordingError, match="could not be read again"):
+        writer.add(bytes(MOST_BLOCK + 1))
 
 
 def _content(path: Path) -> bytes:

@@ -286,9 +286,6 @@ def test_a_node_dies_and_its_stages_are_back_elsewhere(cluster: Cluster) -> None
 
 
 def test_pools_follow_the_work_and_a_killed_command_leaves_nothing(cluster: Cluster) -> None:
-    refused = Run(cluster, _settings(cluster.folder))
-    refused.process.kill()
-    refused.process.wait()
     wrong = subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), "--headless", "--source", "demo", "--cluster", cluster.address],
         env=cluster.environment | {"RAY_AUTH_TOKEN": "f" * 34, "MIEN_RUN_DIR": str(cluster.folder / "other")},

@@ -17,20 +17,17 @@ _INNER: Final = ("frames", "jobs", "findings", "pictures")
 _BINDERS: Final = ("bus", "conductor", "preview")
 
 
-def bound_by(stage: str, config: Config) -> tuple[str, ...]:
-    """Return the channels that a stage listens on in this configuration."""
+def bound_by(stage: str, config: Config, host: str) -> tuple[str, ...]:
+    """Return the channels that a stage listens on in this configuration, on a node of this address."""
     if stage not in _BINDERS:
         return ()
+    # Between machines requests have a channel of their own: a key opens channels, and not everybody may ask.
+    always = _INNER if loopback(host) else (*_INNER, "control")
     return tuple(
         name
         for name, channel in CHANNELS.items()
-        if channel.binds == stage and (name in _INNER or getattr(config.endpoints, name) is not None)
+        if channel.binds == stage and (name in always or getattr(config.endpoints, name) is not None)
     )
-
-
-def needed(config: Config) -> tuple[str, ...]:
-    """Return the channels whose addresses everybody must know."""
-    return tuple(name for stage in _BINDERS for name in bound_by(stage, config))
 
 
 def chosen(stage: str, config: Config, host: str) -> dict[str, str]:
@@ -40,7 +37,7 @@ def chosen(stage: str, config: Config, host: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     place = f"[{host}]" if ":" in host else host
-    for name in bound_by(stage, config):
+    for name in bound_by(stage, config, host):
         port = (getattr(config.endpoints, name) or "").rpartition(":")[2]
         found[name] = f"tcp://{place}:{port if port.isdigit() else _free_port(host)}"
     return found

@@ -17,12 +17,12 @@ from typing import Any, Final
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from common.child import ChildSpec
-from common.cluster.addresses import bound_by
+from common.cluster.addresses import bound_by, loopback
 from common.cluster.backlog import Backlog
 from common.cluster.host import Host, Report, of_ray
 from common.cluster.placement import Needs, Placed, leaver, needs
 from common.cluster.registry import Registry
-from common.cluster.scaling import Scaling
+from common.cluster.scaling import Replacements, Scaling
 from common.cluster.settings import PoolConfig
 from common.config import POOLS, Config
 from common.run import RunError
@@ -35,6 +35,8 @@ _NO_ROOM_S: Final = 20.0  # a worker that has no node after this is taken back �
 _ASK_AGAIN_S: Final = 60.0  # … and asked for again after this
 _ASK_EVERY_S: Final = 0.5
 _STOPPED_S: Final = 8.0
+_REPLACED: Final = 3  # failed workers of a pool …
+_REPLACED_IN_S: Final = 600.0  # … within this time; then those that are left go on, with one attempt a minute
 
 
 class HostActor(Host):
@@ -56,6 +58,7 @@ class Actor:
         report: the last one; None before the first.
         asked, ask_at: the question that is out; when the next one is due.
         lost_at: since when it does not answer, because Ray is bringing it back.
+        failed: it cannot work, and does not come back by itself.
     """
 
     spec: ChildSpec
@@ -66,15 +69,21 @@ class Actor:
     report: Report | None = None
     lost_at: float | None = None
     said: set[str] = field(default_factory=set)
+    failed: bool = False
 
     @property
     def number(self) -> int:
         last = self.spec.name.rpartition(".")[2]
         return int(last) if last.isdecimal() else 0
 
-    @property
-    def failed(self) -> bool:
-        return self.report is not None and self.report.failure is not None
+
+@dataclass(slots=True, eq=False)
+class Leaving:
+    """An actor that goes: killed when its process has ended (``asked`` is answered), or at this time."""
+
+    actor: Actor
+    asked: Any
+    kill_at: float
 
 
 class Engine:
@@ -101,8 +110,13 @@ class Engine:
         self._say = say
         self._here = ray.get_runtime_context().get_node_id()
         self._gpus = float(ray.cluster_resources().get("GPU", 0.0))
-        self.expected = tuple(channel for stage in {s.stage for s in specs} for channel in bound_by(stage, config))
+        host = ray.util.get_node_ip_address()
+        self._keyed = not loopback(host)
+        self.expected = tuple(
+            channel for stage in {s.stage for s in specs} for channel in bound_by(stage, config, host)
+        )
         self._actors: list[Actor] = []
+        self._leaving: list[Leaving] = []
         self._hosts = ray.remote(HostActor)  # once: its code goes to the cluster with it
         self._registry: Any = None
         self.pools = {
@@ -110,6 +124,7 @@ class Engine:
             for pool in POOLS
             if any(spec.stage == pool for spec in specs)
         }
+        self._replacements = {pool: Replacements(_REPLACED, _REPLACED_IN_S) for pool in self.pools}
         self._next_room = dict.fromkeys(self.pools, 0.0)
         self._fixed = [spec for spec in specs if spec.stage not in POOLS]
         self._patterns = {spec.stage: spec for spec in specs if spec.stage in POOLS}
@@ -151,6 +166,7 @@ class Engine:
         for actor in [actor for actor in self._actors if actor.asked in answered]:
             self._hear(actor, now)
         self._fill(now)
+        self._see_off(now)
 
     def scale(self, backlog: Backlog, now: float) -> None:
         """Let the pools follow what is measured; ``turn`` then places and takes away."""
@@ -166,7 +182,10 @@ class Engine:
             ray.wait(asked, num_returns=len(asked), timeout=_STOPPED_S + 2.0)
         for actor in self._actors:
             ray.kill(actor.handle, no_restart=True)
+        for leaving in self._leaving:
+            ray.kill(leaving.actor.handle, no_restart=True)
         self._actors.clear()
+        self._leaving.clear()
         if self._registry is not None:
             ray.kill(self._registry, no_restart=True)
 
@@ -186,7 +205,7 @@ class Engine:
     # --- one actor ---
 
     def _place(self, spec: ChildSpec) -> None:
-        wanted = needs(spec, self._config, gpus=self._gpus)
+        wanted = needs(spec, self._config, gpus=self._gpus, keyed=self._keyed)
         handle = self._hosts.options(
             name=spec.name,
             num_cpus=wanted.cpu,
@@ -204,7 +223,7 @@ class Engine:
         try:
             report = ray.get(actor.asked)
         except ray.exceptions.ActorDiedError as error:  # for good: Ray brings others back
-            self._failed(actor, _first_line(error))
+            self._failed(actor, _first_line(error), now)
             return
         except ray.exceptions.RayError as error:
             log.debug("%s does not answer: %s", actor.spec.name, error)
@@ -224,14 +243,16 @@ class Engine:
         self.addresses |= report.addresses
         self.complete |= report.complete and actor.spec.ends_run
         if report.failure is not None and (before is None or before.failure is None):
-            self._failed(actor, report.failure)
+            self._failed(actor, report.failure, now)
 
-    def _failed(self, actor: Actor, reason: str) -> None:
+    def _failed(self, actor: Actor, reason: str, now: float) -> None:
+        actor.failed = True
         if reason in actor.said:
             return
         actor.said.add(reason)
         siblings = [other for other in self._actors if other.spec.stage == actor.spec.stage]
-        last = all(other.said for other in siblings)
+        replacements = self._replacements.get(actor.spec.stage)
+        last = all(other.failed for other in siblings) and not (replacements and replacements.left(now))
         # One worker of a pool that cannot run, or one camera, leaves the others.
         needed = actor.spec.needed == "yes" and actor.spec.stage not in POOLS
         if needed or (actor.spec.needed != "no" and last):
@@ -244,30 +265,50 @@ class Engine:
     def _fill(self, now: float) -> None:
         for pool, scaling in self.pools.items():
             have = [actor for actor in self._actors if actor.spec.stage == pool]
+            denied = 0
+            for actor in [actor for actor in have if actor.failed]:
+                have.remove(actor)
+                self._remove(actor, now)
+                denied += not self._replacements[pool].take(now)
+            most = scaling.wanted - denied
+            if denied:
+                self._tell(f"{pool}: too many workers have failed, going on with {len(have)} of them for now")
+                scaling.no_room(most)
             waiting = [a for a in have if a.report is None and a.lost_at is None and now - a.placed_at > _NO_ROOM_S]
             placed = len(have) - sum(actor.report is None for actor in have)
             if waiting and placed >= max(1, _pool(self._config, pool).minimum):
                 self._tell(f"the cluster has no room for more than {placed} workers of {pool} now")
                 scaling.no_room(placed)
                 self._next_room[pool] = now + _ASK_AGAIN_S
-            while len(have) < scaling.wanted and now >= self._next_room[pool]:
-                numbers = {actor.number for actor in have}
+            leaving = {one.actor.number for one in self._leaving if one.actor.spec.stage == pool}
+            while len(have) < min(scaling.wanted, most) and now >= self._next_room[pool]:
+                numbers = {actor.number for actor in have} | leaving  # Ray may not have given up their names yet
                 number = next(n for n in range(1, len(numbers) + 2) if n not in numbers)
                 self._place(_numbered(self._patterns[pool], number))
                 have.append(self._actors[-1])
+            if denied:
+                self._next_room[pool] = now + _ASK_AGAIN_S
             while len(have) > scaling.wanted:
                 numbered = {actor.number: actor for actor in have}
-                hosts = [Placed(number=a.number, node=a.report.host if a.report else None) for a in have]
+                there = {a.number: a.report.host for a in have if a.report is not None and a.lost_at is None}
+                hosts = [Placed(number=a.number, node=there.get(a.number)) for a in have]
                 actor = numbered[leaver(hosts).number]
                 have.remove(actor)
-                self._remove(actor)
+                self._remove(actor, now)
 
-    def _remove(self, actor: Actor) -> None:
+    def _remove(self, actor: Actor, now: float) -> None:
+        """Have a process ended; ``_see_off`` then takes its actor away, so that nobody waits for it here."""
         self._actors.remove(actor)
         self._tell(f"taking {actor.spec.name} away")
-        if actor.report is not None:
-            ray.wait([actor.handle.stop.remote(_STOPPED_S)], timeout=_STOPPED_S)
-        ray.kill(actor.handle, no_restart=True)
+        asked = actor.handle.stop.remote(_STOPPED_S) if actor.report is not None else None
+        self._leaving.append(Leaving(actor, asked, now + _STOPPED_S if asked is not None else now))
+
+    def _see_off(self, now: float) -> None:
+        asked = [leaving.asked for leaving in self._leaving if leaving.asked is not None]
+        done = set(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
+        for leaving in [one for one in self._leaving if one.asked in done or now >= one.kill_at]:
+            ray.kill(leaving.actor.handle, no_restart=True)
+            self._leaving.remove(leaving)
 
     def _strategy(self, *, here: bool) -> Any:
         return NodeAffinitySchedulingStrategy(self._here, soft=False) if here else "SPREAD"

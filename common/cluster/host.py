@@ -20,8 +20,9 @@ from typing import Any, Final, Literal
 import psutil
 
 from common.child import ChildSpec
-from common.cluster.addresses import Addresses, chosen, connected, loopback
+from common.cluster.addresses import Addresses, bound_by, chosen, connected, loopback
 from common.config import Config
+from common.keys import SERVER_FILE, KeyRing
 from common.run import RunError, have_sample_media
 from common.rundir import RunDir, RunDirError
 from common.supervisor import Supervisor
@@ -121,10 +122,8 @@ class Host:
     def _live(self) -> None:
         try:
             _sweep()
-            if not loopback(self._host) and not hasattr(self._config, "security"):
-                raise RunError(
-                    f"{self._host} can be reached from other machines, and there are no keys to lock it with"
-                )
+            if not loopback(self._host) and (problem := keys_problem(self._spec.stage, self._config, self._host)):
+                raise RunError(problem)
             if self._spec.stage == "capture":
                 have_sample_media(self._config)
             ports = 1
@@ -177,6 +176,28 @@ class Host:
             return
         self._asked_at = now
         self._known |= self._exchange(self._turn, self._own)
+
+
+def keys_problem(stage: str, config: Config, host: str) -> str | None:
+    """Return why the keys on this node do not do for a stage, with what to do; None when they do.
+
+    Raises:
+        KeysError: a key cannot be read.
+    """
+    ring = KeyRing(config.keys_dir)
+    if bound_by(stage, config, host) and not ring.listens():
+        return (
+            f"{stage} listens for other machines, and the node {host} has no {SERVER_FILE} in {ring.folder}: 'python "
+            f"launch.py keys make server' makes it where the command runs, and there {stage} runs unless cluster.places "
+            "says otherwise; a node of another place needs a copy of it"
+        )
+    if ring.own() is None:
+        return (
+            f"the node {host} has no key in {ring.folder}: where the command runs, type 'python launch.py keys make "
+            "NAME --role worker,camera', copy the file that it names, and type 'python launch.py keys import FILE' on "
+            "the node"
+        )
+    return None
 
 
 def of_ray(registry: Any, host: str) -> dict[str, Any]:

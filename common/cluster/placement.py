@@ -42,11 +42,13 @@ class Placed:
     node: str | None
 
 
-def needs(spec: ChildSpec, config: Config, *, gpus: float) -> Needs:
+def needs(spec: ChildSpec, config: Config, *, gpus: float, keyed: bool = False) -> Needs:
     """Return what a process needs.
 
     Args:
         gpus: how many the whole cluster has; without any, nothing waits for one.
+        keyed: the nodes are machines of their own, so that channels open with keys only. Then only cameras and workers
+            go elsewhere by themselves: the server's key, which opens the rest, is where the command runs.
     """
     settings = config.cluster
     pool: PoolConfig | None = getattr(settings, spec.stage) if spec.stage in POOLS else None
@@ -56,7 +58,8 @@ def needs(spec: ChildSpec, config: Config, *, gpus: float) -> Needs:
         # A camera's place holds one capture; other places are shared.
         amount = 1.0 if spec.stage == "capture" and spec.name in settings.places else _SHARE
         return Needs(cpu=cpu, gpu=gpu, places=((place, amount),))
-    return Needs(cpu=cpu, gpu=gpu, here=spec.stage in (*KEEPERS, "display") or _is_local(spec, config))
+    stays = spec.stage in (*KEEPERS, "display") or (keyed and spec.stage not in ("capture", *POOLS))
+    return Needs(cpu=cpu, gpu=gpu, here=stays or _is_local(spec, config))
 
 
 def check_places(specs: Sequence[ChildSpec], settings: ClusterConfig) -> None:

@@ -33,6 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError, RunDirError, RunError: it cannot begin.
     """
+    for option, given in (
+        ("--record", arguments.record is not None),
+        ("--record-biometrics", arguments.record_biometrics),
+        ("--replay", arguments.replay is not None),
+    ):
+        if given:
+            raise ConfigError(f"{option} works on one machine only: leave out --cluster, or leave out {option}")
     config = _settled(arguments)
     screen = not arguments.headless and screen_problem() is None
     specs = plan(config, only=arguments.only, without=arguments.without, screen=screen)

@@ -9,6 +9,7 @@ measured before says nothing about the pool that is there now.
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from common.cluster.backlog import Demand
 from common.cluster.settings import PoolConfig, ScalingConfig
@@ -73,6 +74,30 @@ class Scaling:
 
     def _rest(self) -> None:
         self._pressed_since = self._idle_since = None
+
+
+class Replacements:
+    """How many failed workers of a pool are replaced: so many within so long, lest what fails everywhere goes round.
+
+    Args:
+        most: replacements …
+        within_s: … in any stretch of time of this length.
+    """
+
+    def __init__(self, most: int, within_s: float) -> None:
+        self._within_s = within_s
+        self._at: deque[float] = deque(maxlen=most)
+
+    def left(self, now: float) -> bool:
+        """Whether another one may be replaced."""
+        return len(self._at) < (self._at.maxlen or 0) or now - self._at[0] >= self._within_s
+
+    def take(self, now: float) -> bool:
+        """Return whether a worker that failed may be replaced, which then counts."""
+        if not self.left(now):
+            return False
+        self._at.append(now)
+        return True
 
 
 def _why(demand: Demand) -> str:

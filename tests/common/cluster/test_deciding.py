@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
+import launch
 from common import config as configuration
+from common.cluster import addresses
+from common.cluster import run as on_cluster
 from common.cluster.addresses import bound_by, chosen, connected, loopback
 from common.cluster.backlog import Backlog, Demand
+from common.cluster.host import keys_problem
 from common.cluster.placement import Placed, check_places, leaver, needs
 from common.cluster.registry import Registry
-from common.cluster.scaling import Scaling
+from common.cluster.scaling import Replacements, Scaling
 from common.cluster.settings import PoolConfig, ScalingConfig
 from common.config import Config, ConfigError
+from common.keys import KeyRing
 from common.messages import Stats
 from common.plan import plan
+from common.transport import key_pair
 
 POOL = PoolConfig(minimum=1, maximum=6)
 LIMITS = ScalingConfig(grow_after_s=3, shrink_after_s=20)
@@ -158,7 +165,7 @@ def test_who_leaves_a_pool() -> None:
 
 def test_addresses_keep_ports_that_others_know() -> None:
     config = settings(endpoints={"news_out": "tcp://127.0.0.1:7001"})
-    assert bound_by("detection", config) == ()
+    assert bound_by("detection", config, "127.0.1.7") == ()
     bus = chosen("bus", config, "127.0.1.7")
     assert bus["news_in"] == "tcp://127.0.1.7:5560" and bus["news_out"] == "tcp://127.0.1.7:7001"
     conductor = chosen("conductor", config, "127.0.1.8")
@@ -168,6 +175,48 @@ def test_addresses_keep_ports_that_others_know() -> None:
     joined = connected(config, bus | conductor)
     assert joined.endpoint("jobs") == conductor["jobs"] and joined.endpoint("news_out") == bus["news_out"]
     assert loopback("127.0.1.7") and loopback("::1") and not loopback("10.0.0.5")
+
+
+def test_between_machines_requests_have_an_address_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = itertools.count(7100)
+    monkeypatch.setattr(addresses, "_free_port", lambda host: next(free))  # of machines that are not here
+    config = settings(security={"keys_dir": "/keys"})
+    assert "control" not in bound_by("bus", config, "127.0.1.7") and "control" in bound_by("bus", config, "10.0.0.5")
+    found = chosen("bus", config, "10.0.0.5") | chosen("conductor", config, "10.0.0.6")
+    joined = connected(config, found | chosen("preview", config, "10.0.0.5"))
+    assert joined.endpoint("control") == found["control"] != found["news_in"] == "tcp://10.0.0.5:5560"
+    assert joined.endpoint("jobs").startswith("tcp://10.0.0.6:")
+
+
+def test_a_node_without_the_key_that_a_stage_needs_says_what_to_type(tmp_path: Path) -> None:
+    config = settings(security={"keys_dir": str(tmp_path / "server")})
+    other = settings(security={"keys_dir": str(tmp_path / "other")})
+    assert "keys make server" in (keys_problem("bus", config, "10.0.0.5") or "")
+    assert "keys import" in (keys_problem("detection", config, "10.0.0.5") or "")
+    _, file = KeyRing(config.keys_dir, key_pair).make("node", ("worker", "camera"))
+    KeyRing(other.keys_dir).install(file)
+    assert keys_problem("bus", config, "10.0.0.5") is keys_problem("detection", other, "10.0.0.6") is None
+    assert "no server.key" in (keys_problem("bus", other, "10.0.0.6") or "")
+
+
+def test_between_machines_only_cameras_and_workers_go_where_the_servers_key_is_not() -> None:
+    config = settings(cameras={"cam0": {"source": "rtsp://x/1"}}, cluster={"places": {"preview": "office"}})
+    here = {spec.stage for spec in plan(config, screen=False) if needs(spec, config, gpus=0.0, keyed=True).here}
+    assert here >= {"bus", "conductor", "history"}
+    assert not here & {"preview", "capture", "detection", "identity", "expression"}
+
+
+def test_what_fails_everywhere_is_not_replaced_without_end() -> None:
+    replacements = Replacements(2, 600)
+    assert [replacements.take(now) for now in (0.0, 10.0, 20.0, 599.0, 600.0, 605.0, 610.0)] == [
+        True, True, False, False, True, False, True,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--record", "--record-biometrics", "--replay=x"])
+def test_what_works_on_one_machine_only_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=r"works on one machine only: leave out --cluster"):
+        on_cluster.run(launch.parser().parse_args(["--cluster", "127.0.0.1:1", option]))
 
 
 def test_the_registry_believes_who_began_last() -> None:

@@ -188,8 +188,8 @@ def keys_problem(stage: str, config: Config, host: str) -> str | None:
     if bound_by(stage, config, host) and not ring.listens():
         return (
             f"{stage} listens for other machines, and the node {host} has no {SERVER_FILE} in {ring.folder}: 'python "
-            f"launch.py keys make server' makes it where the command runs, and there {stage} runs unless cluster.places "
-            "says otherwise; a node of another place needs a copy of it"
+            f"launch.py keys make server' makes it where the command runs, and there {stage} runs unless "
+            "cluster.places says otherwise; a node of another place needs a copy of it"
         )
     if ring.own() is None:
         return (

@@ -129,7 +129,7 @@ class Line:
     """
 
     trouble: tuple[type[Exception], ...] = (psycopg.Error,)
-    passing: tuple[type[Exception], ...] = (psycopg.OperationalError,)
+    passing: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InternalError)
     away: tuple[type[Exception], ...] = (Away,)
 
     def __init__(self, url: str, busy_ms: int, patience_s: float = PATIENCE_S) -> None:

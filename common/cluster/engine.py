@@ -244,6 +244,8 @@ class Engine:
         self.complete |= report.complete and actor.spec.ends_run
         if report.failure is not None and (before is None or before.failure is None):
             self._failed(actor, report.failure, now)
+        # A worker that has crashed until it was not started again is replaced, too, but does not end the run.
+        actor.failed |= report.state == "failed" and actor.spec.stage in POOLS
 
     def _failed(self, actor: Actor, reason: str, now: float) -> None:
         actor.failed = True

@@ -21,15 +21,14 @@ class Handle:
     def __init__(self, spec: Any) -> None:
         self.spec = spec
         self.failure: str | None = None
+        self.crashed = False  # so often that it is not started again
         self.killed = self.asked_to_stop = False
         self.report = SimpleNamespace(remote=lambda: self)
         self.stop = SimpleNamespace(remote=self._stop)
 
     def answer(self) -> Any:
-        return Report(
-            host="a", turn=1, state="failed" if self.failure else "running", failure=self.failure, complete=False,
-            lines=(), addresses={},
-        )  # fmt: skip
+        state: Any = "failed" if self.failure or self.crashed else "running"
+        return Report(host="a", turn=1, state=state, failure=self.failure, complete=False, lines=(), addresses={})
 
     def _stop(self, timeout_s: float) -> str:
         self.asked_to_stop = True
@@ -111,6 +110,15 @@ def test_a_failed_worker_is_replaced_a_few_times_and_then_the_others_go_on(ray: 
     ray.pool()[0].failure = "no memory"
     running.turn(0.0)
     assert running.failure is not None and "cannot run: no memory" in running.failure
+
+
+def test_a_worker_that_crashed_too_often_is_replaced_and_never_ends_the_run(ray: Ray) -> None:
+    running, _ = started()
+    for _ in range(8):
+        for handle in ray.pool():
+            handle.crashed = True
+        running.turn(0.0)
+    assert running.failure is None and len(ray.handles) == 1 + 2 + 3  # the registry, the pool, its replacements
 
 
 def test_who_leaves_a_pool_holds_up_nobody(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Servers, screens and tools that the tests use. Installed by root on Debian and its children, else only named.
 PACKAGES := xvfb x11-xserver-utils xdotool imagemagick python3-gi gir1.2-gst-rtsp-server-1.0 \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly libgl1 libglib2.0-0 \
-	chromium fonts-noto-cjk iproute2 mosquitto mosquitto-clients postgresql
+	chromium fonts-noto-cjk iproute2 systemd mosquitto mosquitto-clients postgresql
 
 .PHONY: run test test-slow lint audit packages clean
 
@@ -21,7 +21,9 @@ run: .venv/installed
 	@$(BIN)/python launch.py $(ARGS)
 
 test: .venv/installed-test packages
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@rm -f .venv/pytest-status
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS); \
+	  status=$$?; echo $$status > .venv/pytest-status; exit $$status
 
 test-slow: .venv/installed-test packages
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)

@@ -61,7 +61,14 @@ code=$(head -n 1 codes); sed -i 1d codes
 echo '{{"tests/x.py::test_y": true}}' > .pytest_cache/v/cache/lastfailed
 exit "$code"
 """
-    for path, text in ((".venv/bin/python", stand_in), ("bin/make", "#!/bin/sh\n")):
+    make = """#!/bin/sh
+[ "$1" = test ] || exit 0
+.venv/bin/python -m pytest
+code=$?
+echo $code > .venv/pytest-status
+[ $code = 0 ] || exit 2
+"""
+    for path, text in ((".venv/bin/python", stand_in), ("bin/make", make)):
         (tmp_path / path).write_text(text)
         (tmp_path / path).chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}

@@ -164,13 +164,6 @@ def episode(ledger: Ledger, number: int) -> Episode:
         return _episode(row(connection, number))
 
 
-def open_count(ledger: Ledger) -> int:
-    """Return how many open episodes nobody has acknowledged: the number of a badge."""
-    with ledger.read() as connection:
-        sql = "SELECT count(*) FROM episode WHERE closed_at IS NULL AND acknowledged_at IS NULL"
-        return int(connection.execute(sql).fetchone()[0])
-
-
 def steps(ledger: Ledger, number: int) -> list[Step]:
     """Return an episode's steps, oldest first."""
     with ledger.read() as connection:

@@ -275,6 +275,11 @@ class Conductor:
         line = self.lines[camera]
         return line.naming.enrol(order, track, line.now_s())
 
+    def nobody(self, frame: Frame) -> bool:
+        """Return whether nobody has been in view of a frame's camera for a while: then it matters what moves."""
+        line = self.lines.get(frame.camera)
+        return line is not None and line.run == frame.run and line.nobody(frame)
+
     def busy(self) -> bool:
         """Whether a frame is under way."""
         return any(line.flights for line in self.lines.values())

@@ -198,6 +198,9 @@ class PipelineConfig(_Section):
         le=1000,
         description="while nobody is in view, the detector looks this often; 0: at every frame, always",
     )
+    still_look_ms: float = Field(
+        default=500, ge=0, le=2000, description="the same while nothing moves, as far as that can be seen"
+    )
     window: int = Field(default=8, ge=1, le=64, description="frames in flight, a camera, in every-frame mode")
 
 
@@ -269,7 +272,7 @@ class DashboardConfig(_Section):
 
 
 class SupervisionConfig(_Section):
-    heartbeat_timeout_s: float = Field(default=5, gt=0.5, description="a process silent this long is replaced")
+    heartbeat_timeout_s: float = Field(default=5, ge=2, description="a process silent this long is replaced")
     start_timeout_s: float = Field(default=60, gt=1, description="… while it loads its model")
     restarts: int = Field(
         default=8, ge=0, description="restarts a process may need within the window, then it has FAILED"

@@ -1,7 +1,7 @@
 """The conductor's keeper: a thread between its memory and the store, so that its loop never waits for a disk.
 
-It looks for changes of people every half second, hands over a new gallery when there are some, writes sightings and
-strangers down a few times a second, and deletes what has been kept for long enough.
+It looks for changes of people every second, hands over a new gallery when there are some, writes sightings and
+strangers down as often, and deletes what has been kept for long enough.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from common.people import PeopleError, Reference
 from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook
 from common.store import Store, StoreError, StoreUnavailable
 
-LOOK_EVERY_S = 0.5
-WRITE_EVERY_S = 0.25
+LOOK_EVERY_S = 1.0
+WAIT_S = 0.25  # for a store that cannot be used at the moment
 TRY_EVERY_S = 2.0  # … to open a store that could not be opened
 SWEEP_EVERY_S = 600.0
 QUEUED = 50_000  # events that may wait for the disk; what comes beyond that is counted and lost
@@ -148,7 +148,7 @@ class Keeper:
                         log.warning("the store can be used again: %d events that waited are written now", len(waiting))
                     else:
                         self._bound(waiting)
-                        self._stop.wait(WRITE_EVERY_S)
+                        self._stop.wait(WAIT_S)
                         continue
                 assert self._store is not None
                 if waiting:
@@ -167,7 +167,7 @@ class Keeper:
                 if stopping:
                     break
                 self._bound(waiting)
-                self._stop.wait(WRITE_EVERY_S)  # a hint to look now would be there all the time
+                self._stop.wait(WAIT_S)  # a hint to look now would be there all the time
             except Exception as error:
                 # A fault here must not end naming: the conductor goes on with the people that it knows.
                 log.exception("the keeper cannot go on with %d events: %s", len(waiting), error)
@@ -175,7 +175,7 @@ class Keeper:
                 waiting = []
                 if stopping:
                     break
-            self._look_now.wait(WRITE_EVERY_S)
+            self._look_now.wait(LOOK_EVERY_S)
         if waiting:
             log.error("%d sightings and looks at faces could not be written and are lost", len(waiting))
             self.lost += len(waiting)

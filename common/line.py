@@ -87,7 +87,8 @@ class Line:
         self._detail = Detail(config.detection.input_long_side, adapt=config.detection.adapt_input)
         # Where faces are blurred, a picture that nobody has looked at would have to be blurred whole.
         rests = config.privacy.blur == "none"
-        self._quiet = Quiet(config.pipeline.quiet_look_ms / 1e3 if rests else 0.0)
+        every_s = config.pipeline.quiet_look_ms / 1e3 if rests else 0.0
+        self._quiet = Quiet(every_s, config.pipeline.still_look_ms / 1e3)
 
     # --- arrival ---
 
@@ -122,7 +123,11 @@ class Line:
         """Return whether the detector need not look at a frame that has come, because nobody has been in view."""
         if frame.still or frame.every_frame or frame.seq <= self.last_seq:
             return False
-        return self._quiet.skips(self._media_s(frame))
+        return self._quiet.skips(self._media_s(frame), moving=frame.moving)
+
+    def nobody(self, frame: Frame) -> bool:
+        """Return whether nobody has been in view for so long that a frame that has come need not be looked at."""
+        return not (frame.still or frame.every_frame) and self._quiet.nobody(self._media_s(frame))
 
     def named_boxes(self, frame: Frame) -> tuple[Box, ...] | None:
         """Return where faces are expected that need no identity patch now; None where every face gets one."""

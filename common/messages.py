@@ -103,6 +103,7 @@ class Frame(_OfFrame):
     name: Text | None = Field(default=None, description="file name, for pictures of a folder")
     scene: Count = Field(default=0, description="another number: another source; nothing carries over")
     slot: Slot | None = Field(default=None, description="the pixels are there, raw, instead of in a blob")
+    moving: bool | None = Field(default=None, description="the conductor's own note: whether the picture has changed")
 
 
 class EndOfSource(Message):
@@ -399,7 +400,7 @@ class Alert(Message):
 
 
 class Stats(Message):
-    """``stats.<stage>``: once a second, from every process."""
+    """``stats.<stage>``: once a second from every process that works, every two seconds from one with nothing to do."""
 
     kind: ClassVar[str] = "stats"
 

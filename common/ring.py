@@ -175,6 +175,10 @@ class Held:
         self._ring = ring
         self.slot = slot
 
+    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Return a view of it, (H, W, 3) uint8."""
+        return self._ring.slot(self.slot.number).reshape(height, width, 3)
+
     def __del__(self) -> None:
         header = self._ring.header
         if int(header[self.slot.number, _GENERATION]) == self.slot.generation:

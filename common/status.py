@@ -16,10 +16,10 @@ from common.config import Config
 from common.messages import Stats
 from common.news import NewsReader
 
-SILENT_S = 3.0  # a process that says nothing this long is marked
+SILENT_S = 5.0  # a process that says nothing this long is marked
 _FORGET_S = 30.0  # … and, unless a supervisor still knows of it, no longer shown after this
 _ANSWER_S = 3.0
-_SETTLE_S = 2.5  # after the first answer: everybody has published at least twice by then
+_SETTLE_S = 3.0  # after the first answer: everybody has published by then
 
 _CALM, _WARN, _BAD = "", "yellow", "bold red"
 

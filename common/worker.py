@@ -12,7 +12,9 @@ from common.news import Complaint
 from common.stage import Stage, WornOut
 from common.transport import Socket, opened
 
-READY_EVERY_S = 0.5
+READY_EVERY_S = 0.5  # while there is work: a conductor that begins anew hears of its workers so soon
+IDLE_READY_EVERY_S = 1.0
+IDLE_AFTER_S = 5.0
 WEIGH_EVERY_S = 1.0
 FAILURES = 5  # jobs that fail one after the other before a fresh process is asked for
 
@@ -34,7 +36,7 @@ class Worker(Stage, Generic[J]):
         self._jobs: Socket | None = None
         self._findings: Socket | None = None
         self._last_job = -1
-        self._said_ready = 0.0
+        self._said_ready = self._worked_at = 0.0
         self._complain = Complaint()
         self._weigh_at = 0.0
         self._failures = 0
@@ -67,8 +69,11 @@ class Worker(Stage, Generic[J]):
         if parts is not None:
             self._take(parts)  # one at a time: between two jobs the loop must see that it shall stop
         self._weigh()
-        if time.monotonic() - self._said_ready >= READY_EVERY_S:
+        if time.monotonic() - self._said_ready >= self._ready_every_s():
             self._say_ready()
+
+    def wait_ms(self) -> float:
+        return 1e3 * self._ready_every_s()
 
     def detail(self) -> dict[str, float | str]:
         from models import runtime  # only here: the conductor, too, imports this module, and needs no network
@@ -139,7 +144,10 @@ class Worker(Stage, Generic[J]):
             self.meter.given += 1
         else:
             self.meter.dropped += 1
-        self._said_ready = time.monotonic()  # a finding asks for the next job, too
+        self._said_ready = self._worked_at = time.monotonic()  # a finding asks for the next job, too
+
+    def _ready_every_s(self) -> float:
+        return READY_EVERY_S if time.monotonic() - self._worked_at < IDLE_AFTER_S else IDLE_READY_EVERY_S
 
     def _say_ready(self) -> None:
         self._said_ready = time.monotonic()

@@ -26,6 +26,7 @@ from common.transport import Socket, opened
 
 STATE_EVERY_S = 1.0  # the camera's state is said again, for those who subscribe late
 ROUND_TRIP_EVERY_S = 0.2
+PAUSED_MS = 500.0  # to go on is asked for by a message, which ends the wait
 _ROUND_TRIPS = 256
 
 
@@ -92,7 +93,10 @@ class Capture(Stage):
             self._send_end()
 
     def wait_ms(self) -> float:
-        # Waiting is done for the next picture, in handle; but once there is none to come, here.
+        # Waiting is done for the next picture, in handle; but while there is none to come, here.
+        assert self._reader is not None
+        if self._reader.paused:
+            return PAUSED_MS
         return 50.0 if self._idle and self._end_sent else 0.0
 
     def close(self) -> None:
@@ -158,7 +162,7 @@ class Capture(Stage):
 
     def _take(self) -> None:
         assert self._reader is not None
-        taken = self._reader.take(0.2 if self._reader.paused else 0.05)
+        taken = self._reader.take(0.0 if self._reader.paused else 0.05)
         self._idle = taken is None
         if taken is None:
             return

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from common.conductor import Conductor as Thinking
 from common.keeper import Keeper
 from common.line import Flight
@@ -29,6 +31,7 @@ from common.messages import (
     pack,
     unpack,
 )
+from common.motion import Motion
 from common.news import Complaint
 from common.people import PeopleError, checked_name
 from common.recall import Enrolment, Recall
@@ -44,7 +47,7 @@ from common.worker import job_topic
 
 TICK_S = 0.02
 FAREWELL_S = 1.0  # for the end of a recording to get out
-IDLE_TICK_S = 0.25  # with nothing in the air; people may have been changed
+IDLE_TICK_S = 0.5  # with nothing in the air; people may have been changed
 SHOWN_S = 0.15  # preview has looked at a picture by then
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
 RECORDED_EVERY_S = 0.1
@@ -102,6 +105,7 @@ class Conductor(Stage):
         self._watched: set[bytes] = set()
         self._shared = RingReader(config)
         self._shown: deque[tuple[float, Any]] = deque()  # pictures that preview may be looking at, until when
+        self._motion: dict[str, Motion] = {}
         self._taking = True
         self._next_tick = 0.0
         self._ended: set[str] = set()
@@ -317,6 +321,11 @@ class Conductor(Stage):
             size = pixels.nbytes
             if (size != frame.width * frame.height * 3) if frame.encoding == "raw" else not size:
                 raise MessageError(f"frame {frame.seq} of {frame.camera} has {size} bytes: not its width and height")
+        if frame.encoding == "raw" and self._thinking.nobody(frame):
+            picture = pixels.picture(frame.width, frame.height) if frame.slot else np.frombuffer(pixels, np.uint8)
+            motion = self._motion.setdefault(frame.camera, Motion())
+            moving = motion.moved(picture.reshape(frame.height, frame.width, 3), frame.media_time_s)
+            frame = frame.model_copy(update={"moving": moving})
         self.meter.taken += 1
         self._ended.discard(frame.camera)
         self._thinking.frame(frame, pixels, now)

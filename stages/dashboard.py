@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from common.page.desk import Wish
     from common.page.server import Server
 
+UNUSED_S = 0.25  # with nobody at the page, news and the first request may wait so long
 SAMPLE_EVERY_S = 0.5  # of the results of a camera, one so often is looked at
 RESULTS = b"results."
 
@@ -36,6 +37,7 @@ class DashboardStage(Stage):
         self._asker: Asker | None = None
         self._server: Server | None = None
         self._wishes: dict[str, Wish] = {}
+        self._news: list[tuple[str, Message]] = []
         self._sampled: dict[bytes, float] = {}
         self._results_polled = False
 
@@ -72,13 +74,13 @@ class DashboardStage(Stage):
         return ("camera.", "alerts.", "stats.", "corrections.")
 
     def on_news(self, topic: str, message: Message) -> None:
-        if self._server is not None:
-            self._server.call(self._server.site.take, message)
-            if self._server.site.streams.open:
-                self._server.call(self._server.site.streams.take, topic, message)
+        self._news.append((topic, message))
 
     def wait_ms(self) -> float:
-        return 20.0 if self._server is not None and self._server.site.feed.watchers else 100.0
+        return 20.0 if self._used() else 100.0
+
+    def pace_ms(self) -> float:
+        return 0.0 if self._used() else 1e3 * UNUSED_S
 
     def handle(self, ready: set[Socket]) -> None:
         assert self._viewer is not None and self._server is not None and self._results is not None
@@ -92,6 +94,7 @@ class DashboardStage(Stage):
             self._results_polled = not self._results_polled
             (self.poller.add if self._results_polled else self.poller.remove)(self._results)
         self._read_results()
+        self._hand_over()
         self._ask()
 
     def close(self) -> None:
@@ -117,6 +120,11 @@ class DashboardStage(Stage):
         }
 
     # --- inside ---
+
+    def _used(self) -> bool:
+        """Whether somebody looks at the page, or waits for an answer."""
+        site = None if self._server is None else self._server.site
+        return bool(self._wishes) or (site is not None and bool(site.feed.watchers or site.streams.open))
 
     def _read_previews(self) -> None:
         from common.page.feed import packed
@@ -163,6 +171,22 @@ class DashboardStage(Stage):
             except MessageError as error:
                 self.meter.bad_messages += 1
                 self._complaint(self.log, "results", error)
+
+    def _hand_over(self) -> None:
+        """Give the page what has come, all at once: each call wakes its thread."""
+        assert self._server is not None
+        if not self._news:
+            return
+        news, self._news = self._news, []
+        site = self._server.site
+
+        def take() -> None:
+            for topic, message in news:
+                site.take(message)
+                if site.streams.open:
+                    site.streams.take(topic, message)
+
+        self._server.call(take)
 
     def _ask(self) -> None:
         assert self._asker is not None and self._server is not None

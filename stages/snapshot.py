@@ -53,7 +53,7 @@ class SnapshotStage(Stage):
         return ("camera.",)
 
     def wait_ms(self) -> float:
-        return 20.0 if self._open else 100.0
+        return 20.0 if self._open else super().wait_ms()
 
     def close(self) -> None:
         if self._viewer is not None:

@@ -9,7 +9,7 @@ from typing import Final
 from common.config import POOLS
 from common.messages import Stats
 
-STALE_S: Final = 3.0  # figures older than this are of somebody who is gone
+STALE_S: Final = 5.0  # figures older than this are of somebody who is gone
 # What the conductor counts when work found no worker in time. Of identity nothing is lost: its jobs wait.
 _LOST: Final = {"detection": "displaced", "expression": "late_expressions"}
 

@@ -64,7 +64,15 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
     people.register(app, site, guard)
     for page in (live, alerts, history, health, users):
         page.register(site, guard)
-    ui.run_with(app, title="Mien", tailwind=False, show_welcome_message=False, reconnect_timeout=5.0, favicon="👁")
+    ui.run_with(
+        app,
+        title="Mien",
+        tailwind=False,
+        show_welcome_message=False,
+        reconnect_timeout=5.0,
+        favicon="👁",
+        binding_refresh_interval=None,
+    )  # all that is bound says when it changes
 
 
 async def _send(websocket: WebSocket, watcher: Watcher) -> None:

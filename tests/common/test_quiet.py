@@ -2,8 +2,11 @@
 
 import itertools
 
+import cv2
+import numpy as np
 import pytest
 
+from common.motion import Motion
 from common.quiet import AFTER_S, Quiet
 
 FRAME_S = 1 / 30
@@ -59,3 +62,47 @@ def test_a_slow_camera_is_looked_at_whenever_it_gives_a_picture(rate: int) -> No
 
 def test_without_a_pause_nothing_is_left_out() -> None:
     assert len(run(Quiet(0.0), 10.0)) == 300
+
+
+def test_while_nothing_moves_looks_are_rarer_and_what_moves_is_not_forgotten_between_two_looks() -> None:
+    quiet = Quiet(0.12, 0.5)
+    run(quiet, AFTER_S + 1)
+    frames = [AFTER_S + 1 + number * FRAME_S for number in range(300)]
+    looked = [at for at in frames if not quiet.skips(at, moving=False)]
+    assert 18 <= len(looked) <= 20
+    assert max(b - a for a, b in itertools.pairwise(looked)) <= 0.5 + FRAME_S
+    began = looked[-1] + 10
+    assert not quiet.skips(began, moving=False)
+    # Something moves in one frame only, too soon after the last look: the next look comes as if it still did.
+    following = [began + (number + 1) * FRAME_S for number in range(10)]
+    first = next(at for number, at in enumerate(following) if not quiet.skips(at, moving=number == 0))
+    assert first - began <= 0.12 + FRAME_S
+
+
+def test_what_moves_is_told_from_noise_and_slow_light() -> None:
+    random = np.random.default_rng(3)
+    room = cv2.GaussianBlur(random.integers(0, 255, (360, 640, 3), np.uint8), (0, 0), 6)
+    motion = Motion()
+
+    def seen(at_s: float, light: float = 0.0, face: bool = False) -> bool:
+        noisy = room + random.normal(0, 6, room.shape) + light
+        if face:
+            noisy[100:120, 300:320] += 30
+        return motion.moved(np.clip(noisy, 0, 255).astype(np.uint8), at_s)
+
+    assert seen(0.0)  # there was nothing to compare with
+    assert not any(seen(number * FRAME_S, light=number * 0.1) for number in range(1, 120))
+    assert seen(4.0, light=12.0, face=True)
+    assert not seen(4.0 + FRAME_S, light=12.0, face=True)
+    assert seen(4.0 + 2 * FRAME_S, light=12.0)
+    assert seen(0.1)  # a clip begins again
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (2160, 3840)])
+def test_pictures_of_any_size_can_be_compared(size: tuple[int, int]) -> None:
+    motion = Motion()
+    dark = np.zeros((*size, 3), np.uint8)
+    assert motion.moved(dark, 0.0)
+    assert not motion.moved(dark, 0.1)
+    assert motion.moved(dark + np.uint8(90), 0.2)
+    assert motion.moved(np.zeros((7, 7, 3), np.uint8), 0.3)  # another size of picture

@@ -50,6 +50,9 @@ class Detection(Worker[DetectionJob]):
                 self._detector.prepare(1280, 720, detail)
         except ModelError as error:
             raise StageError(str(error)) from error
+        # OpenCV makes tables at the first use: 0.1 s that the first face would wait for.
+        blank = np.zeros((64, 64, 3), np.uint8)
+        appearance.describe(blank, np.array((16, 16, 32, 32), np.float32))
         self.log.info("ready (%s)", self._detector.precision)
 
     def work(self, job: DetectionJob, blobs: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:

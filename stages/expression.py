@@ -37,6 +37,8 @@ class Expression(Worker[ExpressionJob]):
                 self._classifier = self._on_cpu()
         except ModelError as error:
             raise StageError(str(error)) from error
+        size = self._classifier.size
+        self._classifier.classify(np.zeros((1, size, size), np.uint8))  # the first call prepares much: 0.1 s
         self.log.info("ready (%s)", self._classifier.precision)
 
     def _on_cpu(self) -> ExpressionClassifier:

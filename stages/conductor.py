@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -48,7 +49,8 @@ from common.worker import job_topic
 TICK_S = 0.02
 FAREWELL_S = 1.0  # for the end of a recording to get out
 IDLE_TICK_S = 0.5  # with nothing in the air; people may have been changed
-SHOWN_S = 0.15  # preview has looked at a picture by then
+SHOWN_S = 0.15  # preview has looked at a picture by then …
+MOST_SHOWN = 4  # … and at the newest ones only: what is held cannot be written into by a fast camera
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
 RECORDED_EVERY_S = 0.1
 RECORDING_WAITING = 128 * 1024 * 1024  # bytes that a live run keeps for a slow disk before it gives its recording up
@@ -104,7 +106,10 @@ class Conductor(Stage):
         self._next_written = 0.0
         self._watched: set[bytes] = set()
         self._shared = RingReader(config)
-        self._shown: deque[tuple[float, Any]] = deque()  # pictures that preview may be looking at, until when
+        # Pictures that preview may be looking at, by camera: until when, and the picture.
+        self._shown: defaultdict[str, deque[tuple[float, Any]]] = defaultdict(
+            functools.partial(deque, maxlen=MOST_SHOWN)
+        )
         self._motion: dict[str, Motion] = {}
         self._taking = True
         self._next_tick = 0.0
@@ -123,8 +128,9 @@ class Conductor(Stage):
         if now >= self._next_tick:  # what happened has been thought about; this is for what did not happen
             self._next_tick = now + TICK_S
             self._thinking.tick(now)
-            while self._shown and self._shown[0][0] < now:
-                self._shown.popleft()
+            for shown in self._shown.values():
+                while shown and shown[0][0] < now:
+                    shown.popleft()
             self._keep_people()
         if self._recorded is not None and now >= self._next_written:
             self._next_written = now + RECORDED_EVERY_S
@@ -138,7 +144,8 @@ class Conductor(Stage):
 
     def wait_ms(self) -> float:
         # What does not happen can only be noticed of what is under way.
-        return TICK_S * 1e3 if self._thinking.busy() or self._waiting or self._shown else IDLE_TICK_S * 1e3
+        busy = self._thinking.busy() or self._waiting or any(self._shown.values())
+        return 1e3 * (TICK_S if busy else IDLE_TICK_S)
 
     def close(self) -> None:
         recorded = getattr(self, "_recorded", None)
@@ -191,7 +198,7 @@ class Conductor(Stage):
             shared = flight.frame.slot is not None
             self._pictures.send([topic, pack(self._picture(result, flight)), *([] if shared else [flight.pixels])])
             if shared:  # for as long as it takes to be shown
-                self._shown.append((time.monotonic() + SHOWN_S, flight.pixels))
+                self._shown[result.camera].append((time.monotonic() + SHOWN_S, flight.pixels))
 
     def correction(self, message: Correction) -> None:
         self.news.publish(message, message.camera)

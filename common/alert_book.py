@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from common import alert_store
@@ -247,8 +247,10 @@ def usual_of(ledger: Ledger) -> dict[int, Usual]:
     return {row["person_id"]: Usual(mean=json.loads(row["mean"]), learned_s=row["learned_s"]) for row in rows}
 
 
-def left_open(ledger: Ledger, rules: Iterable[Rule], people: dict[int, Known]) -> tuple[list[Live], list[Live]]:
-    """Return the episodes that were open when the stage ended, and those whose rule is no longer configured."""
+def left_open(
+    ledger: Ledger, rules: Iterable[Rule], people: dict[int, Known], cameras: Collection[str]
+) -> tuple[list[Live], list[Live]]:
+    """Return the episodes that were open when the stage ended, and those whose rule or camera is configured no more."""
     by_name = {rule.name: rule for rule in rules}
     kept: list[Live] = []
     stray: list[Live] = []
@@ -257,6 +259,8 @@ def left_open(ledger: Ledger, rules: Iterable[Rule], people: dict[int, Known]) -
     for row in rows:
         rule, known = by_name.get(row["rule"]), people.get(row["person_id"])
         fits = rule is not None and rule.about == row["about"]
+        # Nobody would ever say of a camera that is gone that it shows something again.
+        fits = fits and (row["about"] != "offline" or row["camera"] in cameras)
         used = rule if fits and rule is not None else Rule(name=row["rule"], about=row["about"])
         (kept if fits else stray).append(restored(row, used, known.role if known else None))
     return kept, stray

@@ -32,7 +32,7 @@ SNAPSHOT_TIMEOUT_S = 2.5
 BUSY_MS = 200  # the loop must not stand still for long: what cannot be written now waits
 EVENTS = 100  # of one answer
 
-_WHEN_STOPPED = "the rule is no longer configured"
+_WHEN_STOPPED = "the rule or the camera is no longer configured"
 
 
 class AlertsStage(Stage):
@@ -85,7 +85,7 @@ class AlertsStage(Stage):
             return
         generation = ledger.generation()
         people, self._expires = alert_book.people_of(ledger, now)
-        kept, stray = alert_book.left_open(ledger, self._desk.rules, people)
+        kept, stray = alert_book.left_open(ledger, self._desk.rules, people, self.config.cameras)
         cool = max((rule.cooldown_s for rule in self._desk.rules), default=0.0)
         closed, usual = alert_book.lately_closed(ledger, now - cool), alert_book.usual_of(ledger)
         self._book.opened_before(self._desk.restore(kept, closed, now))

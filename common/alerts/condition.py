@@ -98,6 +98,11 @@ class Condition:
         patience = self.pause_s if self.met else min(self.pause_s, max(self.duration_s, 5.0))
         return now - self.last_at > patience
 
+    def unassessed_by(self, now: float) -> float:
+        """Return how long nothing could be assessed since it began, with the gap that may be going on."""
+        gap = 0.0 if self.last_at is None else now - self.last_at
+        return self.unassessed_s + (gap if gap > GAP_S else 0.0)
+
     def reset(self) -> None:
         """Begin anew; the last look stays known."""
         self.met, self.began_at = False, None

@@ -142,11 +142,17 @@ class Desk:
                 condition = self._condition(live.rule, place[1])
                 condition.met, condition.began_at, condition.last_at = True, live.began_at, now
                 condition.held_s, condition.peak = live.counted_s, live.peak or 0.0
-                condition.assessed_s, condition.unassessed_s = live.assessed_s, live.unassessed_s
+                condition.assessed_s = live.assessed_s
+                # Of the time in which this stage did not run, nobody knows anything.
+                condition.unassessed_s = max(live.unassessed_s, now - live.began_at - live.assessed_s)
                 condition.weights = [float(name in live.looks) for name in EXPRESSIONS]
             elif live.rule.about == "unseen":
                 unseen = Unseen(live.rule.leave_s, unseen_s=live.counted_s, found_at=now, began_at=live.began_at)
                 self._unseen[place] = unseen
+            else:
+                watch = self._watches.setdefault(live.camera, Watch(now + STARTING_S))
+                if watch.result_at > now:  # nothing has come yet: a restart here is no picture there
+                    watch.result_at = live.began_at
             self.register.saw(place[1], live.party, live.camera, now)
         return again
 
@@ -169,6 +175,8 @@ class Desk:
     def tick(self, now: float) -> None:
         """Let time pass; a few times a second."""
         for place, condition in list(self._conditions.items()):
+            if (live := self.open.get(place)) is not None:
+                live.unassessed_s = condition.unassessed_by(now)
             if condition.lost(now):
                 if place in self.open:
                     self._close(place, now, LOST)

@@ -150,9 +150,15 @@ def acknowledge(live: Live, at: float, by: str) -> Happening:
 
 
 def snooze(live: Live, at: float, by: str, minutes: float) -> Happening:
-    """Be quiet for a while; then it escalates again if it is still open. Raises AlertError: closed, or no time."""
+    """Be quiet for a while; then it escalates again if it is still open.
+
+    Raises:
+        AlertError: it is over, or somebody looks after it already, or that is no time.
+    """
     if live.closed_at is not None:
         raise AlertError(f"episode {live.number} is over: there is nothing to snooze")
+    if live.acknowledged_at is not None:
+        raise AlertError(f"episode {live.number} was acknowledged, by {live.acknowledged_by}: it is quiet already")
     if not 0 < minutes <= 24 * 60:
         raise AlertError(f"snooze for more than 0 and at most {24 * 60} minutes, not {minutes:g}")
     live.snoozed_until = at + minutes * 60

@@ -262,7 +262,7 @@ def test_what_was_acknowledged_stays_so_when_it_opens_again_while_the_store_is_a
     assert after.play(10, face(SAD, PENDING)) == ["opened", "escalated"]
     book.keep(after.happened, after.now)
     assert book.flush(after.now) == []
-    kept, _ = left_open(ledger, [rule], {})
+    kept, _ = left_open(ledger, [rule], {}, ())
     book.opened_before(after.desk.restore(kept, [], after.now))
     book.ledger = ledger
     assert book.flush(after.now) == []
@@ -275,6 +275,19 @@ def test_what_was_acknowledged_stays_so_when_it_opens_again_while_the_store_is_a
     assert (episode.state, episode.acknowledged_by, episode.opened_at) == ("closed", "Kim", live.opened_at)
     assert alert_store.notifications(ledger) == []  # nobody was called again
     assert [step.event for step in alert_store.steps_since(ledger, 0)] == ["opened", "acknowledged", "closed"]
+
+
+def test_of_cameras_that_are_configured_no_more_nothing_stays_open(ledger: Ledger) -> None:
+    rule = Rule(name="offline", about="offline", min_duration_s=30)
+    script, book = Script(rule), Book(ledger, NotificationsConfig(), "alerts.test.1")
+    script.numbered = False
+    script.play(2, face(SAD))
+    assert script.wait(40) == ["opened"]
+    book.keep(script.happened, script.now)
+    book.flush(script.now)
+    for cameras, counts in ((("ward",), (1, 0)), (("door",), (0, 1))):
+        kept, stray = left_open(ledger, [rule], {}, cameras)
+        assert (len(kept), len(stray)) == counts
 
 
 def test_somebody_forgotten_does_not_come_back_by_what_waited(ledger: Ledger) -> None:

@@ -130,6 +130,9 @@ def test_a_snooze_keeps_it_quiet_and_then_it_escalates() -> None:
     assert script.play(4, face(SAD)) == ["escalated"]
     with pytest.raises(AlertError, match="at most 1440"):
         snooze(script.happened[0].live, script.now, "Kim", 0)
+    acknowledge(script.happened[0].live, script.now, "Lee")
+    with pytest.raises(AlertError, match="acknowledged, by Lee: it is quiet already"):
+        snooze(script.happened[0].live, script.now, "Kim", 15)
 
 
 def test_a_judgement_is_one_of_two_and_the_last_one_counts() -> None:
@@ -331,6 +334,37 @@ def test_after_a_restart_an_open_episode_goes_on_as_the_same_one() -> None:
     assert after.play(31, face(SAD)) == ["escalated"]
     assert after.desk.find(7) is not None
     assert after.play(6, face(HAPPY)) == ["closed"]
+
+
+def test_time_without_a_face_is_told_while_it_lasts_and_also_that_of_a_restart() -> None:
+    script = Script(RULE)
+    script.play(12, face(SAD))
+    [live] = script.desk.open.values()
+    assert live.unassessed_s == 0
+    script.play(15, face("turned"))
+    assert live.unassessed_s == pytest.approx(15, abs=0.5)
+    row = live.columns() | {"id": 7, "name": "Ada", "snapshot": None}
+    after = Script(RULE)
+    after.now = script.now + 30
+    after.desk.restore([restored(row, RULE, "patient")], [], after.now)
+    after.play(3, face(SAD))
+    [live] = after.desk.open.values()
+    assert live.unassessed_s == pytest.approx(45, abs=0.5)
+    assert live.assessed_s == pytest.approx(15, abs=0.5)
+
+
+def test_a_camera_that_is_still_offline_after_a_restart_is_the_same_episode() -> None:
+    before = Script(OFFLINE)
+    before.play(5, face(HAPPY))
+    assert before.wait(35) == ["opened"]
+    row = before.happened[0].live.columns() | {"id": 7, "name": None, "snapshot": None}
+    after = Script(OFFLINE)
+    after.desk.restore([restored(row, OFFLINE)], [], before.now)
+    after.now = before.now
+    assert after.wait(120) == []
+    assert after.desk.find(7) is not None
+    assert after.play(3, face(HAPPY)) == ["closed"]
+    assert after.happened[0].live.text.startswith("Camera ward shows something again")
 
 
 def test_the_cool_down_survives_a_restart() -> None:

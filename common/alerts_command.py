@@ -51,7 +51,7 @@ def _replay(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> in
     begin, end = moment(arguments.since), moment(arguments.until, end=True)
     rule = _rule(config, arguments)
     there = alert_store.episodes(ledger, begin=begin, end=end, about="expression", limit=100_000)
-    useful = [one for one in there if one.judgement == "useful"]
+    useful = [one for one in there if one.judgement == "useful" and one.rule == rule.name]
     table = Table("who", "alerts", "hours assessed", "alerts an hour", "useful ones kept")
     total, hours, kept, judged, coarse = 0, 0.0, 0, 0, False
     people = _people(ledger)

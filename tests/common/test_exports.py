@@ -51,12 +51,15 @@ def begin(tmp_path: Path) -> int:
             TrackRows(track=2, camera="ward", owner=(None, 12), seconds=[(begin + i, packed(GLAD)) for i in range(30)]),
         ]
         history_upkeep.write(connection, Batch(rows=rows))
-        for number, judgement in ((0, "useful"), (1, "useful"), (2, "false alarm")):
+        ours, other = "negative expression", "another rule"
+        for number, rule, judgement in (
+            (0, ours, "useful"), (1, ours, "useful"), (2, ours, "false alarm"), (3, other, "useful"),
+        ):  # fmt: skip
             connection.execute(
                 "INSERT INTO episode (rule, about, camera, person_id, began_at, opened_at, closed_at, judgement, "
                 "assessed_s, unassessed_s, text) VALUES "
-                "('negative expression', 'expression', 'ward', 1, ?, ?, ?, ?, 0, 0, 'Ada has looked sad')",
-                (begin + number * 600, begin + number * 600 + 10, begin + number * 600 + 90, judgement),
+                "(?, 'expression', 'ward', 1, ?, ?, ?, ?, 0, 0, 'Ada has looked sad')",
+                (rule, begin + number * 600, begin + number * 600 + 10, begin + number * 600 + 90, judgement),
             )
     return begin
 
@@ -121,7 +124,7 @@ def test_what_cannot_be_exported_is_said_and_nothing_is_replaced(begin: int, tmp
 def test_alerts_are_listed(begin: int, tmp_path: Path) -> None:
     code, said, wrong = launch(tmp_path, "alerts", "list")
     assert code == 0, wrong
-    assert said.count("Ada has looked sad") == 3 and "false alarm" in said
+    assert said.count("Ada has looked sad") == 4 and "false alarm" in said
     code, said, _ = launch(tmp_path, "alerts", "list", "--open")
     assert (code, said.strip()) == (0, "no alerts")
 

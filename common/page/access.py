@@ -133,8 +133,12 @@ def end(store: Store, session_id: bytes) -> None:
         connection.execute(delete(PAGE_SESSION).where(PAGE_SESSION.c.id == session_id))
 
 
-def set_password(store: Store, user: User, old: str, new: str) -> None:
-    """Replace a user's own password. Raises AccessError: the old one is wrong, or the new one will not do."""
+def set_password(store: Store, user: User, old: str, new: str, *, keep: bytes | None = None) -> None:
+    """Replace a user's own password and end their sessions, except the one to ``keep``.
+
+    Raises:
+        AccessError: the old one is wrong, or the new one will not do.
+    """
     with store.read() as connection:
         row = connection.execute(select(PAGE_USER.c.hash).where(PAGE_USER.c.id == user.id)).first()
     if row is None or not _matches(row.hash, old):
@@ -146,6 +150,8 @@ def set_password(store: Store, user: User, old: str, new: str) -> None:
         connection.execute(
             update(PAGE_USER).where(PAGE_USER.c.id == user.id).values(hash=_HASHER.hash(new), one_time=0)
         )
+        others = delete(PAGE_SESSION).where(PAGE_SESSION.c.user_id == user.id)
+        connection.execute(others if keep is None else others.where(PAGE_SESSION.c.id != keep))
         store.audit(connection, "page", f"{user.name} has a new password")
 
 

@@ -93,8 +93,9 @@ class Forms:
             return self._password(request, t("wait", time=clock(60)), 429)
         try:
             await self._desk.store(
-                session.user.name, access.set_password, session.user, fields.get("old", ""), fields.get("new", "")
-            )
+                session.user.name, access.set_password, session.user, fields.get("old", ""), fields.get("new", ""),
+                keep=session.id,
+            )  # fmt: skip
         except AccessError as error:
             self._attempts.wrong(keys, time.monotonic())
             return self._password(request, str(error), 400)

@@ -114,6 +114,15 @@ def test_a_new_password_ends_every_session_of_its_user(store: Store) -> None:
     assert access.session(store, key, **LONG) is None
 
 
+def test_a_password_that_is_changed_ends_the_other_sessions(store: Store) -> None:
+    user = admin(store)
+    password = access.new_password(store, user.id)
+    kept, other = (access.digest(access.begin(store, user)) for _ in range(2))
+    access.set_password(store, user, password, "my own password", keep=kept)
+    assert access.session(store, kept, **LONG) is not None
+    assert access.session(store, other, **LONG) is None
+
+
 def test_the_last_administrator_stays(store: Store) -> None:
     user = admin(store)
     for refused in (lambda: access.set_role(store, user.id, "viewer"), lambda: access.remove_user(store, user.id)):

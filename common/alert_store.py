@@ -126,6 +126,7 @@ def episodes(
     about: About | None = None,
     judgement: Judgement | None = None,
     acknowledged: bool | None = None,
+    consent_at: float | None = None,
     limit: int = 200,
     offset: int = 0,
 ) -> list[Episode]:
@@ -135,6 +136,7 @@ def episodes(
         begin, end: those of which any part lies in this period.
         is_open: only open ones, or only closed ones.
         acknowledged: only those that somebody has acknowledged, or has not.
+        consent_at: none about people whose consent was refused or over at this moment.
     """
     wanted: list[tuple[str, Any]] = [
         ("(closed_at IS NULL OR closed_at >= ?)", begin),
@@ -147,6 +149,7 @@ def episodes(
         ("judgement = ?", judgement),
         ("(closed_at IS NULL) = ?", is_open),
         ("(acknowledged_at IS NOT NULL) = ?", acknowledged),
+        (_AGREED, consent_at),
     ]
     given = [(clause, value) for clause, value in wanted if value is not None]
     where = " AND ".join(["TRUE", *(clause for clause, _ in given)])
@@ -257,6 +260,7 @@ def sweep(connection: Connection, before: float) -> int:
 # --- inside ---
 
 _EPISODES = "SELECT episode.*, person.name AS name FROM episode LEFT JOIN person ON person.id = episode.person_id"
+_AGREED = "(episode.person_id IS NULL OR (person.consent = 'given' AND COALESCE(person.consent_until > ?, TRUE)))"
 _SAME: Sequence[str] = (
     "id", "rule", "about", "camera", "name", "track", "label", "began_at", "opened_at", "escalated_at",
     "acknowledged_at", "acknowledged_by", "snoozed_until", "judgement", "judged_by", "closed_at", "closed_why", "peak",

@@ -116,6 +116,14 @@ def change(
         return find_in(connection, f"#{person.id}")
 
 
+def is_withheld(store: Store, number: int) -> bool:
+    """Return whether nothing may be said of a person: consent is refused or over, or nobody has this number."""
+    try:
+        return find(store, f"#{number}").withheld(time.time())
+    except PeopleError:
+        return True
+
+
 def merge(store: Store, who: str, into: str) -> Person:
     """Make two people one: references and sightings go to ``into``, the other is gone. Raises PeopleError."""
     with store.write() as connection:

@@ -43,7 +43,7 @@ from common.page.words import Words
 from common.status import SILENT_S
 
 LONGEST_S = 31 * 86400.0
-Seconds = Annotated[float, Query(description="unix seconds")]
+Seconds = Annotated[float, Query(ge=0, le=1e11, description="unix seconds")]
 _ENGLISH = Words("en")
 _bearer = HTTPBearer(auto_error=False, description="a token made on the page, by an administrator")
 
@@ -179,6 +179,7 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
 
     @api.get("/v1/alerts")
     async def alerts(
+        request: Request,
         begin: Annotated[float | None, Query(description="unix seconds")] = None,
         end: Annotated[float | None, Query(description="unix seconds")] = None,
         state: Literal["open", "closed", "all"] = "all",
@@ -188,16 +189,18 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
     ) -> list[ApiAlert]:
         """Episodes, open ones first, then the newest first."""
         wanted = {"open": True, "closed": False}.get(state)
+        if person is not None:
+            await desk.audit(_asker(request), "viewed", f"alerts of #{person} by the interface for programs")
         found = await desk.ledger(
-            alert_store.episodes, begin=begin, end=end, is_open=wanted, person=person, limit=limit, offset=offset
-        )
+            alert_store.episodes, begin=begin, end=end, is_open=wanted, person=person, consent_at=time.time(),
+            limit=limit, offset=offset,
+        )  # fmt: skip
         return [_alert(one) for one in found]
 
     @api.get("/v1/history/{person}")
     async def history(request: Request, person: int, begin: Seconds, end: Seconds) -> ApiHistory:
         """A person's history, at most 31 days at once."""
         session: Session | None = request.scope.get("mien")
-        token: Token | None = request.scope.get("mien_token")
         if session is not None and not session.user.may("operator"):
             raise HTTPException(403, "your role does not allow this")
         if end - begin > LONGEST_S:
@@ -206,8 +209,7 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
         if all(one.id != person or one.withheld(time.time()) for one in known):
             raise HTTPException(404, f"nobody of the number {person} is enrolled")
         subject, step_s = Subject(person=person), step_for(begin, max(end, begin + 1))
-        who = session.user.name if session is not None else f"token {token.name}" if token else "?"
-        await desk.audit(who, "viewed", f"history of #{person} by the interface for programs")
+        await desk.audit(_asker(request), "viewed", f"history of #{person} by the interface for programs")
         try:
             summary = await desk.ledger(history_store.summary, subject, begin, end)
             ribbon = await desk.ledger(history_store.ribbon, subject, begin, end, step_s=step_s)
@@ -362,6 +364,13 @@ class _Figures:
         waiting = sum(one.acknowledged_at is None for one in self._site.episodes)
         alerts = GaugeMetricFamily("mien_alerts_open", "episodes that nobody has acknowledged", value=waiting)
         return [*found, up, restarts, camera, latency, faces, alerts]
+
+
+def _asker(request: Request) -> str:
+    """Return who asks, as the audit log names them."""
+    session: Session | None = request.scope.get("mien")
+    token: Token | None = request.scope.get("mien_token")
+    return session.user.name if session is not None else f"token {token.name}" if token else "?"
 
 
 def _alert(one: Episode) -> ApiAlert:

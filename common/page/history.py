@@ -121,20 +121,21 @@ async def _build(
         ui.navigate.to(link(**{"person": None, "unknown": None, kind: int(number)}))
 
     with ui.element("div").classes("page-head"):
-        current = None if subject is None else key_of(subject)
+        current = None if subject is None or key_of(subject) not in names else key_of(subject)
         ui.select(
             names, value=current, label=t("choose_person"), with_input=True,
             on_change=lambda event: chosen(event.value) if event.value else None,
         ).props("outlined dense").classes("who").mark("who")  # fmt: skip
-        for icon, label, ago in (("chevron_left", t("earlier"), -1), ("chevron_right", t("later"), 1)):
-            target = link(day=(day + timedelta(days=ago)).isoformat())
-            button = ui.button(icon=icon, on_click=lambda target=target: ui.navigate.to(target))
-            button.props(f'flat round dense aria-label="{label}"')
-            if ago == -1:
-                ui.input(
-                    value=day.isoformat(),
-                    on_change=lambda event: ui.navigate.to(link(day=event.value)) if _is_day(event.value) else None,
-                ).props(f'outlined dense type=date aria-label="{t("day")}"').mark("day")
+        with ui.element("div").classes("day-choice"):
+            for icon, label, ago in (("chevron_left", t("earlier"), -1), ("chevron_right", t("later"), 1)):
+                target = link(day=(day + timedelta(days=ago)).isoformat())
+                button = ui.button(icon=icon, on_click=lambda target=target: ui.navigate.to(target))
+                button.props(f'flat round dense aria-label="{label}"')
+                if ago == -1:
+                    ui.input(
+                        value=day.isoformat(),
+                        on_change=lambda event: ui.navigate.to(link(day=event.value)) if _is_day(event.value) else None,
+                    ).props(f'outlined dense type=date aria-label="{t("day")}"').mark("day")
         ui.space()
         ui.button(t("shift_report"), icon="description", on_click=lambda: ui.navigate.to("/report")).props(
             "flat no-caps"
@@ -152,9 +153,12 @@ async def _build(
                     sanitize=False,
                 )
         return
+    if subject.person is not None and await desk.store(None, people.is_withheld, subject.person):
+        ui.label(t("not_agreed")).classes("quiet empty")
+        return
     with page.told():
         view = await desk.ledger(read, subject, *period)
-        await desk.audit(page.user.name, "viewed", f"history of {_number(subject)}, {day}")
+        await desk.audit(page.user.name, "viewed", f"history of {number_of(subject)}, {day}")
         _show(page, view, names.get(key_of(subject), ""), day, whole, link)
 
 
@@ -199,7 +203,7 @@ def _show(page: Page, view: View, name: str, day: date, whole: tuple[float, floa
     async def remove(note: int) -> None:
         with page.told():
             await page.site.desk.ledger(history_store.remove_note, note)
-            await page.site.desk.audit(page.user.name, "note", f"deleted, about {_number(view.subject)}")
+            await page.site.desk.audit(page.user.name, "note", f"deleted, about {number_of(view.subject)}")
             ui.navigate.to(link())
 
     ui.on("mien-zoom", zoom)
@@ -270,7 +274,7 @@ async def note_dialog(
             with page.told():
                 at = _moment(moment.value)
                 await page.site.desk.ledger(history_store.add_note, subject, at, text.value or "", page.user.name)
-                await page.site.desk.audit(page.user.name, "note", f"about {_number(subject)}")
+                await page.site.desk.audit(page.user.name, "note", f"about {number_of(subject)}")
                 dialog.close()
                 if then is not None:
                     ui.navigate.to(then)
@@ -338,7 +342,8 @@ async def _names(page: Page, subject: Subject | None) -> dict[str, str]:
     return names
 
 
-def _number(subject: Subject | None) -> str:
+def number_of(subject: Subject | None) -> str:
+    """Return who it is, as the audit log says it: without the name, which may be deleted one day."""
     if subject is None:
         return "no one in particular"
     return f"#{subject.person}" if subject.person is not None else f"unknown person {subject.unknown}"
@@ -350,7 +355,7 @@ def _day(text: str | None) -> date:
 
 def _is_day(text: str | None) -> bool:
     try:
-        return bool(text) and date.fromisoformat(text or "").year >= 2000
+        return bool(text) and 2000 <= date.fromisoformat(text or "").year < 3000
     except ValueError:
         return False
 

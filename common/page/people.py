@@ -35,10 +35,9 @@ def register(app: FastAPI, site: Site, guard: Guard) -> None:
 
     @app.get("/people/{person}/face", include_in_schema=False)
     async def face(request: Request, person: int, reference: int | None = None) -> Response:
-        if not user_of(request.scope).may("operator"):
-            withheld = await site.desk.store(None, _withheld, person)
-            if withheld:
-                return Response(status_code=404)
+        operator = user_of(request.scope).may("operator")
+        if not operator and await site.desk.store(None, people.is_withheld, person):
+            return Response(status_code=404)
         return _jpeg(await site.desk.store(None, _crop, person, reference))
 
     @app.get("/unknown/{number}/face", include_in_schema=False)
@@ -124,8 +123,7 @@ class Gallery:
             ui.html(picture if person.references else '<span class="no-face"></span>', sanitize=False).classes("face")
             with ui.element("div").classes("person-text"):
                 ui.label(person.name).classes("person-name")
-                count = t("one_picture") if person.references == 1 else t("pictures_count", count=person.references)
-                ui.label(f"{t(person.role)} · {count}").classes("quiet")
+                ui.label(f"{t(person.role)} · {self._pictures(person.references)}").classes("quiet")
                 if here:
                     ui.label(t("is_here")).classes("here")
                 if person.withheld(now) or person.consent_until:
@@ -136,12 +134,16 @@ class Gallery:
                 with ui.button(icon="more_vert").props(f'flat round dense aria-label="{t("menu")}"').classes("more"):
                     self._menu(person)
 
+    def _pictures(self, count: int) -> str:
+        return self._t("one_picture") if count == 1 else self._t("pictures_count", count=count)
+
     def _menu(self, person: Person) -> None:
         t = self._t
         with ui.menu():
-            ui.menu_item(t("edit"), lambda: self._edit(person))
+            ui.menu_item(t("edit"), lambda: self._edit(person)).mark("edit")
             ui.menu_item(t("add_pictures"), lambda: self._upload(person))
-            ui.menu_item(t("see_history"), lambda: ui.navigate.to(f"/history?person={person.id}"))
+            if not person.withheld(time.time()):
+                ui.menu_item(t("see_history"), lambda: ui.navigate.to(f"/history?person={person.id}"))
             ui.menu_item(t("merge"), lambda: self._merge(person))
             if person.references > 1:
                 ui.menu_item(t("split"), lambda: self._split(person))
@@ -239,7 +241,8 @@ class Gallery:
                         ui.notify(t("left_out", file=file, why=why), type="warning", timeout=10000, close_button=True)
                     if done["pictures"]:
                         dialog.close()
-                        ui.notify(t("enrolled", name=wanted, count=done["pictures"]), type="positive")
+                        pictures = self._pictures(done["pictures"])
+                        ui.notify(t("enrolled", name=wanted, pictures=pictures), type="positive")
                     await self._hint()
                     await self.fill()
 
@@ -416,13 +419,6 @@ def _end_of(day: str | None) -> float | None:
         return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=1)).timestamp()
     except ValueError as error:
         raise PeopleError(f"write the day like 2027-03-31, not {day[:20]!r}") from error
-
-
-def _withheld(store: Store, person: int) -> bool:
-    try:
-        return people.find(store, f"#{person}").withheld(time.time())
-    except PeopleError:
-        return True
 
 
 def _crop(store: Store, person: int, reference: int | None) -> bytes | None:

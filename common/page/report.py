@@ -18,7 +18,7 @@ from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.requests import Request
 
-from common import history_store, people
+from common import alert_store, history_store, people
 from common.history_store import HistoryError, Subject
 from common.ledger import Ledger, LedgerError
 from common.page import history, told, words
@@ -34,6 +34,7 @@ LONGEST_S = 7 * 86400
 _MOST = 40  # people in a report
 FORMATS = {"csv": ("csv", "text/csv"), "json": ("jsonl", "application/x-ndjson"),
            "parquet": ("parquet", "application/vnd.apache.parquet")}  # fmt: skip
+Moment = Annotated[float, Query(ge=0, le=1e11)]  # unix seconds
 Chosen = Annotated[Sequence[str], Query()]
 
 
@@ -45,6 +46,7 @@ class ReportError(ValueError):
 class Part:
     """What the report says of one person, in words; ``runs`` are begin, end (unix seconds) and kind."""
 
+    subject: Subject
     name: str
     coverage: str
     shares: list[tuple[str, str, float]]  # expression, its word, part of the assessed time
@@ -71,18 +73,20 @@ class Report:
 
 
 def gather(ledger: Ledger, t: Words, names: dict[Subject, str], begin: float, end: float, *, by: str) -> Report:
-    """Return the report of a period and of those people of ``names`` who were seen in it."""
-    if not 0 < end - begin <= LONGEST_S:
-        raise ReportError(t("bad_period"))
+    """Return the report of a period and of those people of ``names`` of whom there is something to say in it."""
     now = time.time()
+    there = _there(ledger, begin, end)
+    told_of = [(subject, name) for subject, name in names.items() if subject in there]
+    made = t("made_at", time=told.whole_time(now), who=by)
+    if len(told_of) > _MOST:
+        made += " · " + t("not_in_report", count=len(told_of) - _MOST)
     parts = []
-    for subject, name in names.items():
+    for subject, name in told_of[:_MOST]:
         view = history.read(ledger, subject, begin, end)
         summary = view.summary
-        if summary.assessed_s + summary.unassessed_s == 0 and not view.notes and not view.episodes:
-            continue
         parts.append(
             Part(
+                subject=subject,
                 name=name,
                 coverage=history.coverage(t, summary),
                 shares=[(label, t(label), share) for label, share in history.shares(summary).items()],
@@ -97,13 +101,23 @@ def gather(ledger: Ledger, t: Words, names: dict[Subject, str], begin: float, en
         period=f"{told.whole_time(begin)} – {told.whole_time(end)}",
         begin=begin,
         end=end,
-        made=t("made_at", time=told.whole_time(now), who=by),
+        made=made,
         remark=t("report_note"),
         nobody=t("no_people_report"),
         heads={"episodes": t("episodes"), "notes": t("notes")},
         axis=ribbons.axis(begin, end),
         parts=parts,
     )
+
+
+def _there(ledger: Ledger, begin: float, end: float) -> set[Subject]:
+    """Return who was seen in a period, or had an alert or a note in it."""
+    there = set(history_store.subjects(ledger, begin, end))
+    there |= {note.subject for note in history_store.notes(ledger, begin, end) if note.subject is not None}
+    for one in alert_store.episodes(ledger, begin=begin, end=end, limit=10_000):
+        if one.person is not None or one.unknown is not None:
+            there.add(Subject(person=one.person, unknown=None if one.person is not None else one.unknown))
+    return there
 
 
 def page_of(t: Words, report: Report | None, names: dict[str, str], chosen: set[str], begin: float, end: float,
@@ -176,7 +190,7 @@ def register(app: FastAPI, site: Site) -> None:
 
     @app.get("/export", include_in_schema=False)
     async def export(
-        request: Request, begin: float, end: float, format: str, person: int | None = None, unknown: int | None = None
+        request: Request, begin: Moment, end: Moment, format: str, person: int | None = None, unknown: int | None = None
     ) -> Response:
         t = words.chosen(request.cookies, request.headers.get("accept-language", ""))
         user = user_of(request.scope)
@@ -187,6 +201,8 @@ def register(app: FastAPI, site: Site) -> None:
         suffix, kind = FORMATS[format]
         try:
             subject = Subject(person=person, unknown=unknown)
+            if person is not None and await site.desk.store(None, people.is_withheld, person):
+                return PlainTextResponse(t("not_agreed"), 404)
             about = f"#{person}" if person is not None else f"unknown person {unknown}"
             await site.desk.audit(user.name, "exported", f"history of {about}, {format}")
             with tempfile.TemporaryDirectory(prefix="mien-page-") as place:
@@ -204,8 +220,10 @@ def register(app: FastAPI, site: Site) -> None:
 async def _made(
     desk: Desk, t: Words, user: User, begin: float, end: float, who: Sequence[str]
 ) -> tuple[dict[str, str], Report]:
-    if not 0 < end - begin <= LONGEST_S:
+    if end <= begin:
         raise ReportError(t("bad_period"))
+    if end - begin > LONGEST_S:
+        raise ReportError(t("long_period", count=round(LONGEST_S / 86400)))
     everybody = await desk.store(None, people.everybody)
     names = {Subject(person=one.id): one.name for one in everybody if not one.withheld(time.time())}
     withheld = {one.id for one in everybody if one.withheld(time.time())}
@@ -214,10 +232,9 @@ async def _made(
             names.setdefault(one, t("unknown_number", number=one.unknown))
     known = {history.key_of(subject): name for subject, name in names.items()}
     chosen = {s: name for s, name in names.items() if not who or history.key_of(s) in who}
-    await desk.audit(
-        user.name, "viewed", f"report of {len(chosen)} people, {told.whole_time(begin)} – {told.whole_time(end)}"
-    )
-    made = await desk.ledger(gather, t, dict(list(chosen.items())[:_MOST]), begin, end, by=user.name)
+    made = await desk.ledger(gather, t, chosen, begin, end, by=user.name)
+    about = ", ".join(history.number_of(part.subject) for part in made.parts) or "nobody"
+    await desk.audit(user.name, "viewed", f"report of {about}, {told.whole_time(begin)} – {told.whole_time(end)}")
     return known, made
 
 

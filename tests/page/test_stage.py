@@ -16,9 +16,10 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from common import history_rows
+from common import alert_store, history_rows, history_store, people
 from common.config import Config
 from common.history_rows import Tally
+from common.history_store import Subject
 from common.ledger import Ledger
 from common.messages import pack
 from common.page import access
@@ -171,8 +172,6 @@ def seen(config: Config, seconds: int) -> tuple[float, float]:
     for _ in range(10):
         tally.add([0.0, 0.0, 0.0, 0.1, 0.9, 0.0, 0.0])
     with Store(config.storage.place) as store:
-        from common import people
-
         people.add(store, "张伟 Zoë Łukasz", [])
     with Ledger(config.storage.place) as ledger, ledger.write() as connection:
         connection.execute(
@@ -204,7 +203,52 @@ def test_a_report_is_a_page_and_a_pdf_in_both_languages_and_is_noted(config: Con
     wrong = browser.get(f"/report?begin={end}&end={begin}")
     assert wrong.status_code == 422 and "结束时间早于开始时间" in wrong.text
     lines = browser.get("/users").text
-    assert "report of 1 people" in lines
+    assert "report of #1," in lines
+    too_long = browser.get(f"/report?begin=2020-01-01T00:00&end={end}")
+    assert too_long.status_code == 422 and "最多涵盖 7 天" in too_long.text
+
+
+def test_of_many_people_a_report_shows_those_who_were_there_and_says_who_is_missing(
+    config: Config, served: Served
+) -> None:
+    with Store(config.storage.place) as store:
+        for number in range(60):
+            people.add(store, f"absent {number}", [])
+        late = people.add(store, "Zoe", [])
+    browser = served.logged_in("the admin")
+    with Ledger(config.storage.place) as ledger:
+        history_store.add_note(ledger, Subject(person=late.id), time.time() - 60, "a visitor came", "Kim")
+        page = browser.get("/report").text
+        assert "a visitor came" in page and "<h2>Zoe</h2>" in page and "<h2>absent" not in page
+        for number in range(1, 46):
+            history_store.add_note(ledger, Subject(person=number), time.time() - 60, "here, too", "Kim")
+    page = browser.get("/report").text
+    assert page.count("<h2>absent") == 40 and "6 more people are not shown" in page
+
+
+def test_of_somebody_who_has_taken_consent_back_nothing_is_shown(config: Config, served: Served) -> None:
+    begin, end = seen(config, 60)
+    values = {
+        "rule": "distress", "about": "expression", "camera": "cam0", "person_id": 1, "label": "sad", "began_at": begin,
+        "opened_at": begin, "closed_at": end, "assessed_s": 60.0, "unassessed_s": 0.0, "text": "", "memory": "{}",
+    }  # fmt: skip
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+        alert_store.save(connection, None, values)
+    browser = served.logged_in("the admin")
+    export = f"/export?begin={begin}&end={end}&format=csv&person=1"
+    paths = ("/history?person=1", "/alerts", "/report", "/api/v1/alerts", "/api/v1/alerts?person=1", export)
+    for path in paths:
+        assert "Zoë" in browser.get(path).text, path
+    assert "alerts of #1 by the interface for programs" in browser.get("/users").text
+    for consent in ({"consent": "refused"}, {"consent": "given", "consent_until": time.time() - 1}):
+        with Store(config.storage.place) as store:
+            people.change(store, "#1", **consent)  # type: ignore[arg-type]
+        for path in paths:
+            assert "Zoë" not in browser.get(path).text, (path, consent)
+        assert browser.get(export).status_code == 404
+        assert "Nothing is shown of this person" in browser.get("/history?person=1").text
+    assert "Nothing is shown of this person" in browser.get("/history?person=99&day=9999-12-31").text
+    assert browser.get("/export?begin=nan&end=nan&format=csv&person=1").status_code == 422
 
 
 def test_history_is_read_by_programs_too(config: Config, served: Served) -> None:

@@ -34,18 +34,26 @@ def open_list(page: Page) -> None:
     """Build the list of open episodes; it follows what happens."""
     place = ui.element("div").classes("alert-list").props('aria-live="polite"').mark("open-alerts")
     shown = -1
+    texts: dict[int, tuple[ui.html, str]] = {}
 
     def follow() -> None:
         nonlocal shown
         if shown == page.site.alert_steps:
+            # Only the words are changed: a menu that is open stays so, and the focus where it is.
+            for episode in page.site.episodes:
+                text, said = texts.get(episode.id, (None, ""))
+                if text is not None and said != _said(page, episode):
+                    text.set_content(_headline(page, episode))
+                    texts[episode.id] = (text, _said(page, episode))
             return
         shown = page.site.alert_steps
         place.clear()
+        texts.clear()
         with place:
             for episode in sorted(
                 page.site.episodes, key=lambda one: (one.acknowledged_at is not None, -one.opened_at)
             ):
-                _card(page, episode)
+                texts[episode.id] = (_card(page, episode), _said(page, episode))
             if not page.site.episodes:
                 ui.label(page.t("no_open_alerts")).classes("quiet empty")
 
@@ -62,12 +70,13 @@ async def _build(page: Page) -> None:
 
             async def test() -> None:
                 with page.told():
+                    await desk.audit(page.user.name, "notification", "test")
                     done = await desk.ask("alerts", "test-notification", timeout_s=60.0)
                     ui.notify(t("test_sent", targets=", ".join(f"{k}: {v}" for k, v in done.items())), type="positive")
 
             ui.button(t("test_notification"), icon="outgoing_mail", on_click=test).props("flat no-caps")
     open_list(page)
-    everybody = await desk.store(None, people.everybody)
+    everybody = [one for one in await desk.store(None, people.everybody) if not one.withheld(time.time())]
     with ui.element("div").classes("page-head"):
         ui.label(t("past_alerts")).classes("heading")
         ui.space()
@@ -76,11 +85,12 @@ async def _build(page: Page) -> None:
         verdicts = {"": t("all"), "useful": t("useful"), "false alarm": t("false_alarm")}
         verdict = ui.select(verdicts, value="").props("outlined dense")
     place = ui.element("div").classes("alert-list").mark("past-alerts")
-    shown = -1
+    shown, count = -1, PER_PAGE
+    more = ui.button(t("more"), on_click=lambda: fill(count + PER_PAGE)).props("flat no-caps").mark("more")
 
-    async def fill() -> None:
-        nonlocal shown
-        shown = page.site.alert_steps
+    async def fill(wanted: int) -> None:
+        nonlocal shown, count
+        shown, count = page.site.alert_steps, wanted
         with page.told():
             found = await desk.ledger(
                 alert_store.episodes,
@@ -88,40 +98,55 @@ async def _build(page: Page) -> None:
                 is_open=False,
                 person=int(who.value) or None,
                 judgement=verdict.value or None,
-                limit=PER_PAGE,
+                consent_at=time.time(),
+                limit=count + 1,
             )
-            if who.value:
-                await desk.audit(page.user.name, "viewed", f"alerts of #{who.value}")
             place.clear()
             with place:
-                for episode in found:
+                for episode in found[:count]:
                     _card(page, episode)
                 if not found:
                     ui.label(t("no_past_alerts")).classes("quiet empty")
+            more.set_visibility(len(found) > count)
+
+    async def choose() -> None:
+        with page.told():
+            if who.value:
+                await desk.audit(page.user.name, "viewed", f"alerts of #{who.value}")
+            await fill(PER_PAGE)
 
     for chooser in (days, who, verdict):
-        chooser.on_value_change(fill)
-    await fill()
+        chooser.on_value_change(choose)
+    await fill(PER_PAGE)
 
     async def follow() -> None:
         if shown != page.site.alert_steps:
-            await fill()
+            await fill(count)
 
     ui.timer(1.0, follow)
 
 
-def _card(page: Page, episode: Episode) -> None:
+def _said(page: Page, episode: Episode) -> str:
+    """Return what a card says, with a mark in the place of the clock that runs."""
+    return told.episode(page.t, episode, time_mark="\0")
+
+
+def _headline(page: Page, episode: Episode) -> str:
+    """Return the same as HTML, with the expression's colour beside its word."""
+    mark = episode.label if episode.about == "expression" and episode.label else "none"
+    since = told.clock((episode.closed_at or time.time()) - episode.began_at)
+    if episode.open:
+        since = f'<span class="since" data-since="{episode.began_at}">{since}</span>'
+    text = html.escape(_said(page, episode)).replace("\0", since)
+    return f'<i class="mark" data-label="{mark}"></i><strong>{text}</strong>'
+
+
+def _card(page: Page, episode: Episode) -> ui.html:
+    """Build a card; return what it says."""
     t = page.t
     state = episode.state
     with ui.element("article").classes(f"card alert alert-{state}").mark(f"episode-{episode.id}"):
-        with ui.element("div").classes("alert-text"):
-            mark = episode.label if episode.about == "expression" and episode.label else "none"
-            ui.html(f'<i class="mark" data-label="{mark}"></i>', sanitize=False)
-            since = told.clock((episode.closed_at or time.time()) - episode.began_at)
-            if episode.open:
-                since = f'<span class="since" data-since="{episode.began_at}">{since}</span>'
-            text = told.episode(t, episode, time_mark="\0")
-            ui.html(f"<strong>{html.escape(text).replace(chr(0), since)}</strong>", sanitize=False)
+        headline = ui.html(_headline(page, episode), sanitize=False).classes("alert-text")
         facts = [told.moment(t, episode.began_at), t("at_camera", camera=episode.camera)]
         if state == "escalated":
             facts.append(t("escalated"))
@@ -135,6 +160,7 @@ def _card(page: Page, episode: Episode) -> None:
         if page.may("operator"):
             with ui.element("div").classes("actions"):
                 _actions(page, episode)
+    return headline
 
 
 def _actions(page: Page, episode: Episode) -> None:
@@ -150,13 +176,9 @@ def _actions(page: Page, episode: Episode) -> None:
 
     if episode.open and episode.acknowledged_at is None:
         ui.button(t("acknowledge"), on_click=asking("acknowledge")).props("no-caps unelevated").mark("acknowledge")
-    if episode.open:
         with ui.button(t("snooze"), icon="snooze").props("no-caps flat"), ui.menu():
             for minutes in SNOOZES:
                 ui.menu_item(t("snooze_minutes", count=minutes), asking("snooze", minutes=minutes))
-    if episode.about == "expression":
-        for verdict, key, icon in (("useful", "useful", "thumb_up"), ("false alarm", "false_alarm", "thumb_down")):
-            chosen = "unelevated" if episode.judgement == verdict else "flat"
-            ui.button(t(key), icon=icon, on_click=asking("judge", judgement=verdict)).props(f"no-caps {chosen}").mark(
-                key
-            )
+    for verdict, key, icon in (("useful", "useful", "thumb_up"), ("false alarm", "false_alarm", "thumb_down")):
+        chosen = "unelevated" if episode.judgement == verdict else "flat"
+        ui.button(t(key), icon=icon, on_click=asking("judge", judgement=verdict)).props(f"no-caps {chosen}").mark(key)

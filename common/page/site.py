@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common import alert_store
@@ -29,6 +29,7 @@ TOLD_EVERY_S = 5.0  # browsers are told how things stand at least so often
 _TIMED = 300  # results whose times are kept, of all cameras together
 _STALE_AFTER_S = 5.0  # a stage that is not well for so long is worth a word
 ALERTS_EVERY_S = 15.0
+OPEN_EVERY_S = 5.0  # while one is open: how long nothing could be assessed is told with it
 
 log = logging.getLogger("mien.dashboard")
 
@@ -39,7 +40,7 @@ class Site:
 
     Attributes:
         episodes: those that are open.
-        alert_steps: goes up with every change of them, for pages that show them.
+        alert_steps: goes up with every step of them, for pages that show them.
         opened: how many were opened since the page's start, for browsers that make a sound.
     """
 
@@ -153,6 +154,7 @@ class Site:
             await asyncio.sleep(1.0)
             self.feed.count()
             self.streams.count()
+            self.unwell()  # since when something is wrong is known also if nobody looks
             if self.feed.watchers:
                 self.tell(only_changes=True)
 
@@ -161,16 +163,23 @@ class Site:
         while True:
             self._alerts_changed.clear()
             try:
-                found = await self.desk.ledger(alert_store.episodes, is_open=True)
+                found = await self.desk.ledger(alert_store.episodes, is_open=True, consent_at=time.time())
             except LedgerError as error:
                 log.warning("alerts cannot be read at the moment: %s", error)
             else:
-                if found != self.episodes:
-                    self.episodes = found
+                stepped = [_step(one) for one in found] != [_step(one) for one in self.episodes]
+                self.episodes = found
+                if stepped:
                     self.alert_steps += 1
                     self.tell()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._alerts_changed.wait(), ALERTS_EVERY_S)
+                every_s = OPEN_EVERY_S if self.episodes else ALERTS_EVERY_S
+                await asyncio.wait_for(self._alerts_changed.wait(), every_s)
+
+
+def _step(one: Episode) -> Episode:
+    """Return an episode without what only grows: whoever shows it must not begin anew because of that."""
+    return replace(one, label=None, peak=None, assessed_s=0.0, unassessed_s=0.0, text="")
 
 
 def user_of(scope: Any) -> User:

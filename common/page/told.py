@@ -6,6 +6,7 @@ import time
 from datetime import date, datetime, timedelta
 
 from common.alert_store import Episode
+from common.alerts.wording import SAYS_UNASSESSED_S
 from common.page.words import Words
 from common.words import clock
 
@@ -68,4 +69,6 @@ def episode(t: Words, one: Episode, *, time_mark: str | None = None) -> str:
     else:
         label = t(one.label) if one.label else "…"
         text = t("alert_looks" if one.open else "alert_looked", who=somebody, label=label, time=lasted)
+        if one.unassessed_s >= SAYS_UNASSESSED_S:
+            text += t("alert_unassessed", time=clock(one.unassessed_s))
     return f"{text} – {t('please_check')}" if one.open and one.acknowledged_at is None else text

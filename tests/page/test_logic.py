@@ -18,6 +18,7 @@ from common import alert_store, people
 from common.config import Config
 from common.control import Argument
 from common.ledger import Ledger
+from common.messages import Alert
 from common.page import access, alerts, health, users
 from common.page import people as people_page
 from common.page.desk import Desk, DeskError
@@ -91,6 +92,15 @@ def episode(config: Config) -> int:
         return alert_store.save(connection, None, values)
 
 
+def step(number: int) -> Alert:
+    """Return the news that something has happened to an episode."""
+    return Alert(
+        sender="alerts.test.1", camera="cam0", episode=number, event="judged", rule="distress", about="expression",
+        person=1, name="Ada", number=None, track=None, label="sad", since=0.0, text="", by=None, until=None,
+        judgement=None, why=None,
+    )  # fmt: skip
+
+
 async def await_episodes(site: Site) -> None:
     following = asyncio.create_task(site.follow_alerts())
     deadline = time.monotonic() + 10
@@ -116,6 +126,58 @@ def test_an_alert_is_acknowledged_and_judged_in_the_users_name(config: Config, d
             await asyncio.sleep(0.01)
         assert ("alerts", "acknowledge", {"episode": number, "by": "Kim"}) in desk.asked
         assert ("alerts", "judge", {"episode": number, "by": "Kim", "judgement": "false alarm"}) in desk.asked
+
+    visit(config, desk, "operator", play)
+
+
+def test_an_open_alert_says_more_as_time_goes_on_and_a_menu_on_it_stays_open(config: Config, desk: Asked) -> None:
+    number = episode(config)
+
+    async def play(user: User, site: Site) -> None:
+        await await_episodes(site)
+        await user.open("/alerts")
+        [card] = user.find(marker=f"episode-{number}").elements
+        with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+            alert_store.save(connection, number, {"assessed_s": 50.0, "unassessed_s": 20.0, "label": "angry"})
+        site.take(step(number))
+        following = asyncio.create_task(site.follow_alerts())
+        await user.should_see("has looked angry for", retries=30)
+        await user.should_see(", 0:20 of it not assessed", retries=30)
+        following.cancel()
+        assert user.find(marker=f"episode-{number}").elements == {card}
+
+    visit(config, desk, "operator", play)
+
+
+def test_earlier_alerts_are_all_there_page_by_page(config: Config, desk: Asked) -> None:
+    for _ in range(60):
+        number = episode(config)
+        with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+            alert_store.save(connection, number, {"closed_at": time.time()})
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/alerts")
+        await user.should_see(marker=f"episode-{number}")
+        await user.should_not_see(marker="episode-1")
+        user.find(marker="more").click()
+        await user.should_see(marker="episode-1", retries=30)
+        await user.should_not_see(marker="more")
+
+    visit(config, desk, "viewer", play)
+
+
+def test_a_form_stays_while_the_gallery_below_it_is_drawn_anew(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="edit").click()
+        await user.should_see(marker="edit-name")
+        user.find(marker="edit-name").clear().type("Ada Lovelace")
+        with Store(config.storage.place) as store:
+            people.add(store, "Grace", [reference(2)])
+        await user.should_see("Grace", retries=50)
+        await user.should_see(marker="edit-name")
+        user.find(marker="save").click()
+        await user.should_see("Ada Lovelace", retries=50)
 
     visit(config, desk, "operator", play)
 

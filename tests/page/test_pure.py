@@ -248,6 +248,10 @@ def test_an_episode_asks_to_check_and_claims_nothing() -> None:
     running = episode(unknown=12, label="angry")
     assert told.episode(EN, running, time_mark="0:30") == "unknown 12 has looked angry for 0:30 – please check"
     assert told.episode(ZH, running, time_mark="0:30") == "未知 12 已持续愤怒 0:30 – 请查看"
+    turned = episode(name="Ada", label="sad", unassessed_s=70.0)
+    assert told.episode(EN, turned, time_mark="2:00") == (
+        "Ada has looked sad for 2:00, 1:10 of it not assessed – please check"
+    )
     away = episode(about="offline", camera="door")
     assert told.episode(EN, away, time_mark="2:00") == "Camera door offline for 2:00 – please check"
     assert "face not seen for 3:00" in told.episode(EN, episode(about="unseen", name="Ada"), time_mark="3:00")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nicegui import ui
+from nicegui import context, ui
 from starlette.requests import Request
 
 from common.ledger import LedgerError
@@ -127,8 +127,11 @@ def _menu(page: Page) -> None:
 
 
 def asked(title: str, *, text: str = "") -> tuple[ui.dialog, ui.card]:
-    """Return a dialog with a title and its card, to be filled and opened."""
-    with ui.dialog() as dialog, ui.card().classes("dialog") as card:
+    """Return a dialog with a title and its card, to be filled and opened.
+
+    It belongs to the whole page: what it was asked for by may be drawn anew while somebody still types.
+    """
+    with context.client.layout, ui.dialog() as dialog, ui.card().classes("dialog") as card:
         ui.label(title).classes("dialog-title")
         if text:
             ui.label(text).classes("quiet")

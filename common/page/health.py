@@ -86,7 +86,7 @@ def _build(page: Page) -> None:
         wrong = [row for row in rows if row.style]
         down = [name for name, camera in site.cameras().items() if camera["state"] in ("offline", "stalled")]
         count = len(wrong) + len(down)
-        text = t("all_well") if not count else t("not_well", count=count)
+        text = t("not_well", count=count) if count > 1 else t("one_not_well" if count else "all_well")
         if not rows:
             text = t("nothing_heard")
         verdict.set_text(" ".join([text, *(f"{name}: {t('offline')}." for name in down)]))

@@ -97,10 +97,9 @@ async def _snapshot(page: Page, camera: str, said: dict[str, Any]) -> None:
 
 
 async def _follow(page: Page, camera: str, said: dict[str, Any]) -> None:
-    track = said.get("track") if said.get("do") == "follow" else None
-    await page.site.desk.ask(
-        "conductor", "select", camera=camera, track=int(track) if isinstance(track, int | float) else None
-    )
+    track = _whole(said.get("track")) if said.get("do") == "follow" else None
+    await page.site.desk.ask("conductor", "select", camera=camera, track=track)
+    await page.site.desk.audit(page.user.name, "follow", f"{camera}, {f'track {track}' if track else 'nobody'}")
 
 
 async def _name(page: Page, camera: str, said: dict[str, Any]) -> None:

@@ -169,8 +169,7 @@ class _Users:
             ui.button(self._t("save"), on_click=save).props("no-caps unelevated").mark("save")
 
     def _secret(self, text: str, secret: str) -> None:
-        with self._users:
-            dialog, card = asked(text)
+        dialog, card = asked(text)
         with card:
             ui.label(secret).classes("secret").mark("secret")
             with ui.row().classes("buttons"):

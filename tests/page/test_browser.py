@@ -232,7 +232,7 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
     expect(dialog.locator(".q-uploader__file--uploaded")).to_have_count(1)
     dialog.get_by_role("checkbox").click()
     dialog.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Joe is enrolled with 1 pictures.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Joe is enrolled: 1 picture.")).to_be_visible(timeout=60_000)
     expect(page.locator("[data-person]", has_text="Joe")).to_be_visible()
     natural = page.locator("[data-person] img").evaluate("image => image.decode().then(() => image.naturalWidth)")
     assert natural == 150

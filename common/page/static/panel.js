@@ -47,7 +47,7 @@ export class Panel {
     if (SETUP.operator) {
       this.naming = button("name", t("give_name"), "first");
       this.following = button("follow", t("follow"));
-      actions.append(this.naming, this.following, button("note", t("note")));
+      actions.append(this.naming, this.following, button("snapshot", t("snapshot")), button("note", t("note")));
     }
     this.link = make("a", "action", t("see_history"));
     actions.append(this.link);

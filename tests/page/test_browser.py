@@ -237,6 +237,16 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
     natural = page.locator("[data-person] img").evaluate("image => image.decode().then(() => image.naturalWidth)")
     assert natural == 150
 
+    # An unknown person is dragged onto him: it was him all along.
+    page.locator("[data-unknown]").first.drag_to(page.locator("[data-person]", has_text="Joe"))
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("This is…")).to_have_value("Joe")
+    dialog.get_by_role("checkbox").click()
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.locator("[data-person]", has_text="Joe")).to_contain_text(re.compile(r"\d pictures"))
+    with Store(ward.mien.config.storage.place) as store:
+        assert [person.name for person in people.everybody(store)] == ["Joe"]
+
 
 SCREENS = (((1366, 768), "dark"), ((820, 1180), "light"), ((390, 844), "dark"))  # the ward's, a tablet, a telephone
 

@@ -25,6 +25,7 @@ from common.page.recent import Recent
 from common.page.stream import Streams
 from common.status import Board
 
+TICK_S = 1.0
 TOLD_EVERY_S = 5.0  # browsers are told how things stand at least so often
 _TIMED = 300  # results whose times are kept, of all cameras together
 _STALE_AFTER_S = 5.0  # a stage that is not well for so long is worth a word
@@ -42,6 +43,7 @@ class Site:
         episodes: those that are open.
         alert_steps: goes up with every step of them, for pages that show them.
         opened: how many were opened since the page's start, for browsers that make a sound.
+        unwell_since: since when each process that is not well is so, monotonic seconds.
     """
 
     config: Config
@@ -57,7 +59,7 @@ class Site:
     started_at: float = field(default_factory=time.monotonic)
     _alerts_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _timings: list[dict[str, float]] = field(default_factory=list)
-    _unwell_since: dict[str, float] = field(default_factory=dict)
+    unwell_since: dict[str, float] = field(default_factory=dict)
     _told: dict[str, Any] | None = None
     _told_at: float = 0.0
 
@@ -118,8 +120,8 @@ class Site:
         now = time.monotonic()
         wrong = {f"{row.name}: {row.state}" for row in self.board.rows(now) if row.style}
         names = {text.split(":")[0]: text for text in wrong}
-        self._unwell_since = {name: self._unwell_since.get(name, now) for name in names}
-        return sorted(text for name, text in names.items() if now - self._unwell_since[name] >= _STALE_AFTER_S)
+        self.unwell_since = {name: self.unwell_since.get(name, now) for name in names}
+        return sorted(text for name, text in names.items() if now - self.unwell_since[name] >= _STALE_AFTER_S)
 
     # --- what browsers are told ---
 
@@ -151,7 +153,7 @@ class Site:
     async def tick(self) -> None:
         """Once a second: notice browsers that stall, and say what has changed."""
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(TICK_S)
             self.feed.count()
             self.streams.count()
             self.unwell()  # since when something is wrong is known also if nobody looks

@@ -21,12 +21,14 @@ from common.ledger import Ledger
 from common.messages import Alert
 from common.page import access, alerts, health, users
 from common.page import people as people_page
+from common.page import site as sites
 from common.page.desk import Desk, DeskError
 from common.page.feed import Feed
 from common.page.guard import Guard
 from common.page.site import Site
 from common.schema import UNKNOWN, UNKNOWN_CROP
 from common.store import Store
+from tests.common.test_status import stats
 from tests.people import reference
 
 
@@ -235,6 +237,28 @@ def test_health_says_that_nothing_was_heard_rather_than_that_all_is_well(config:
         await user.should_see("Nothing has been heard of the other processes yet.")
 
     visit(config, desk, "viewer", play)
+
+
+def test_since_when_a_stage_is_silent_is_known_also_when_nobody_looks(
+    config: Config, desk: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sites, "TICK_S", 0.01)
+    site = Site(config, desk, Feed(config.cameras))
+    site.board.note(stats("history.ward.7", "history"), time.monotonic() - 10)
+
+    async def run() -> float:
+        ticking = asyncio.create_task(site.tick())
+        began = time.monotonic()
+        while not site.unwell_since:
+            assert time.monotonic() < began + 10
+            await asyncio.sleep(0.01)
+        ticking.cancel()
+        return site.unwell_since["history.ward.7"]
+
+    since = asyncio.run(run())
+    assert site.unwell() == []  # not for long enough
+    monkeypatch.setattr(sites.time, "monotonic", lambda: since + 6)
+    assert site.unwell() == ["history.ward.7: silent for 16 s"]
 
 
 def stranger(store: Store, number: int) -> int:

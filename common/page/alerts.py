@@ -72,9 +72,9 @@ async def _build(page: Page) -> None:
                 with page.told():
                     await desk.audit(page.user.name, "notification", "test")
                     done = await desk.ask("alerts", "test-notification", timeout_s=60.0)
-                    ui.notify(t("test_sent", targets=", ".join(f"{k}: {v}" for k, v in done.items())), type="positive")
+                    ui.notify(t("test_sent", targets=done.get("sent", "")), type="positive")
 
-            ui.button(t("test_notification"), icon="outgoing_mail", on_click=test).props("flat no-caps")
+            ui.button(t("test_notification"), icon="outgoing_mail", on_click=test).props("flat no-caps").mark("test")
     open_list(page)
     everybody = [one for one in await desk.store(None, people.everybody) if not one.withheld(time.time())]
     with ui.element("div").classes("page-head"):

@@ -60,6 +60,7 @@ class Gallery:
         self._known: ui.element
         self._strangers: ui.element
         self._search: ui.input
+        self._here: dict[int, ui.label] = {}
 
     async def build(self) -> None:
         t = self._t
@@ -87,8 +88,14 @@ class Gallery:
             if now != last[0]:
                 last[0] = now
                 await self.fill()
+            here = self._who_is_here()
+            for person, label in self._here.items():
+                label.set_visibility(person in here)
 
         ui.timer(2.0, follow)
+
+    def _who_is_here(self) -> set[int | None]:
+        return {trail.face.identity.person for trail in self._page.site.recent.here(time.time())}
 
     async def fill(self) -> None:
         """Show everybody as they are now."""
@@ -100,8 +107,9 @@ class Gallery:
             everybody = [person for person in everybody if not person.withheld(now)]
         wanted = people.name_key(self._search.value or "")
         found = [person for person in everybody if wanted in people.name_key(person.name)]
-        here = {trail.face.identity.person for trail in self._page.site.recent.here(now)}
+        here = self._who_is_here()
         self._known.clear()
+        self._here.clear()
         with self._known:
             for person in found:
                 self._person(person, here=person.id in here, now=now)
@@ -124,8 +132,8 @@ class Gallery:
             with ui.element("div").classes("person-text"):
                 ui.label(person.name).classes("person-name")
                 ui.label(f"{t(person.role)} · {self._pictures(person.references)}").classes("quiet")
-                if here:
-                    ui.label(t("is_here")).classes("here")
+                self._here[person.id] = ui.label(t("is_here")).classes("here")
+                self._here[person.id].set_visibility(here)
                 if person.withheld(now) or person.consent_until:
                     ui.label(f"{t('consent')}: {consent_text(self._page, person, now)}").classes(
                         "refused" if person.withheld(now) else "quiet"

@@ -222,7 +222,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "today": ("today", "今天"),
     "yesterday": ("yesterday", "昨天"),
     "test_notification": ("Send a test notification", "发送测试通知"),
-    "test_sent": ("A test notification is on its way to {targets}.", "测试通知已发往 {targets}。"),
+    "test_sent": ("A test notification was sent to {targets}.", "测试通知已发送至 {targets}。"),
     # history
     "day": ("Day", "日期"),
     "whole_day": ("Whole day", "全天"),

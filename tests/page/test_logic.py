@@ -18,7 +18,7 @@ from common import alert_store, people
 from common.config import Config
 from common.control import Argument
 from common.ledger import Ledger
-from common.messages import Alert
+from common.messages import Alert, Identity
 from common.page import access, alerts, health, users
 from common.page import people as people_page
 from common.page import site as sites
@@ -28,6 +28,7 @@ from common.page.guard import Guard
 from common.page.site import Site
 from common.schema import UNKNOWN, UNKNOWN_CROP
 from common.store import Store
+from tests.common.alerts.scripted import SAD, face, result
 from tests.common.test_status import stats
 from tests.people import reference
 
@@ -39,12 +40,13 @@ class Asked(Desk):
         super().__init__(config, "test")
         self.asked: list[tuple[str, str, dict[str, Argument]]] = []
         self.refusal: str | None = None
+        self.answer: dict[str, Any] = {}
 
     async def ask(self, stage: str, do: str, *, timeout_s: float = 5.0, **args: Argument) -> dict[str, Any]:
         self.asked.append((stage, do, args))
         if self.refusal is not None:
             raise DeskError(self.refusal)
-        return {}
+        return self.answer
 
 
 @pytest.fixture
@@ -164,6 +166,31 @@ def test_earlier_alerts_are_all_there_page_by_page(config: Config, desk: Asked) 
         user.find(marker="more").click()
         await user.should_see(marker="episode-1", retries=30)
         await user.should_not_see(marker="more")
+
+    visit(config, desk, "viewer", play)
+
+
+def test_a_test_notification_says_who_got_it(config: Config, desk: Asked) -> None:
+    desk.answer = {"sent": "nurses, desk"}
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/alerts")
+        user.find(marker="test").click()
+        await user.should_see("A test notification was sent to nurses, desk.")
+
+    visit(config, desk, "admin", play)
+
+
+def test_who_is_here_is_said_while_they_are(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        ada = Identity(status="known", person=1, name="Ada", distance=0.3, confidence=0.9)
+        site.recent.note(result(time.time() + 3600, face(SAD, ada)))
+        await user.open("/people")
+        await user.should_see("here now")
+        site.recent.forget()
+        await user.should_not_see("here now", retries=50)
+        site.recent.note(result(time.time() + 3600, face(SAD, ada)))
+        await user.should_see("here now", retries=50)
 
     visit(config, desk, "viewer", play)
 

@@ -33,7 +33,7 @@ COARSE = 48  # dimensions of the first pass, in the order of how much the galler
 FIRST = 64  # references looked at closely at first
 CLOSELY = 12  # … of which the nearest give the first idea
 NEAREST = 3  # candidates a verdict names
-INDEXED = 64  # references that an index proposes
+INDEXED = 128  # references that an index proposes
 
 log = logging.getLogger("mien.gallery")
 

@@ -65,13 +65,13 @@ def test_a_restarted_worker_shows_its_restarts_and_its_old_self_is_gone() -> Non
     ]
 
 
-def test_who_says_nothing_for_three_seconds_is_marked_and_has_no_figures() -> None:
+def test_who_says_nothing_for_five_seconds_is_marked_and_has_no_figures() -> None:
     board = Board()
     board.note(stats("detection.ward.10", "detection"), 0.0)
-    board.note(supervisor(detection_1=("running", 10, 0)), 4.0)
-    row = board.rows(4.0)[1]
-    assert row.state == "silent for 4 s" and "red" in row.style
-    assert "29.5" not in printed(board, 4.0).splitlines()[2]
+    board.note(supervisor(detection_1=("running", 10, 0)), 6.0)
+    row = board.rows(6.0)[1]
+    assert row.state == "silent for 6 s" and "red" in row.style
+    assert "29.5" not in printed(board, 6.0).splitlines()[2]
 
 
 def test_failed_processes_are_said_to_have_failed() -> None:

@@ -165,7 +165,7 @@ def test_a_killed_process_is_replaced_and_its_sibling_left_alone(supervise: Star
 
 
 def test_a_hung_process_is_killed_and_replaced(supervise: Start) -> None:
-    supervisor = supervise(spec("obedient"), heartbeat_timeout_s=1.0)
+    supervisor = supervise(spec("obedient"), heartbeat_timeout_s=2.0)
     [child] = supervisor.children
     turn_until(supervisor, lambda: running(child))
     first = pid_of(child)
@@ -174,7 +174,7 @@ def test_a_hung_process_is_killed_and_replaced(supervise: Start) -> None:
     turn_until(supervisor, lambda: running(child) and child.pid != first)
     assert time.monotonic() - began > 0.7
     assert not psutil.pid_exists(first)
-    assert "obedient gave no sign of life for 1." in said(supervisor)
+    assert "obedient gave no sign of life for 2." in said(supervisor)
 
 
 def test_a_process_that_never_gets_ready_is_replaced_although_it_beats(supervise: Start) -> None:
@@ -287,7 +287,7 @@ def test_what_a_stage_had_started_ends_with_it(supervise: Start, how: str) -> No
 
 
 def test_a_supervisor_that_was_suspended_does_not_blame_its_children(supervise: Start) -> None:
-    supervisor = supervise(spec("obedient"), heartbeat_timeout_s=1.0)
+    supervisor = supervise(spec("obedient"), heartbeat_timeout_s=2.0)
     [child] = supervisor.children
     turn_until(supervisor, lambda: running(child))
     child.beat_at -= 100  # as after a night in a closed laptop

@@ -27,10 +27,11 @@ from common import media
 from common.alerts.desk import Desk
 from common.alerts.rules import Rule
 from common.analyse import private_endpoints
-from common.config import Config, load
+from common.config import load
 from common.expressions import EXPRESSIONS
 from common.messages import Alert, Expression, Face, Identity, Probabilities, Result
 from common.news import NewsReader, NewsWriter
+from common.settings import Config
 from common.transport import terminate
 
 RULE = Rule(name="negative", min_duration_s=1.5, leave_s=2, cooldown_s=0, escalate_after_s=None)

@@ -32,10 +32,10 @@ from bench.report import Report, in_turn, median, percentile, usage
 from common import config as configuration
 from common.analyse import private_endpoints
 from common.child import environment
-from common.config import Config
 from common.messages import Result
 from common.news import NewsReader, NewsWriter
 from common.schemas import EXAMPLES
+from common.settings import Config
 from common.transport import Poller, Socket, opened, terminate
 
 CORE_TARGET = 0.2

@@ -30,7 +30,6 @@ from common import config as configuration
 from common.analyse import private_endpoints
 from common.channels import CHANNELS
 from common.child import environment
-from common.config import Config
 from common.messages import (
     Clock,
     DetectionFinding,
@@ -45,6 +44,7 @@ from common.messages import (
     unpack,
 )
 from common.news import NewsReader
+from common.settings import Config
 from common.transport import Socket, terminate
 from common.worker import job_topic
 

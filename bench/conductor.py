@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.report import Report
 from common.conductor import Conductor
-from common.config import Config
 from common.line import Flight
 from common.messages import (
     Clock,
@@ -37,6 +36,7 @@ from common.messages import (
     pack,
     unpack,
 )
+from common.settings import Config
 
 WIDTH, HEIGHT = 1280, 720
 CROP = 48

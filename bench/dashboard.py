@@ -35,10 +35,11 @@ from bench.pipeline import RATE, Running, demo_clip
 from bench.report import Report, in_turn, median, percentile, usage
 from common import clock, media
 from common.analyse import private_endpoints
-from common.config import Config, load
+from common.config import load
 from common.messages import Frame, Result, pack
 from common.news import NewsReader
 from common.page import access
+from common.settings import Config
 from common.store import Store
 from common.transport import opened, terminate
 from stages import STAGES

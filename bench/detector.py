@@ -32,8 +32,8 @@ from bench.models import Picture, crowd_frames, photo
 from bench.report import Report, median
 from bench.truth import Found, Score, iou, match, score
 from common import crowd, media
-from common.config import Config
 from common.detail import Detail
+from common.settings import Config
 from common.tracks import Tracker
 from models import appearance, runtime
 from models.detector import Detections, FaceDetector, fit

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from common import media
-from common.config import Config
 from common.expressions import EXPRESSIONS
+from common.settings import Config
 from common.smoothing import Smoother
 from models import crop
 from models.detector import Detections, FaceDetector

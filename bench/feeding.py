@@ -27,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.report import percentile
 from common import clock, media
 from common.analyse import private_endpoints
-from common.config import Config, load
+from common.config import load
 from common.messages import Frame, Result, pack
 from common.news import NewsReader
 from common.ring import RingWriter
+from common.settings import Config
 from common.transport import opened
 
 Picture = NDArray[np.uint8]

@@ -10,9 +10,9 @@ import psutil
 from numpy.typing import NDArray
 
 from bench.report import Report, median, percentile
-from common.config import Config
 from common.gallery import Gallery, Member
 from common.index import available
+from common.settings import Config
 
 Floats = NDArray[np.float32]
 EXACT = (1_000, 10_000, 100_000)

@@ -30,12 +30,13 @@ from bench.photographs import names, photographs
 from bench.report import Report, in_turn, median, percentile
 from common import jpeg
 from common.calibration import calibrate
-from common.config import Config, load
+from common.config import load
 from common.enrolment import PhotoReader, Rejected
 from common.gallery import Gallery, Member, Thresholds
 from common.keeper import Keeper
 from common.media import sample
 from common.recall import Sighting
+from common.settings import Config
 from common.votes import AGREEING
 
 Floats = NDArray[np.float32]

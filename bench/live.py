@@ -16,11 +16,12 @@ from bench.pipeline import Running
 from bench.report import Report, median
 from common import media, people
 from common.analyse import private_endpoints
-from common.config import Config, load
+from common.config import load
 from common.enrolment import PhotoReader
 from common.media import sample
 from common.messages import IdentityJob, Result, unpack
 from common.news import NewsReader
+from common.settings import Config
 from common.store import Store
 from common.transport import Socket, opened
 from common.worker import job_topic

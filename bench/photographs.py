@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from bench.report import Report
 from common import enrolment
-from common.config import Config
 from common.enrolment import PhotoReader, Rejected
 from common.gallery import Gallery, Member
 from common.media import sample
 from common.people import PeopleError
 from common.photos import PhotoError
+from common.settings import Config
 from common.votes import TrackIdentity
 
 Floats = NDArray[np.float32]

@@ -27,11 +27,12 @@ from bench.report import Report, Usage, by_pool, in_turn, median, percentile, us
 from bench.truth import Found, score
 from common import crowd, media, options
 from common.analyse import private_endpoints
-from common.config import Config, load
+from common.config import load
 from common.messages import Result, Stats
 from common.news import NewsReader
 from common.plan import plan
 from common.rundir import RunDir
+from common.settings import Config
 from common.supervisor import Supervisor
 from common.transport import Socket, opened, terminate
 

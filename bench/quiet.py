@@ -25,10 +25,11 @@ from bench.pipeline import FIRST_RESULT_LIMIT_S, RATE, Running
 from bench.report import Report, by_pool, usage
 from common import media
 from common.analyse import private_endpoints
-from common.config import Config, load
+from common.config import load
 from common.control import Asker
 from common.messages import Result
 from common.news import NewsReader, NewsWriter
+from common.settings import Config
 from common.transport import terminate
 
 SETTLES_S = 4.0  # after the first result: nobody has been in view for long enough by then

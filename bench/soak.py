@@ -27,9 +27,10 @@ from bench.pipeline import Running
 from bench.report import Report, median, percentile
 from common import media, options
 from common.analyse import private_endpoints
-from common.config import Config, load
+from common.config import load
 from common.messages import Result, Stats
 from common.news import NewsReader
+from common.settings import Config
 from common.transport import terminate
 
 MEMORY_MB_H = 1.0  # a process may grow by so much an hour after the warm-up

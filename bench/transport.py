@@ -35,9 +35,10 @@ from common import clock
 from common.analyse import private_endpoints
 from common.channels import CHANNELS
 from common.child import environment
-from common.config import Config, load
+from common.config import load
 from common.messages import RING_SLOTS, Frame, MessageError, kind_of, pack, unpack
 from common.ring import MOST_BYTES, RingReader, RingWriter, remove_rings
+from common.settings import Config
 from common.transport import opened, terminate
 
 Pixels = NDArray[np.uint8]

@@ -15,11 +15,12 @@ from common import alert_store, history_store, words
 from common.alerts import replay
 from common.alerts.rules import Party, Rule, applies
 from common.alerts_arguments import THRESHOLDS
-from common.config import Config, ConfigError
+from common.config import ConfigError
 from common.export_command import moment, settled
 from common.exports import ExportError
 from common.history_store import HistoryError, Subject
 from common.ledger import Ledger, LedgerError
+from common.settings import Config
 
 
 def main(arguments: argparse.Namespace) -> int:

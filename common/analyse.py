@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from common import options
 from common.channels import CHANNELS
-from common.config import POOLS, CameraConfig, Config, ConfigError, load
+from common.config import ConfigError, load
 from common.drawing import annotate
 from common.encoder import STILLS_RATE, EncoderError
 from common.messages import CameraState, EndOfSource, MessageError, Picture, array_from, kind_of, unpack
@@ -33,6 +33,7 @@ from common.plan import plan
 from common.progress import Progress
 from common.run import end_on_signals, say
 from common.rundir import RunDir
+from common.settings import POOLS, CameraConfig, Config
 from common.sources import SourceError, open_source, parse_source
 from common.supervisor import Supervisor
 from common.tables import TableError, rows_of

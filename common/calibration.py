@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Config
 from common.gallery import Gallery, Member, Thresholds
+from common.settings import Config
 from common.store import Store
 
 SETTING = "calibration"

@@ -16,9 +16,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Literal
 
-from common.config import SupervisionConfig
 from common.encryption import KEY_VARIABLE
 from common.lifeline import SUPERVISED, WORN_OUT
+from common.settings import SupervisionConfig
 
 State = Literal["loading", "running", "waiting", "finished", "failed", "stopped"]
 Needed = Literal["yes", "one", "no"]

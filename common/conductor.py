@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from common.config import Config
 from common.detected import detected_from
 from common.dispatch import Dispatcher, Job
 from common.line import Flight, Line
@@ -36,6 +35,7 @@ from common.messages import (
 )
 from common.naming import correction
 from common.recall import Enrolment, Recall, Snapshot
+from common.settings import Config
 from common.tracks import Track
 from models.quality import turned
 

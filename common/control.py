@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 
-from common.config import Config
 from common.messages import Control, Reply
 from common.news import NewsReader, NewsWriter
+from common.settings import Config
 
 REPEAT_EVERY_S = 0.3
 Argument = str | int | float | bool | tuple[str | int | float, ...] | None

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 
 from common import media, probe
-from common.config import POOLS, Config
 from common.desktop import screen_problem
 from common.endpoints import listening, parse, remote
 from common.keys import KeyRing, KeysError
+from common.settings import POOLS, Config
 from common.sources import webcam_present
 
 _WEBCAM_S, _SCREEN_S, _MODEL_S = 10.0, 10.0, 60.0

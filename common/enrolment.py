@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import jpeg, people, photos
-from common.config import Config
 from common.gallery import Gallery
 from common.people import PeopleError, Person, Reference
 from common.photos import PhotoError
+from common.settings import Config
 from common.store import Store
 from models import quality
 from models.chips import Aligner, cut_patch

@@ -8,12 +8,13 @@ import time
 from datetime import datetime
 
 from common import exports, history_store, options, people
-from common.config import Config, load
+from common.config import load
 from common.exports import ExportError
 from common.history_store import HistoryError, Subject
 from common.ledger import Ledger, LedgerError
 from common.people import PeopleError
 from common.rundir import attached
+from common.settings import Config
 from common.store import Store, StoreError
 from common.tables import TableError
 

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import delete, func, select
 
 from common import exports, kept_recordings, people, records, snapshots, transfer
-from common.config import Config
 from common.people import PeopleError
 from common.recording import RecordingError
 from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN
+from common.settings import Config
 from common.store import Store
 
 

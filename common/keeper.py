@@ -16,11 +16,11 @@ from collections.abc import Callable
 from sqlalchemy.exc import DatabaseError
 
 from common import calibration, people, retention, sightings, strangers, trackids
-from common.config import Config
 from common.encryption import KeyProblem
 from common.gallery import Gallery
 from common.people import PeopleError, Reference
 from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook
+from common.settings import Config
 from common.store import Store, StoreError, StoreUnavailable
 
 LOOK_EVERY_S = 1.0

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import clock
-from common.config import Config
 from common.detail import Detail
 from common.detected import Detected
 from common.expressions import EXPRESSIONS
@@ -20,6 +19,7 @@ from common.messages import Box, Expression, Face, Frame, Identity, Probabilitie
 from common.naming import Naming
 from common.quiet import Quiet
 from common.recall import Recall
+from common.settings import Config
 from common.smoothing import Look, Smoother
 from common.tracks import Track, Tracker
 from common.votes import TrackIdentity

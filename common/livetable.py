@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from common import words
-from common.config import Config
 from common.expressions import COLOURS
 from common.messages import CameraState, Correction, Face, Message, Result, Stats
 from common.news import NewsReader
+from common.settings import Config
 
 TOPICS = ("results.", "camera.", "corrections.", "stats.")
 REFRESH_S = 0.25

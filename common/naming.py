@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.collecting import Collector
-from common.config import Config
 from common.messages import Box, Correction, Enrolling, Frame, Identity
 from common.recall import Enrolment, Recall, Sighting, UnknownLook
+from common.settings import Config
 from common.unknown import MIN_QUALITY
 from common.votes import TrackIdentity
 

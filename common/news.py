@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
-from common.config import Config
 from common.messages import Message, MessageError, kind_of, pack, unpack
+from common.settings import Config
 from common.transport import Socket, opened
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from common import probe
-from common.config import POOLS, CameraConfig, Config, ConfigError, load
+from common.config import ConfigError, load
+from common.settings import POOLS, CameraConfig, Config
 from common.sources import SourceError, parse_source, webcam_present
 
 _PROBE_S = 10.0

@@ -14,10 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from common import forgetting, options, people, transfer
-from common.config import Config, load
+from common.config import load
 from common.control import NoAnswer, ask
 from common.people import PeopleError, Person
 from common.rundir import attached
+from common.settings import Config
 from common.store import Store, StoreError
 
 _HINT_S = 2.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from common.child import ChildSpec, Needed
-from common.config import Config, ConfigError
+from common.config import ConfigError
+from common.settings import Config
 from stages import STAGES, StageRow
 
 

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.child import environment
-from common.config import Config, load, save
+from common.config import load, save
+from common.settings import Config
 
 _RUNS = 5
 

@@ -15,7 +15,6 @@ import msgpack
 
 from common import clock
 from common.conductor import Conductor, Outbox
-from common.config import Config
 from common.line import Flight
 from common.messages import (
     Correction,
@@ -31,6 +30,7 @@ from common.messages import (
     pack,
 )
 from common.recall import Enrolment, Snapshot
+from common.settings import Config
 from common.tape import RecordedRecall, Tape, recorded_ids
 
 PLAIN = 4  # boxes, scores, landmarks, qualities: the first parts of a detection, which say where and how, not who

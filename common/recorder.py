@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common.config import Config
 from common.encryption import Cipher, KeyProblem, key_of
 from common.recording import FOLDER, SUFFIX, RecordingError, Writer
+from common.settings import Config
 from common.transport import opened
 
 BLOCK_BYTES = 256 * 1024  # a block is written when it is as large as this …

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from common import clock, options
 from common.conductor import CHIP, EMBEDDING, Conductor
-from common.config import Config, load
+from common.config import load
 from common.detected import APPEARANCE
 from common.encryption import Cipher, key_of
 from common.line import Flight
@@ -39,6 +39,7 @@ from common.messages import (
 from common.recall import Enrolment, Snapshot
 from common.recorded import PLAIN, SECTIONS
 from common.recording import Recording, RecordingError
+from common.settings import Config
 from common.tape import Diverged, ReplayedRecall, Tape, replayed_ids
 
 CLOSE = 1e-5  # numbers that differ less are the same: another processor rounds the last bit otherwise

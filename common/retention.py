@@ -6,8 +6,8 @@ import time
 
 from sqlalchemy import delete, select
 
-from common.config import Config
 from common.schema import SIGHTING, UNKNOWN, UNKNOWN_CROP
+from common.settings import Config
 from common.store import Store
 
 

@@ -24,8 +24,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Config
 from common.messages import RING_SLOTS, MessageError, Slot
+from common.settings import Config
 
 log = logging.getLogger(__name__)
 

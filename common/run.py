@@ -15,11 +15,11 @@ from types import FrameType
 
 from common import media, options
 from common.child import environment
-from common.config import Config
 from common.desktop import screen_problem
 from common.endpoints import remote
 from common.plan import plan
 from common.rundir import RunDir
+from common.settings import Config
 from common.sources import parse_source
 from common.supervisor import Supervisor
 

@@ -11,8 +11,9 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from common.channels import CHANNELS
-from common.config import Config, ConfigError, load, save
+from common.config import ConfigError, load, save
 from common.ring import remove_rings
+from common.settings import Config
 
 CONFIG_FILE = "config.json"
 

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from common import control
-from common.config import Config
 from common.messages import Result
+from common.settings import Config
 
 PICTURE, ANNOTATED, RESULT = ".jpg", ".annotated.jpg", ".json"
 

@@ -21,11 +21,12 @@ from types import FrameType
 from typing import ClassVar
 
 from common import transport
-from common.config import Config, ConfigError, load
+from common.config import ConfigError, load
 from common.lifeline import BEAT_EVERY_S, WORN_OUT, Lifeline
 from common.messages import Control, Message, Reply, Stats
 from common.meter import Meter
 from common.news import NewsReader, NewsWriter
+from common.settings import Config
 from common.transport import Poller, Socket, TransportError
 
 Answer = dict[str, str | int | float | bool | None]

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from common.config import Config
 from common.messages import Stats
 from common.news import NewsReader
+from common.settings import Config
 
 SILENT_S = 5.0  # a process that says nothing this long is marked
 _FORGET_S = 30.0  # … and, unless a supervisor still knows of it, no longer shown after this

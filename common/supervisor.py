@@ -15,11 +15,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from common.child import Child, ChildSpec, Event, RestartPolicy, describe_exit
-from common.config import Config
 from common.lifeline import WORN_OUT
 from common.messages import Stats
 from common.meter import Meter
 from common.news import NewsWriter
+from common.settings import Config
 
 ASKED_TO_STOP_S = 2.0  # for all together; what has not ended by then is killed
 _KILLED_S = 1.0  # a killed process is gone at once, unless the system itself holds it (a dead network drive)

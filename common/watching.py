@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.config import Config
 from common.messages import MessageError, Preview, unpack
+from common.settings import Config
 from common.transport import Received, Socket, opened
 
 

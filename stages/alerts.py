@@ -14,12 +14,12 @@ from common.alerts import episode
 from common.alerts.desk import Desk
 from common.alerts.episode import Happening, Live
 from common.clock import Jumps
-from common.config import Config
 from common.control import Asker, NoAnswer
 from common.late import LateLedger
 from common.ledger import Ledger, LedgerError, LedgerUnavailable
 from common.messages import Alert, CameraState, Control, Correction, Message, Result
 from common.notify import Outbox
+from common.settings import Config
 from common.stage import Answer, ControlError, Stage, StageError, main
 from common.transport import Socket
 

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 
 from common import clock, jpeg
-from common.config import Config
 from common.endpoints import remote
 from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, Slot, pack
 from common.reader import Reader, ReaderState, Taken
 from common.ring import RingWriter
+from common.settings import Config
 from common.sources import SourceError
 from common.sources.spec import parse_source
 from common.stage import Answer, ControlError, Stage, StageError, main

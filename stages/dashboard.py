@@ -7,10 +7,10 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from common.config import Config
 from common.control import Asker
 from common.messages import Message, MessageError, Result, unpack
 from common.news import Complaint
+from common.settings import Config
 from common.stage import Stage, StageError, WornOut, main
 from common.transport import Received, Socket, opened
 from common.watching import Viewer, read

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import jpeg
-from common.config import Config
 from common.control import Argument, Asker, NoAnswer
 from common.desktop import font_dir, screen_problem
 from common.messages import CameraState, Message, MessageError, Reply
 from common.news import Complaint
 from common.scene import compose
+from common.settings import Config
 from common.stage import Stage, StageError, main
 from common.transport import Received, Socket
 from common.watching import Viewer, read

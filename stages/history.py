@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from common import history_upkeep
 from common.alerts.desk import seen_at
 from common.clock import Jumps
-from common.config import Config
 from common.history_gather import MAX_SECONDS, Batch, Gatherer
 from common.late import LateLedger
 from common.ledger import Ledger, LedgerError
 from common.messages import Correction, Message, Result
+from common.settings import Config
 from common.stage import Stage, StageError, main
 from common.transport import Socket
 

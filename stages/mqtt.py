@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from common import alert_store
 from common.alert_store import Episode
-from common.config import Config
 from common.expressions import EXPRESSIONS
 from common.late import LateLedger
 from common.ledger import LedgerError
 from common.messages import Alert, CameraState, Message, Result
 from common.mqtt_sender import Sender
 from common.mqtt_view import CameraView, alert_state, as_json, discovery
+from common.settings import Config
 from common.stage import Stage, StageError, main
 from common.transport import Socket
 from common.withholding import nameless

@@ -7,11 +7,11 @@ import time
 import cv2
 
 from common import blurring, jpeg
-from common.config import Config
 from common.messages import MessageError, Picture, Preview, pack, unpack
 from common.news import Complaint
 from common.pixels import decode
 from common.ring import RingReader
+from common.settings import Config
 from common.stage import Stage, main
 from common.transport import Received, Socket, opened
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 
 from common import jpeg, snapshots
-from common.config import Config
 from common.drawing import annotate
 from common.messages import CameraState, Control, Message, MessageError
 from common.news import Complaint
+from common.settings import Config
 from common.snapshots import SnapshotError
 from common.stage import Answer, ControlError, Stage, main
 from common.transport import Socket

@@ -19,9 +19,9 @@ from hypothesis import settings
 
 from common import config as configuration
 from common import transport
-from common.config import Config
 from common.messages import Control
 from common.news import NewsReader, NewsWriter
+from common.settings import Config
 from tests.databases import own_server as own_server
 from tests.databases import place as place
 from tests.databases import shared_server as shared_server

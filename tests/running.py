@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 
 from common import config as configuration
-from common.config import Config
 from common.messages import CameraState, Message, Result, Stats
 from common.news import NewsReader
+from common.settings import Config
 from tests.conftest import ROOT, stage_environment, wait_until
 from tests.people import own_data_dir
 

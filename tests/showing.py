@@ -16,11 +16,11 @@ import mss
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Config
 from common.expressions import EXPRESSIONS
 from common.media import sample
 from common.messages import Expression, Face, Identity, Picture, Preview, Probabilities, Result, Stats, pack
 from common.news import NewsReader
+from common.settings import Config
 from common.transport import opened
 from tests.conftest import wait_until
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from common import alert_store, control, history_store
-from common.config import Config
 from common.ledger import Ledger
 from common.messages import Alert
 from common.news import NewsReader
+from common.settings import Config
 from tests.conftest import wait_until
 from tests.receivers import WebServer
 from tests.running import Running

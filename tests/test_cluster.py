@@ -21,9 +21,9 @@ import pytest
 
 from common import config as configuration
 from common import transport
-from common.config import Config
 from common.messages import Result, Stats
 from common.news import NewsReader
+from common.settings import Config
 from tests.conftest import ROOT, free_ports, stage_environment, wait_until
 from tests.people import own_data_dir
 

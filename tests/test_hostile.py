@@ -13,9 +13,9 @@ import msgpack
 import pytest
 
 from common import clock
-from common.config import Config, SecurityConfig
 from common.keys import KeyRing
 from common.messages import BY_KIND, DetectionFinding, ExpressionFinding, Frame, Ready, Result, pack
+from common.settings import Config, SecurityConfig
 from common.transport import Socket, key_pair, opened
 from tests.conftest import free_ports
 from tests.running import Running

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from common import media
-from common.config import Config
 from common.messages import Result
 from common.news import NewsReader
+from common.settings import Config
 from tests.conftest import ROOT, await_bus, stage_environment, wait_until
 
 Launched = subprocess.Popen[str]

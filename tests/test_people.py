@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from common import control, forgetting, people
-from common.config import Config
 from common.enrolment import PhotoReader
 from common.media import sample
 from common.messages import Correction, Face
+from common.settings import Config
 from common.store import Store
 from tests.conftest import wait_until
 from tests.people import frame_of, own_data_dir

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from common import control
-from common.config import Config
 from common.expressions import EXPRESSIONS
 from common.media import sample
 from common.messages import Result
+from common.settings import Config
 from tests.conftest import ROOT, end, stage_environment
 from tests.running import Running
 

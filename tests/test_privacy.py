@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from common import control, forgetting, jpeg, people, snapshots
-from common.config import Config
 from common.enrolment import PhotoReader, Rejected
 from common.media import sample
+from common.settings import Config
 from common.store import Store
 from common.watching import Seen, Viewer, read
 from tests.conftest import ROOT, stage_environment

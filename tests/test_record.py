@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from common.config import Config
 from common.recording import FOLDER, SUFFIX, Recording
 from common.replay import replay, said
+from common.settings import Config
 from tests.conftest import ROOT, stage_environment, wait_until
 from tests.running import Running
 

@@ -16,10 +16,10 @@ import zmq
 from jsonschema import Draft202012Validator
 
 from common import control
-from common.config import Config
 from common.expressions import EXPRESSIONS
 from common.messages import PUBLIC, Message, unpack
 from common.page import access
+from common.settings import Config
 from common.store import Store
 from tests.conftest import ROOT, end, stage_environment
 from tests.node import node_folder

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from common.channels import CHANNELS
-from common.config import Config
+from common.settings import Config
 
 Addresses = Mapping[str, str]  # channel → tcp://host:port
 

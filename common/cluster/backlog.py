@@ -6,8 +6,8 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Final
 
-from common.config import POOLS
 from common.messages import Stats
+from common.settings import POOLS
 
 STALE_S: Final = 5.0  # figures older than this are of somebody who is gone
 # What the conductor counts when work found no worker in time. Of identity nothing is lost: its jobs wait.

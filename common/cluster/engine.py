@@ -24,8 +24,8 @@ from common.cluster.placement import Needs, Placed, leaver, needs
 from common.cluster.registry import Registry
 from common.cluster.scaling import Replacements, Scaling
 from common.cluster.settings import PoolConfig
-from common.config import POOLS, Config
 from common.run import RunError
+from common.settings import POOLS, Config
 
 ray = importlib.import_module("ray")  # half typed: what it leaves untyped would count as ours
 log = logging.getLogger(__name__)

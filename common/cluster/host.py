@@ -21,10 +21,10 @@ import psutil
 
 from common.child import ChildSpec
 from common.cluster.addresses import Addresses, bound_by, chosen, connected, loopback
-from common.config import Config
 from common.keys import SERVER_FILE, KeyRing
 from common.run import RunError, have_sample_media
 from common.rundir import RunDir, RunDirError
+from common.settings import Config
 from common.supervisor import Supervisor
 from common.transport import TransportError, terminate
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from common.child import ChildSpec
 from common.cluster.settings import ClusterConfig, PoolConfig
-from common.config import POOLS, Config, ConfigError
+from common.config import ConfigError
+from common.settings import POOLS, Config
 from common.sources import parse_source
 
 # They read or write what lasts: the store, pictures, numbers. Unless told otherwise they stay where the command runs.

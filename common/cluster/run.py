@@ -17,11 +17,12 @@ from typing import Any, Final
 from common import options
 from common.cluster.placement import check_places
 from common.cluster.view import View
-from common.config import POOLS, Config, ConfigError
+from common.config import ConfigError
 from common.desktop import screen_problem
 from common.plan import plan
 from common.run import RunError, end_on_signals, say
 from common.rundir import RunDir
+from common.settings import POOLS, Config
 
 _REACH_S: Final = 5.0
 _NODES: Final = "docs/deployment.md says how its nodes are started"

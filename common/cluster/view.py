@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from common.cluster.addresses import connected
 from common.cluster.backlog import Backlog
-from common.config import Config, save
+from common.config import save
 from common.messages import Stats
 from common.meter import Meter
 from common.news import NewsReader, NewsWriter
 from common.run import Table
+from common.settings import Config
 
 if TYPE_CHECKING:
     from common.cluster.engine import Engine

@@ -17,10 +17,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from common import config as configuration
 from common.child import environment
-from common.config import Config
 from common.control import Argument, NoAnswer
 from common.ledger import Ledger
 from common.messages import Reply
+from common.settings import Config
 from common.store import Store
 
 P = ParamSpec("P")

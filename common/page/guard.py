@@ -12,10 +12,10 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from common.config import Config
 from common.page import access
 from common.page.access import Session, Token
 from common.page.desk import Desk
+from common.settings import Config
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Any]

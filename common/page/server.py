@@ -19,11 +19,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from common.config import Config
 from common.page import feed as feeds
 from common.page.desk import Desk
 from common.page.guard import Guard
 from common.page.site import Site
+from common.settings import Config
 
 _STARTS_WITHIN_S = 30.0
 _TAKES_NOTHING_MS = 60_000  # the system closes the connection of a client that takes nothing for so long

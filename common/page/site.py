@@ -14,7 +14,6 @@ from typing import Any
 
 from common import alert_store
 from common.alert_store import Episode
-from common.config import Config
 from common.ledger import LedgerError
 from common.messages import Alert, CameraState, Message, Result, Stats
 from common.meter import percentile
@@ -23,6 +22,7 @@ from common.page.desk import Desk
 from common.page.feed import Feed
 from common.page.recent import Recent
 from common.page.stream import Streams
+from common.settings import Config
 from common.status import Board
 
 TICK_S = 1.0

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 
 from common import people
-from common.config import Config
 from common.enrolment import PhotoReader
 from common.messages import Face, Stats
+from common.settings import Config
 from common.store import Store
 from tests.conftest import wait_until
 from tests.people import frame_of, own_data_dir

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from common.config import Config
+from common.settings import Config
 from tests.chaos.faults import NAME, Victim
 from tests.servers import Server, mjpeg_server
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from common.config import Config
 from common.ledger import Ledger
+from common.settings import Config
 from tests.chaos.faults import NAME, RESUMES_S, Victim, none_left, patience
 from tests.chaos.test_starts import left
 

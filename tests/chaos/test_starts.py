@@ -9,7 +9,7 @@ import time
 import pytest
 
 from common import ring
-from common.config import Config
+from common.settings import Config
 from tests.chaos.faults import Victim, patience, processes_with
 
 ENDS_WITHIN_S = 3.0

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from common.config import Config
 from common.messages import Alert
 from common.news import NewsReader
+from common.settings import Config
 from tests.chaos.faults import NAME, Victim, data_dir
 from tests.servers import need
 

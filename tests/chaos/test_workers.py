@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config
+from common.settings import Config
 from models.expression import WEIGHTS
 from tests.chaos.faults import Victim, data_dir
 

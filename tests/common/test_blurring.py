@@ -8,13 +8,14 @@ import pytest
 
 from common import jpeg
 from common.blurring import blur_all, blur_faces
-from common.config import Config, load
+from common.config import load
 from common.enrolment import PhotoReader, Rejected
 from common.gallery import Gallery, Member
 from common.media import data_dir, sample
 from common.messages import Frame, Picture, pack
 from common.naming import Naming
 from common.recall import Recall, Snapshot
+from common.settings import Config
 from common.watching import Viewer
 from tests.conftest import end, start_stage, wait_until
 from tests.people import face_of

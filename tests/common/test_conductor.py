@@ -11,7 +11,7 @@ import pytest
 
 from common import clock
 from common.conductor import Conductor
-from common.config import Config, load
+from common.config import load
 from common.line import Flight
 from common.messages import (
     DetectionFinding,
@@ -27,6 +27,7 @@ from common.messages import (
     Ready,
     Result,
 )
+from common.settings import Config
 
 WIDTH, HEIGHT, SIZE = 320, 200, 64
 EACH_ONE = ("detection.a", "expression.a", "identity.a")

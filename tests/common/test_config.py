@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config, ConfigError, load, save
+from common.config import ConfigError, load, save
+from common.settings import Config
 
 
 def written(tmp_path: Path, text: str) -> Path:

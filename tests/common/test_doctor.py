@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from common import doctor, probe
-from common.config import Config, DetectionConfig, StorageConfig
 from common.rundir import RunDir
+from common.settings import Config, DetectionConfig, StorageConfig
 from tests.conftest import ROOT, free_ports, start_stage
 
 

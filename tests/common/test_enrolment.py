@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from common import enrolment, people, photos
-from common.config import Config, load
+from common.config import load
 from common.enrolment import PhotoReader, Rejected
 from common.media import data_dir, sample
 from common.people import PeopleError
 from common.photos import PhotoError
+from common.settings import Config
 from common.store import Store
 
 

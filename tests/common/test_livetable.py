@@ -11,10 +11,10 @@ import time
 from rich.console import Console
 
 from common import livetable
-from common.config import Config
 from common.livetable import LiveTable
 from common.messages import CameraState, Correction, Identity, Message, Result, Stats
 from common.news import NewsWriter
+from common.settings import Config
 from tests.conftest import wait_until
 from tests.showing import face, five, result
 

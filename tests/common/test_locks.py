@@ -15,11 +15,12 @@ import launch
 from common import config as configuration
 from common import doctor
 from common.channels import CHANNELS
-from common.config import Config, ConfigError
+from common.config import ConfigError
 from common.endpoints import Endpoint, listening
 from common.keys import ALLOWED_FILE, OWN_FILE, ROLES, SERVER_FILE, Key, KeyRing, write_private
 from common.locks import Authenticator, ServerLock
 from common.run import split_problem
+from common.settings import Config
 from common.transport import Socket, TransportError, key_pair, opened
 from tests.conftest import free_ports, wait_until
 
@@ -294,7 +295,7 @@ def test_an_endpoint_is_where_others_reach_it_and_host_puts_all_there() -> None:
     made = configuration.load(overrides={"endpoints": {"host": "ward-server"}}, environment={})
     assert made.endpoint("frames") == "tcp://ward-server:5565"
     assert listening(made.endpoint("frames")) == "tcp://0.0.0.0:5565"
-    assert configuration.Config.model_validate(made.model_dump()).endpoints == made.endpoints
+    assert Config.model_validate(made.model_dump()).endpoints == made.endpoints
     made = configuration.load(overrides={"endpoints": {"host": "::1", "listen": "::"}}, environment={})
     assert made.endpoint("jobs") == listening(made.endpoint("jobs")) == "tcp://[::1]:5566"
     for wrong, told in (
@@ -315,12 +316,12 @@ def test_what_needs_the_store_stays_with_the_conductor_and_the_doctor_knows_of_k
     assert told is not None and "--without mqtt" in told
     assert split_problem(config, {"detection", "preview"}) is None
     assert split_problem(config, {"conductor", "history"}) is None
-    assert split_problem(configuration.Config(), {"history"}) is None
+    assert split_problem(Config(), {"history"}) is None
     key, host = doctor.keys(config)
     assert not key.ok and "keys import" in key.text and not host.ok and "/etc/hosts" in host.text
     KeyRing(config.keys_dir, key_pair).make("server", ())
     assert next(iter(doctor.keys(config))).ok
-    [line] = doctor.keys(configuration.Config())
+    [line] = doctor.keys(Config())
     assert line.ok
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from common import people
-from common.config import Config, load
+from common.config import load
 from common.gallery import Gallery, Member
 from common.keeper import Keeper
 from common.naming import Naming
 from common.recall import Recall, Snapshot, UnknownLook
+from common.settings import Config
 from common.store import Store
 from common.unknown import Unknown, UnknownPeople
 from tests.common.test_blurring import frame

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from common.config import Config
 from common.messages import CameraState, Stats, pack
 from common.news import NewsReader
+from common.settings import Config
 from common.transport import opened
 from tests.conftest import wait_until
 

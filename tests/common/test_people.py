@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from common import forgetting, people, retention, snapshots, strangers, transfer
-from common.config import Config, load
+from common.config import load
 from common.keeper import Keeper
 from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
 from common.place import Place
 from common.recall import Enrolment, Sighting, UnknownLook
+from common.settings import Config
 from common.store import Store, StoreError
 from tests.conftest import wait_until
 from tests.people import face_of, reference

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from common import ring
-from common.config import Config
 from common.messages import RING_SLOTS, MessageError, Slot
 from common.ring import RingReader, RingWriter, remove_rings, ring_dir
 from common.rundir import RunDir
+from common.settings import Config
 
 WIDTH, HEIGHT = 64, 48
 
@@ -51,7 +51,7 @@ def test_another_process_sees_it(config: Config) -> None:
     writer = RingWriter(config, "cam0")
     slot = written(writer, 77)
     program = (
-        "import sys; from pathlib import Path; from common.config import Config; from common.ring import RingReader\n"
+        "import sys; from pathlib import Path; from common.settings import Config; from common.ring import RingReader\n"
         "from common.messages import Slot\n"
         f"reader = RingReader(Config(run_dir=Path({str(config.run_dir)!r})))\n"
         f"slot = Slot.model_validate({slot.model_dump()!r})\n"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config, load
+from common.config import load
 from common.rundir import RunDir, RunDirError, attached
+from common.settings import Config
 from tests.conftest import ROOT, stage_environment
 
 

@@ -15,10 +15,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from common import schemas
-from common.config import Config
 from common.messages import PUBLIC, VERSION, Message, Result, kind_of, pack, unpack
 from common.news import NewsWriter
 from common.schema_fields import fields
+from common.settings import Config
 from tests.conftest import ROOT, end, stage_environment, wait_until
 from tests.node import node_folder
 

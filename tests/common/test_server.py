@@ -14,13 +14,14 @@ import psycopg
 import pytest
 
 from common import alert_store, history_store, history_upkeep, people, postgres
-from common.config import Config, ConfigError, load
+from common.config import ConfigError, load
 from common.history_gather import Batch, TrackRows
 from common.history_store import Subject
 from common.keeper import Keeper
 from common.ledger import Ledger, LedgerAway, LedgerError
 from common.place import Place
 from common.recall import Sighting, UnknownLook
+from common.settings import Config
 from common.store import Store
 from tests.common.test_history import DAY, SADNESS, packed
 from tests.conftest import ROOT, stage_environment, wait_until

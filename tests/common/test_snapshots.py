@@ -9,9 +9,9 @@ import cv2
 import pytest
 
 from common import jpeg, snapshots
-from common.config import Config, StorageConfig
 from common.drawing import annotate
 from common.messages import Result
+from common.settings import Config, StorageConfig
 from common.snapshots import SnapshotError
 from tests.conftest import ROOT, stage_environment
 from tests.showing import five, photo

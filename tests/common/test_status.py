@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from common.config import Config
 from common.messages import Stats
 from common.news import NewsWriter
+from common.settings import Config
 from common.status import Board, show
 from tests.conftest import ROOT, stage_environment
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from common.child import Child, ChildSpec, RestartPolicy, describe_exit, environment
-from common.config import Config, SupervisionConfig
 from common.messages import Stats
 from common.news import NewsReader
+from common.settings import Config, SupervisionConfig
 from common.supervisor import Supervisor
 from tests.conftest import wait_until
 

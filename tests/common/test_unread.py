@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config
+from common.settings import Config
 from common.transport import opened
 from tests.conftest import stage_environment, wait_until
 

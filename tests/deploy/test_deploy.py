@@ -19,8 +19,8 @@ import yaml
 
 import launch
 from common import config as configuration
-from common.config import Config
 from common.plan import plan
+from common.settings import Config
 from tests.conftest import ROOT, await_bus, stage_environment, wait_until
 
 DEPLOY = ROOT / "deploy"

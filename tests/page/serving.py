@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from common import config as configuration
-from common.config import Config
 from common.page import access
+from common.settings import Config
 from common.store import Store
 from tests.conftest import end, start_stage, wait_until
 
@@ -20,9 +20,7 @@ PASSWORD = "a password for tests"
 
 def port_free(config: Config, **dashboard: Any) -> Config:
     """Return the configuration with other settings of the dashboard, saved for stages."""
-    changed = configuration.Config.model_validate(
-        config.model_dump() | {"dashboard": config.dashboard.model_dump() | dashboard}
-    )
+    changed = Config.model_validate(config.model_dump() | {"dashboard": config.dashboard.model_dump() | dashboard})
     configuration.save(changed, config.run_dir / "config.json")
     return changed
 

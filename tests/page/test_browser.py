@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from common import people
-from common.config import Config
 from common.media import sample
+from common.settings import Config
 from common.store import Store
 from tests.conftest import ROOT, wait_until
 from tests.page.serving import PASSWORD, add_user

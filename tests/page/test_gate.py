@@ -16,8 +16,9 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from common.config import Config, ConfigError, load
+from common.config import ConfigError, load
 from common.page import access
+from common.settings import Config
 from common.store import Store
 from tests.conftest import end, start_stage, wait_until
 from tests.page.serving import PASSWORD, Served, add_user, form_of, log_in, port_free

@@ -15,7 +15,6 @@ from sqlalchemy import insert
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common import alert_store, people
-from common.config import Config
 from common.control import Argument
 from common.ledger import Ledger
 from common.messages import Alert, Identity
@@ -27,6 +26,7 @@ from common.page.feed import Feed
 from common.page.guard import Guard
 from common.page.site import Site
 from common.schema import UNKNOWN, UNKNOWN_CROP
+from common.settings import Config
 from common.store import Store
 from tests.common.alerts.scripted import SAD, face, result
 from tests.common.test_status import stats

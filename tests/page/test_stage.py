@@ -17,12 +17,12 @@ import pytest
 from websockets.asyncio.client import connect
 
 from common import alert_store, history_rows, history_store, people
-from common.config import Config
 from common.history_rows import Tally
 from common.history_store import Subject
 from common.ledger import Ledger
 from common.messages import pack
 from common.page import access
+from common.settings import Config
 from common.store import Store
 from common.transport import opened
 from tests.conftest import ROOT, stage_environment, wait_until

@@ -20,13 +20,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from common.config import Config
 from common.messages import Alert, CameraState, Correction, Result
 from common.news import NewsWriter
 from common.page import access
 from common.page.api import Events
 from common.page.stream import WAITING, Item, Streams, as_event
 from common.schemas import EXAMPLES
+from common.settings import Config
 from common.store import Store
 from tests.conftest import end, own_config, start_stage
 from tests.page.serving import Served, add_user

@@ -16,11 +16,11 @@ import pytest
 
 from common import alert_store, control, forgetting, history_store, people
 from common import config as configuration
-from common.config import Config
 from common.history_store import Subject
 from common.ledger import Ledger, LedgerError
 from common.messages import Alert, Face, Message, Stats
 from common.news import NewsReader, NewsWriter
+from common.settings import Config
 from common.store import Store
 from stages.alerts import AlertsStage
 from tests.common.alerts.scripted import ADA, HAPPY, PENDING, SAD, STRANGER, correction, face, result

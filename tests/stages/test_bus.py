@@ -9,10 +9,10 @@ import time
 import pytest
 
 from common import config as configuration
-from common.config import Config, SecurityConfig
 from common.keys import KeyRing
 from common.messages import Control, Stats
 from common.news import NewsReader, NewsWriter
+from common.settings import Config, SecurityConfig
 from common.transport import Socket, key_pair, opened
 from tests.conftest import await_bus, end, free_ports, start_stage, wait_until
 from tests.showing import five

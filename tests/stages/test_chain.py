@@ -12,12 +12,13 @@ import pytest
 
 from common import config as configuration
 from common import people
-from common.config import Config, ConfigError, load
+from common.config import ConfigError, load
 from common.control import ask
 from common.messages import CameraState, Reply
 from common.news import NewsReader, NewsWriter
 from common.place import Place
 from common.plan import plan
+from common.settings import Config
 from common.store import Store
 from common.watching import Viewer, read
 from tests.conftest import await_bus, end, free_ports, start_stage, wait_until

@@ -9,12 +9,12 @@ import pytest
 
 from common import config as configuration
 from common import jpeg, snapshots
-from common.config import Config
 from common.drawing import GROUND, INK, QUIET, Rect, tab_of, unit_for
 from common.lettering import Colour, patch
 from common.messages import CameraState, Control, Reply, Stats, pack
 from common.news import NewsReader, NewsWriter
 from common.scene import CURSOR, PANEL, PROMPT, WARNING
+from common.settings import Config
 from common.transport import opened
 from common.window import layout
 from stages.display import FIRST_SIZE

@@ -16,12 +16,13 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from common import config as configuration
-from common.config import Config, ConfigError
+from common.config import ConfigError
 from common.messages import Alert, CameraState, Result, Stats
 from common.mqtt_view import HERE_S, REPEAT_S, CameraView
 from common.news import NewsReader, NewsWriter
 from common.plan import plan
 from common.schemas import EXAMPLES
+from common.settings import Config
 from tests.conftest import end, start_stage, wait_until
 from tests.servers import Server, mosquitto
 from tests.showing import face, result
@@ -31,7 +32,7 @@ class Listener:
     """A client of the broker that notes everything; what the broker kept comes first."""
 
     def __init__(self, server: Server, *, ca: Path | None = None) -> None:
-        broker = configuration.Config(mqtt={"url": server.url}).mqtt.broker()  # type: ignore[arg-type]
+        broker = Config(mqtt={"url": server.url}).mqtt.broker()  # type: ignore[arg-type]
         self.newest: dict[str, str] = {}
         self.all: list[tuple[str, str]] = []
         self._lock = threading.Lock()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from common import jpeg
-from common.config import Config
 from common.messages import Stats, pack
 from common.news import NewsReader
+from common.settings import Config
 from common.transport import Socket, opened
 from common.watching import Seen, Viewer, read
 from stages.preview import covered

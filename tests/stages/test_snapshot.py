@@ -13,10 +13,10 @@ import pytest
 
 from common import config as configuration
 from common import control, snapshots
-from common.config import Config
 from common.drawing import annotate
 from common.messages import CameraState, Control, Reply
 from common.news import NewsReader, NewsWriter
+from common.settings import Config
 from common.snapshots import SnapshotError
 from tests.conftest import ROOT, end, stage_environment, start_stage, wait_until
 from tests.showing import Pictures, await_stages, five

@@ -18,10 +18,11 @@ from common.cluster.placement import Placed, check_places, leaver, needs
 from common.cluster.registry import Registry
 from common.cluster.scaling import Replacements, Scaling
 from common.cluster.settings import PoolConfig, ScalingConfig
-from common.config import Config, ConfigError
+from common.config import ConfigError
 from common.keys import KeyRing
 from common.messages import Stats
 from common.plan import plan
+from common.settings import Config
 from common.transport import key_pair
 
 POOL = PoolConfig(minimum=1, maximum=6)

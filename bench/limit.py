@@ -7,7 +7,7 @@ expression, identity as often as Mien asked for it, and the JPEG of the preview.
 whole calls (a picture in, faces out), ``networks`` only the time inside of networks, and the JPEG. Mien runs whole, as
 ``launch.py`` starts it, watched by a viewer, its frames given as fast as they are taken (``bench/feeding.py``).
 
-Latency: at a pace that leaves the machine time to breathe, Mien's from a picture to its result at a subscriber, less
+Latency: at the pace of a camera, Mien's from a picture to its result at a subscriber, less
 detection, crops and expression one after the other in a bare process at the same pace.
 """
 
@@ -45,7 +45,7 @@ from common.worker import job_topic
 SHARE, EXTRA_MS = 0.85, 8.0  # what is aimed at
 PICTURES = 150
 PROFILED = ("bus", "conductor", "detection", "identity", "expression", "preview")
-PACE = 10.0  # frames a second, for latency
+PACE = 30.0  # frames a second, for latency: a camera's
 
 
 @dataclass(slots=True)

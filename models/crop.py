@@ -17,9 +17,12 @@ Picture = NDArray[np.uint8]
 SIZE: Final = 48
 """Side of the expression network's input in pixels."""
 
-SIDE: Final = 1.0
+SIDE: Final = 1.12
 """Side of the square, in longer sides of the detector's box: of sides from 0.95 to 1.3, one with which the sample
 clips are followed best (``python -m bench.expression``)."""
+
+LEFT_ANGLE_DEG: Final = 10.0
+"""So much of a head's tilt stays: the network learned from heads that lean, and the eyes' landmarks tremble."""
 
 LARGEST_ANGLE_DEG: Final = 45.0
 """Eye lines steeper than this are taken for wrong landmarks, and the square stays upright."""
@@ -58,6 +61,7 @@ def face_square(
     if not (width > 0 and height > 0):
         raise ValueError(f"a face's box needs width and height above 0 px, got {width} × {height}")
     angle = 0.0 if landmarks is None else tilt(landmarks)
+    angle = math.copysign(max(0.0, abs(angle) - LEFT_ANGLE_DEG), angle)
     return Square(cx=x + width / 2, cy=y + height / 2, side=side * max(width, height), angle=angle)
 
 

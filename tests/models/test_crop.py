@@ -115,3 +115,15 @@ def test_nonsense_is_refused_with_what_was_expected() -> None:
         tilt(np.zeros((4, 2)))
     with pytest.raises(ValueError, match="uint8"):
         cut(np.zeros((5, 5), dtype=np.float32), Square(cx=0, cy=0, side=1))
+
+
+@pytest.mark.parametrize(("leans_deg", "turned_deg"), [(0, 0), (8, 0), (-10, 0), (25, 15), (-40, -30), (60, 0)])
+def test_a_head_that_leans_a_little_is_left_so_and_one_that_leans_far_is_turned(
+    leans_deg: int, turned_deg: int
+) -> None:
+    lean = np.deg2rad(leans_deg)
+    turn = np.array([[np.cos(lean), np.sin(lean)], [-np.sin(lean), np.cos(lean)]], np.float32)
+    points = np.array([[-20, -15], [20, -15], [0, 5], [-14, 25], [14, 25]], np.float32) @ turn + 100
+    square = crop.face_square((60.0, 50.0, 80.0, 100.0), points)
+    assert square.angle == pytest.approx(turned_deg, abs=0.01)
+    assert square.side == pytest.approx(100 * crop.SIDE)

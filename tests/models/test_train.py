@@ -137,6 +137,7 @@ def test_the_shipped_settings_are_valid() -> None:
     assert run_config.read(configs / "base.toml").size == crop.SIZE
     assert run_config.read(configs / "face_recognition.toml").shape == "face_recognition"
     assert run_config.read(configs / "student.toml").size == crop.SIZE
+    assert run_config.read(configs / "shipped.toml").size == crop.SIZE
     for teacher in ("teacher_a.toml", "teacher_b.toml"):
         assert run_config.read(configs / teacher).passes
 

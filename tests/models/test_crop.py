@@ -124,6 +124,6 @@ def test_a_head_that_leans_a_little_is_left_so_and_one_that_leans_far_is_turned(
     lean = np.deg2rad(leans_deg)
     turn = np.array([[np.cos(lean), np.sin(lean)], [-np.sin(lean), np.cos(lean)]], np.float32)
     points = np.array([[-20, -15], [20, -15], [0, 5], [-14, 25], [14, 25]], np.float32) @ turn + 100
-    square = crop.face_square((60.0, 50.0, 80.0, 100.0), points)
+    square = face_square((60.0, 50.0, 80.0, 100.0), points)
     assert square.angle == pytest.approx(turned_deg, abs=0.01)
-    assert square.side == pytest.approx(100 * crop.SIDE)
+    assert square.side == pytest.approx(100 * SIDE)

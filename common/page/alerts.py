@@ -75,7 +75,7 @@ async def _build(page: Page) -> None:
                     ui.notify(t("test_sent", targets=done.get("sent", "")), type="positive")
 
             ui.button(t("test_notification"), icon="outgoing_mail", on_click=test).props("flat no-caps").mark("test")
-    open_list(page)
+    openings = ui.element("div").classes("openings")
     everybody = [one for one in await desk.store(None, people.everybody) if not one.withheld(time.time())]
     with ui.element("div").classes("page-head"):
         ui.label(t("past_alerts")).classes("heading")
@@ -118,6 +118,9 @@ async def _build(page: Page) -> None:
     for chooser in (days, who, verdict):
         chooser.on_value_change(choose)
     await fill(PER_PAGE)
+    # Last: with the first timer the page is sent, and what is made after it comes a moment later.
+    with openings:
+        open_list(page)
 
     async def follow() -> None:
         if shown != page.site.alert_steps:

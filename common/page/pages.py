@@ -71,8 +71,8 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
         show_welcome_message=False,
         reconnect_timeout=5.0,
         favicon="👁",
-        binding_refresh_interval=None,
-    )  # all that is bound says when it changes
+        binding_refresh_interval=None,  # all that is bound says when it changes
+    )
 
 
 async def _send(websocket: WebSocket, watcher: Watcher) -> None:

@@ -240,9 +240,10 @@ def test_of_somebody_who_has_taken_consent_back_nothing_is_shown(config: Config,
     for path in paths:
         assert "Zoë" in browser.get(path).text, path
     assert "alerts of #1 by the interface for programs" in browser.get("/users").text
-    for consent in ({"consent": "refused"}, {"consent": "given", "consent_until": time.time() - 1}):
+    changes: list[dict[str, Any]] = [{"consent": "refused"}, {"consent": "given", "consent_until": time.time() - 1}]
+    for consent in changes:
         with Store(config.storage.place) as store:
-            people.change(store, "#1", **consent)  # type: ignore[arg-type]
+            people.change(store, "#1", **consent)
         for path in paths:
             assert "Zoë" not in browser.get(path).text, (path, consent)
         assert browser.get(export).status_code == 404

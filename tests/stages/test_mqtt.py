@@ -32,7 +32,7 @@ class Listener:
     """A client of the broker that notes everything; what the broker kept comes first."""
 
     def __init__(self, server: Server, *, ca: Path | None = None) -> None:
-        broker = Config(mqtt={"url": server.url}).mqtt.broker()  # type: ignore[arg-type]
+        broker = Config.model_validate({"mqtt": {"url": server.url}}).mqtt.broker()
         self.newest: dict[str, str] = {}
         self.all: list[tuple[str, str]] = []
         self._lock = threading.Lock()

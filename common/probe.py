@@ -147,7 +147,7 @@ def processor(config: Config) -> Finding:
 
     core = runtime.core()
     name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-    precision = "bf16 in hardware" if runtime.has_bf16_hardware() else "f32 (no bf16 in hardware)"
+    precision = "computes in bf16" if runtime.bf16_is_quicker() else "computes in f32"
     others = [device for device in core.available_devices if device != "CPU"]
     return Finding(True, f"{name}; {precision}; OpenVINO finds {', '.join(others) or 'no GPU'}")
 

@@ -80,21 +80,34 @@ def has_bf16_hardware() -> bool:
 
     OpenVINO lists BF16 for every processor with AVX-512, emulated or not, so on Linux the processor's own flags decide.
     """
+    return any("bf16" in flag for flag in _bf16_flags())
+
+
+def bf16_is_quicker() -> bool:
+    """Whether bfloat16 is the quicker one here: with AMX, and on ARM.
+
+    Without AMX an Intel processor's AVX512-BF16 instructions take longer than those for float32: the detector 1.6
+    times, the expression network 1.3 to 1.5 times (``bench/detector.py precision``, ``bench/networks.py``).
+    """
+    return not {"amx_bf16", "bf16"}.isdisjoint(_bf16_flags())
+
+
+def _bf16_flags() -> frozenset[str]:
     if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return False
+        return frozenset()
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
-        return True
-    return "bf16" in flags  # avx512_bf16, amx_bf16; bf16 on ARM
+        return frozenset({"bf16"})  # not Linux: OpenVINO's word must do
+    return frozenset({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
 
 
 def chosen_precision(precision: Precision, *, bf16_allowed: bool) -> Literal["f32", "bf16"]:
-    """What `precision` comes to on this machine: "auto" is bf16 where the caller allows it and the processor has it."""
+    """What `precision` comes to on this machine: "auto" is bf16 where the caller allows it and where it is quicker."""
     if precision not in get_args(Precision):
         raise ValueError(f"precision is {precision!r}, must be one of {', '.join(get_args(Precision))}")
     if precision == "auto":
-        return "bf16" if bf16_allowed and has_bf16_hardware() else "f32"
+        return "bf16" if bf16_allowed and bf16_is_quicker() else "f32"
     return precision
 
 

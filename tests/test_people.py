@@ -152,7 +152,7 @@ def test_a_face_is_selected_and_enrolled_live(config: Config) -> None:
         mien.until(lambda: mien.results[-1].selected == track, "the face is followed")
         refused = control.ask(mien.config, "conductor", "enrol", track=track + 1000, name="Wanda")
         assert not refused.ok and "no track" in str(refused.error)
-        reply = control.ask(mien.config, "conductor", "enrol", timeout_s=25, track=track, name="Wanda")
+        reply = control.ask(mien.config, "conductor", "enrol", timeout_s=90, track=track, name="Wanda")
         assert reply.ok, reply.error
         assert mien.until_now("known", 5).identity.name == "Wanda"
         with Store(config.storage.place) as store:

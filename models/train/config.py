@@ -33,6 +33,9 @@ class RunConfig(BaseModel):
     stem: Literal["plain", "deep"] = Field(
         "plain", description="deep: a convolution at full size before the first half"
     )
+    enlarged: float = Field(
+        1.0, ge=1, le=4, description="times that the graph enlarges its input: layers of another work know larger faces"
+    )
     dropout: float = Field(0.2, ge=0, lt=1)
 
     passes: float = Field(

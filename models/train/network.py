@@ -65,10 +65,18 @@ class ExpressionNet(nn.Module):
     out of the exported graph.
     """
 
-    def __init__(self, widths: Sequence[int], depths: Sequence[int], dropout: float = 0.0, stem: str = "plain") -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        dropout: float = 0.0,
+        stem: str = "plain",
+        enlarged: float = 1.0,
+    ) -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise ValueError(f"widths and depths must be equally long, got {widths} and {depths}")
+        self.enlarged = enlarged
         self.stem = self._deep_stem(widths[0]) if stem == "deep" else self._stem(widths[0])
         blocks: list[nn.Module] = []
         channels = widths[0]
@@ -103,7 +111,10 @@ class ExpressionNet(nn.Module):
 
     def features(self, faces: Tensor) -> Tensor:
         """The pooled features (N, channels) behind both heads."""
-        maps: Tensor = self.blocks(self.stem(normalize(faces)))
+        faces = normalize(faces)
+        if self.enlarged != 1.0:
+            faces = functional.interpolate(faces, size=round(faces.shape[-1] * self.enlarged), mode="bilinear")
+        maps: Tensor = self.blocks(self.stem(faces))
         return maps.mean(dim=(2, 3))
 
     def forward(self, faces: Tensor) -> Tensor:
@@ -177,6 +188,8 @@ class _Shape(Protocol):
     def dropout(self) -> float: ...
     @property
     def stem(self) -> str: ...
+    @property
+    def enlarged(self) -> float: ...
 
 
 def shortened(weights: Mapping[str, Tensor], depths: Sequence[int], target: Sequence[int]) -> dict[str, Tensor]:
@@ -207,4 +220,4 @@ def shortened(weights: Mapping[str, Tensor], depths: Sequence[int], target: Sequ
 def new_network(config: _Shape) -> ExpressionNet:
     """The network that a run's settings describe, with random weights."""
     kind = FaceRecognitionShaped if config.shape == "face_recognition" else ExpressionNet
-    return kind(config.widths, config.depths, config.dropout, config.stem)
+    return kind(config.widths, config.depths, config.dropout, config.stem, config.enlarged)

@@ -16,7 +16,7 @@ import pytest
 from common import doctor, probe
 from common.rundir import RunDir
 from common.settings import Config, DetectionConfig, StorageConfig
-from tests.conftest import ROOT, free_ports, start_stage
+from tests.conftest import ROOT, await_bus, free_ports, start_stage
 
 
 def changed(config: Config, **sections: object) -> Config:
@@ -112,6 +112,7 @@ def test_the_command_prints_a_line_a_check_and_fails_when_the_default_run_would(
     )
     holder = start_stage("bus", config)  # in the way of news_out, and no run of this directory's
     try:
+        await_bus(config)  # or the address may still be free when it is looked at
         command = [sys.executable, str(ROOT / "launch.py"), "doctor", "--config", str(settings)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=110)
     finally:

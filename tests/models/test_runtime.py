@@ -90,15 +90,36 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, caplog: 
     assert "cannot be" in caplog.text
 
 
-def test_bf16_is_chosen_only_where_it_is_allowed_and_in_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "has_bf16_hardware", lambda: True)
+def test_bf16_is_chosen_only_where_it_is_allowed_and_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "bf16_is_quicker", lambda: True)
     assert runtime.chosen_precision("auto", bf16_allowed=True) == "bf16"
     assert runtime.chosen_precision("auto", bf16_allowed=False) == "f32"
     assert runtime.chosen_precision("f32", bf16_allowed=True) == "f32"
-    monkeypatch.setattr(runtime, "has_bf16_hardware", lambda: False)
+    monkeypatch.setattr(runtime, "bf16_is_quicker", lambda: False)
     assert runtime.chosen_precision("auto", bf16_allowed=True) == "f32"
     with pytest.raises(ValueError, match=r"'int8'.*auto, f32, bf16"):
         runtime.chosen_precision("int8", bf16_allowed=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("flags", "hardware", "quicker"),
+    [
+        ("avx2 avx512f avx512_bf16 amx_bf16", True, True),
+        ("avx2 avx512f avx512_bf16", True, False),
+        ("avx2 avx512f", False, False),
+        ("asimd bf16", True, True),
+    ],
+)
+def test_the_flags_of_the_processor_say_what_bf16_is_worth(
+    flags: str, hardware: bool, quicker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AnyProcessor:
+        def get_property(self, device: str, name: str) -> list[str]:
+            return ["FP32", "BF16"]
+
+    monkeypatch.setattr(runtime, "core", AnyProcessor)
+    monkeypatch.setattr(runtime.Path, "read_text", lambda path, **_: f"processor : 0\nflags : {flags}\n")
+    assert (runtime.has_bf16_hardware(), runtime.bf16_is_quicker()) == (hardware, quicker)
 
 
 def test_a_gpu_that_is_not_there_falls_back_to_the_cpu_with_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -113,7 +113,7 @@ class ExpressionNet(nn.Module):
         """The pooled features (N, channels) behind both heads."""
         faces = normalize(faces)
         if self.enlarged != 1.0:
-            faces = functional.interpolate(faces, size=round(faces.shape[-1] * self.enlarged), mode="bilinear")
+            faces = functional.interpolate(faces, size=round(int(faces.shape[-1]) * self.enlarged), mode="bilinear")
         maps: Tensor = self.blocks(self.stem(faces))
         return maps.mean(dim=(2, 3))
 

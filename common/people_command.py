@@ -76,7 +76,7 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     except ModelError as error:
         raise PeopleError(str(error)) from error
     total = sum(len(paths) for paths in planned.values())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("enrolling", total=total)
 
@@ -123,7 +123,9 @@ def _list(store: Store, config: Config, arguments: argparse.Namespace) -> int:
             consent = f"expired {_day(person)}"
         notes = person.notes.split("\n")[0][:40]
         table.add_row(f"#{person.id}", person.name, person.role, consent, str(person.references), notes)
-    Console().print(table if table.row_count else "nobody is enrolled (python launch.py people add --from FOLDER)")
+    Console(markup=False, emoji=False).print(
+        table if table.row_count else "nobody is enrolled (python launch.py people add --from FOLDER)"
+    )
     return 0
 
 
@@ -135,7 +137,7 @@ def _show(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     table = Table("reference", "quality", "from")
     for number, reference in people.references_of(store, f"#{person.id}"):
         table.add_row(str(number), f"{reference.quality:.2f}", reference.source)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     seen = people.sightings_of(store, person.id)
     for sighting in seen[:20]:
         print(f"{_at(sighting.begin_at)} – {_at(sighting.end_at)}  {sighting.camera}, track {sighting.track}")
@@ -146,7 +148,7 @@ def _unknown(store: Store, config: Config, arguments: argparse.Namespace) -> int
     table = Table("number", "first seen", "last seen", "looks", "crops")
     for row in people.unknown_people(store):
         table.add_row(str(row.number), _at(row.first_at), _at(row.last_at), str(row.looks), str(row.crops))
-    Console().print(table if table.row_count else "no unknown people are kept")
+    Console(markup=False, emoji=False).print(table if table.row_count else "no unknown people are kept")
     return 0
 
 

@@ -69,6 +69,20 @@ def test_a_name_that_is_taken(typed: Typed, data_dir: Path, again: str) -> None:
     assert nothing_is_lost(data_dir)
 
 
+@pytest.mark.parametrize("name", ["#1", "＃１", "\u200d"], ids=["number", "wide number", "invisible"])
+def test_a_name_that_would_stand_for_somebody_else_or_nobody(typed: Typed, data_dir: Path, name: str) -> None:
+    code, said = typed("change", "Ada", "--name", name)
+    assert code == 2 and "name" in said
+    assert nothing_is_lost(data_dir)
+
+
+def test_names_and_notes_with_brackets_are_shown_as_they_are(typed: Typed, data_dir: Path) -> None:
+    with Store(data_dir) as store:
+        people.add(store, "[/b] Ben :cat:", [reference(2)], notes="[red]allergic[/i]")
+    code, said = typed("list")
+    assert code == 0 and "[/b] Ben :cat:" in said and "[red]allergic[/i]" in said
+
+
 def test_pictures_that_are_none_are_left_out_one_by_one(typed: Typed, data_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

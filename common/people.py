@@ -6,6 +6,7 @@ in the audit log. They know nothing of cameras or networks.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from common import records
+from common.encryption import KeyProblem
 from common.gallery import Gallery, Member, Thresholds
 from common.names import PeopleError as PeopleError
 from common.names import checked_name as checked_name
@@ -33,6 +35,8 @@ from common.strangers import unknown_people as unknown_people
 
 MAX_NOTES = 10_000
 MAX_REFERENCES = 20  # a person; the best are kept
+
+log = logging.getLogger("mien.people")
 
 
 def everybody(store: Store) -> list[Person]:
@@ -174,18 +178,23 @@ def references_of(store: Store, who: str) -> list[tuple[int, Reference]]:
         person = find_in(connection, who)
         chosen = select(REFERENCE).where(REFERENCE.c.person_id == person.id).order_by(REFERENCE.c.quality.desc())
         rows = connection.execute(chosen).all()
-    return [
-        (
-            int(row.id),
-            Reference(
-                embedding=store.open_embedding(row.embedding),
-                crop=None if row.crop is None else store.open_crop(row.crop),
-                source=row.source,
-                quality=row.quality,
-            ),
-        )
-        for row in rows
-    ]
+    try:
+        return [
+            (
+                int(row.id),
+                Reference(
+                    embedding=store.open_embedding(row.embedding),
+                    crop=None if row.crop is None else store.open_crop(row.crop),
+                    source=row.source,
+                    quality=row.quality,
+                ),
+            )
+            for row in rows
+        ]
+    except KeyProblem as error:
+        raise PeopleError(
+            f"a picture of {person.name!r} is damaged in the store: forget and enrol them anew"
+        ) from error
 
 
 def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
@@ -229,12 +238,19 @@ def gallery(
         chosen = select(REFERENCE.c.person_id, REFERENCE.c.embedding).where(REFERENCE.c.model == MODEL)
         rows = connection.execute(chosen.order_by(REFERENCE.c.id)).all()
     embeddings: dict[int, list[NDArray[np.float32]]] = {}
+    damaged = set()
     for person_id, sealed in rows:
-        embeddings.setdefault(person_id, []).append(store.open_embedding(sealed))
+        try:
+            embeddings.setdefault(person_id, []).append(store.open_embedding(sealed))
+        except KeyProblem:  # the key has been checked: one bad block of the disk must not take everybody's name
+            damaged.add(person_id)
+    if damaged:
+        who = ", ".join(f"#{person}" for person in sorted(damaged))
+        log.error("references of %s are damaged in the store and left out: enrol them anew", who)
     members = [
         Member(person=p.id, name=p.name, embeddings=np.stack(embeddings[p.id]), withheld=p.withheld(at))
         for p in people
-        if p.id in embeddings
+        if embeddings.get(p.id)
     ]
     return Gallery(members, thresholds, generation=generation, index_above=index_above)
 

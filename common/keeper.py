@@ -248,6 +248,7 @@ class Keeper:
         if changed or met != self._met:
             unknown = tuple(strangers.load(store, self._config.identity.most_unknown))
             self._met = met
+            self._crops.there(person.number for person in unknown)
         reserved = strangers.reserve(store) if numbers and self._config.identity.remember_unknown else ()
         return Snapshot(gallery=self._gallery, unknown=unknown, numbers=reserved)
 
@@ -260,9 +261,12 @@ class Keeper:
         if not latest and not looks:
             return
         with store.write() as connection:
-            rows = sightings.write(connection, list(latest.values()))
-            for number in {look.number for look in looks}:
+            numbers = {look.number for look in looks}
+            gone = self._crops.gone(connection, numbers | {s.unknown for s in latest.values() if s.unknown is not None})
+            rows = sightings.write(connection, [s for s in latest.values() if s.unknown not in gone])
+            for number in numbers - gone:
                 self._crops.write(store, connection, [look for look in looks if look.number == number])
+        self._crops.there(numbers - gone)
         self.written += rows
 
     def _enrol(self, store: Store, order: Enrolment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,19 @@ class Writer:
 
     def __init__(self) -> None:
         self._at: dict[int, float] = {}  # when a stranger's crop was kept last
+        self._there: set[int] = set()  # numbers that have been in the store
+
+    def there(self, numbers: Iterable[int]) -> None:
+        """These are in the store."""
+        self._there.update(numbers)
+
+    def gone(self, connection: Connection, numbers: set[int]) -> set[int]:
+        """Return those of some strangers who were in the store and are not any more: named, forgotten, too long ago.
+
+        What was noticed of them just before must not bring them back.
+        """
+        known = numbers & self._there
+        return known - set(connection.execute(select(UNKNOWN.c.id).where(UNKNOWN.c.id.in_(known))).scalars())
 
     def write(self, store: Store, connection: Connection, looks: list[UnknownLook]) -> None:
         """Write looks at one stranger, oldest first."""

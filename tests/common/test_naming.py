@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import people
+from common import forgetting, people
 from common.config import load
 from common.gallery import Gallery, Member
 from common.keeper import Keeper
 from common.naming import Naming
-from common.recall import Recall, Snapshot, UnknownLook
+from common.recall import Recall, Sighting, Snapshot, UnknownLook
 from common.settings import Config
 from common.store import Store
 from common.unknown import Unknown, UnknownPeople
@@ -117,6 +117,31 @@ def test_two_conductors_on_one_store_give_a_stranger_one_number(config: Config) 
     with Store(config.storage.place) as store:
         kept = [stranger.number for stranger in people.unknown_people(store)]
         assert number in kept and len(kept) == len(set(kept)) and 20 <= len(kept) <= 40
+
+
+def test_a_stranger_in_view_does_not_come_back_when_just_named_or_forgotten(config: Config) -> None:
+    cell = Cell(config, "cell")
+    with Store(config.storage.place) as store:
+        forgotten, named = cell.sees(5), cell.sees(6)
+        wait_until(lambda: len(people.unknown_people(store)) == 2, 10, "both are written down")
+        note(cell, 11, named)
+        wait_until(lambda: people.sightings_of(store, unknown=named), 10, "where the second was seen")
+        forgetting.forget_unknown(store, config, forgotten)
+        ada = people.from_unknown(store, named, "Ada")
+        # The conductor has not heard of it, and goes on with both.
+        for person in (5, 6):
+            cell.sees(person, 1)
+        note(cell, 11, named)
+        note(cell, 12, forgotten)
+        cell.keeper.close()
+        assert people.unknown_people(store) == []
+        assert people.sightings_of(store, unknown=forgotten) == []
+        assert [seen.track for seen in people.sightings_of(store, ada.id)] == [11]
+
+
+def note(cell: Cell, track: int, number: int) -> None:
+    times = {"begin_at": time.time(), "end_at": time.time()}
+    cell.keeper.write([Sighting(track=track, camera="cam0", person=None, unknown=number, **times)])
 
 
 def test_strangers_that_are_not_written_down_yet_survive_a_look_at_the_store_and_deleted_ones_do_not() -> None:

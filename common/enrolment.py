@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import jpeg, people, photos
-from common.gallery import Gallery
 from common.people import PeopleError, Person, Reference
 from common.photos import PhotoError
 from common.settings import Config
@@ -184,17 +183,6 @@ def enrol(
     return report
 
 
-def look_alike(gallery: Gallery, references: Sequence[Reference], name: str) -> str | None:
-    """Return the name of somebody enrolled under another name whom most of these pictures show, or None."""
-    votes: dict[str, int] = {}
-    for reference in references:
-        best = gallery.recognise(reference.embedding).best
-        if best is not None and best.score >= 0 and people.name_key(best.name) != people.name_key(name):
-            votes[best.name] = votes.get(best.name, 0) + 1
-    alike = max(votes, key=lambda other: votes[other], default=None)
-    return alike if alike is not None and 2 * votes[alike] > len(references) else None
-
-
 def outliers(references: Sequence[tuple[Path, Reference]]) -> list[Path]:
     """Return pictures that are certainly of somebody else than most of the others (three or more are needed)."""
     if len(references) < 3:
@@ -221,9 +209,9 @@ def _enrol_one(
     there = next((p for p in people.everybody(store) if people.name_key(p.name) == people.name_key(name)), None)
     if there is not None and not again:
         raise PeopleError(f"{there.name!r} is enrolled already (--again adds pictures)")
-    alike = None if again else look_alike(people.gallery(store), kept, name)
+    alike = None if again else people.look_alike(people.gallery(store), [one.embedding for one in kept], name)
     if alike is not None:
-        raise PeopleError(f"looks like {alike!r}, who is enrolled already (--again enrols all the same)")
+        raise PeopleError(f"looks like {alike.name!r}, who is enrolled already (--again enrols all the same)")
     if there is not None:
         report.extended.append(people.add_references(store, f"#{there.id}", kept))
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Naming:
         self._camera = camera
         self._recall = recall
         self._known: dict[int, Known] = {}
-        self.collector = Collector(recall.note, recall.apart)
+        self.collector = Collector(self._collected, recall.apart)
         self._followed: Followed | None = None
 
     # --- tracks ---
@@ -99,10 +99,10 @@ class Naming:
 
     def end(self, track: int) -> None:
         """A track has ended."""
+        self.collector.ended(track)
         known = self._known.pop(track, None)
         if known is not None:
             self._note(track, known, last=True)
-        self.collector.ended(track)
 
     def clear(self) -> None:
         """All tracks have ended: another scene."""
@@ -213,10 +213,16 @@ class Naming:
         """Gather crops of a track and enrol whom they show; returns False if there is no such track."""
         if track not in self._known:
             return False
-        self.collector.begin(order, track, at_s)
+        self.collector.begin(replace(order, track=track), track, at_s)
         return True
 
     # --- inside ---
+
+    def _collected(self, order: Enrolment) -> None:
+        """The crops of an enrolment are there: what the face was as a stranger becomes the person's."""
+        known = self._known.get(order.track)
+        stranger = known is not None and known.identity.identity.status == "unknown" and not known.identity.withheld
+        self._recall.note(replace(order, number=known.number) if known is not None and stranger else order)
 
     def _correct(self, track: int, known: Known, now: Identity) -> None:
         before, known.shown = known.shown, now

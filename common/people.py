@@ -7,6 +7,7 @@ in the audit log. They know nothing of cameras or networks.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from common import earlier, records
 from common.encryption import KeyProblem
-from common.gallery import Gallery, Member, Thresholds
+from common.gallery import Candidate, Gallery, Member, Thresholds
 from common.names import PeopleError as PeopleError
 from common.names import checked_name as checked_name
 from common.names import name_key as name_key
@@ -61,24 +62,34 @@ def add(
     notes: str = "",
     consent: Consent = "given",
     consent_until: float | None = None,
+    stranger: int | None = None,
 ) -> Person:
-    """Enrol somebody.
+    """Enrol somebody; ``stranger``: the number they had so far, whose sightings and history become theirs.
 
     Raises:
         PeopleError: the name is taken or cannot be one, or another field is wrong.
     """
     fields: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     with store.write() as connection:
-        return add_in(store, connection, name, references, **fields)
+        person = add_in(store, connection, name, references, **fields)
+        if stranger is not None:
+            _was_stranger(store, connection, person, stranger)
+        return person
 
 
-def add_references(store: Store, who: str, references: Sequence[Reference]) -> Person:
-    """Add pictures to somebody; beyond twenty, the best are kept. Raises PeopleError: there is no such person."""
+def add_references(store: Store, who: str, references: Sequence[Reference], *, stranger: int | None = None) -> Person:
+    """Add pictures to somebody; beyond twenty, the best are kept. ``stranger``: as of ``add``.
+
+    Raises:
+        PeopleError: there is no such person.
+    """
     with store.write() as connection:
         person = find_in(connection, who)
         _insert_references(store, connection, person.id, references)
         store.changed(connection)
         store.audit(connection, "added references", f"#{person.id} {person.name}, {len(references)}")
+        if stranger is not None:
+            _was_stranger(store, connection, person, stranger)
         return find_in(connection, f"#{person.id}")
 
 
@@ -98,7 +109,7 @@ def change(
     Raises:
         PeopleError: no such person, the new name is taken, or a field is wrong.
     """
-    _check(role=role, notes=notes, consent=consent)
+    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
     values: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     values = {key: value for key, value in values.items() if value is not None}
     if forever:
@@ -227,11 +238,7 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
     ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
     with store.write() as connection:
         person = add_in(store, connection, name, references, **fields)
-        connection.execute(update(SIGHTING).where(SIGHTING.c.unknown_id == number).values(person_id=person.id))
-        records.reassign(store, connection, -number, person.id)
-        earlier.remember(store, connection, person.id, strangers=[number])
-        connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
-        store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
+        _was_stranger(store, connection, person, number)
     return person
 
 
@@ -263,6 +270,19 @@ def gallery(
     return Gallery(members, thresholds, generation=generation, index_above=index_above)
 
 
+def look_alike(gallery: Gallery, embeddings: Sequence[NDArray[np.float32]], name: str) -> Candidate | None:
+    """Return who is enrolled under another name and shown by most of these embeddings, (128,) each, or None."""
+    votes: dict[int, int] = {}
+    found: dict[int, Candidate] = {}
+    for embedding in embeddings:
+        best = gallery.recognise(embedding).best
+        if best is not None and best.score >= 0 and name_key(best.name) != name_key(name):
+            found[best.person] = best
+            votes[best.person] = votes.get(best.person, 0) + 1
+    alike = max(votes, key=lambda other: votes[other], default=None)
+    return found[alike] if alike is not None and 2 * votes[alike] > len(embeddings) else None
+
+
 def audit_log(store: Store) -> list[Row[Any]]:
     """Return the lines of the audit log, oldest first: at, who, did, about."""
     with store.read() as connection:
@@ -285,7 +305,7 @@ def add_in(
 ) -> Person:
     """Enrol somebody within the caller's transaction; see ``add``."""
     name = checked_name(name)
-    _check(role=role, notes=notes, consent=consent)
+    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
     now = time.time()
     if connection.execute(select(PERSON.c.id).where(PERSON.c.name_key == name_key(name))).first() is not None:
         raise PeopleError(f"somebody called {name!r} is enrolled already: add pictures to them, or take another name")
@@ -298,6 +318,17 @@ def add_in(
     store.changed(connection)
     store.audit(connection, "enrolled", f"#{person} {name}, {len(references)} references")
     return find_in(connection, f"#{person}")
+
+
+def _was_stranger(store: Store, connection: Connection, person: Person, number: int) -> None:
+    """What an unknown person was seen doing was a person's."""
+    # A track of that number that turned out to be somebody else's stays theirs.
+    seen = update(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
+    connection.execute(seen.values(person_id=person.id))
+    records.reassign(store, connection, -number, person.id)
+    earlier.remember(store, connection, person.id, strangers=[number])
+    connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
+    store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
 
 
 def _insert_references(store: Store, connection: Connection, person: int, references: Sequence[Reference]) -> None:
@@ -322,10 +353,15 @@ def _keep_best(connection: Connection, person: int) -> None:
     connection.execute(delete(REFERENCE).where(REFERENCE.c.id.in_(connection.execute(surplus).scalars().all())))
 
 
-def _check(*, role: str | None, notes: str | None, consent: str | None) -> None:
+def _check(*, role: Any, notes: Any, consent: Any, consent_until: Any) -> None:
+    """Raise PeopleError unless these are as they must be: they may come from any program."""
     if role is not None and role not in get_args(Role):
-        raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {role[:40]!r}")
+        raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {str(role)[:40]!r}")
     if consent is not None and consent not in get_args(Consent):
-        raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {consent[:40]!r}")
+        raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {str(consent)[:40]!r}")
+    if consent_until is not None and not (isinstance(consent_until, int | float) and math.isfinite(consent_until)):
+        raise PeopleError(f"consent ends at a time in unix seconds, not {str(consent_until)[:40]!r}")
+    if notes is not None and not isinstance(notes, str):
+        raise PeopleError(f"notes are words, not {str(notes)[:40]!r}")
     if notes is not None and len(notes) > MAX_NOTES:
         raise PeopleError(f"notes have at most {MAX_NOTES} characters, these have {len(notes)}")

@@ -111,7 +111,7 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
     try:
         reply = ask(
             config, "conductor", "enrol", timeout_s=25.0,
-            camera=arguments.camera, track=arguments.track, name=arguments.name, **fields,
+            camera=arguments.camera, track=arguments.track, name=arguments.name, again=arguments.again, **fields,
         )  # fmt: skip
     except NoAnswer as error:
         raise PeopleError(str(error)) from error

@@ -46,11 +46,20 @@ class UnknownLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Enrolment:
-    """Somebody in view is to be enrolled with these looks."""
+    """Somebody in view is to be enrolled with these looks.
+
+    Attributes:
+        again: also when they look like somebody enrolled; whoever has the name gets the pictures.
+        track: whose face it is.
+        number: theirs as a stranger so far.
+    """
 
     request: str
     name: str
     fields: dict[str, Any]
+    again: bool = False
+    track: int = 0
+    number: int | None = None
     looks: list[tuple[NDArray[np.float32], NDArray[np.uint8], float]] = field(default_factory=list)
 
 

@@ -13,7 +13,7 @@ from common.config import load
 from common.gallery import Gallery, Member
 from common.keeper import Keeper
 from common.naming import Naming
-from common.recall import Recall, Sighting, Snapshot, UnknownLook
+from common.recall import Enrolment, Recall, Sighting, Snapshot, UnknownLook
 from common.settings import Config
 from common.store import Store
 from common.unknown import Unknown, UnknownPeople
@@ -64,6 +64,20 @@ def test_two_cameras_may_both_see_her(config: Config) -> None:
         names = naming(config)
         looked_at(names, 1, face_of(1, 0))
         assert names.show(frame(1), [(1, LEFT)], [], 0.1).identities[1].name == "Ada"
+
+
+def test_a_face_that_is_enrolled_is_no_stranger_any_more(config: Config) -> None:
+    names = naming(config)
+    for track in (3, 4):
+        looked_at(names, track, face_of(9))
+    names.looked(3, face_of(9), CHIP, 0.9, 0.0, frame(1))
+    assert names.enrol(Enrolment(request="r", name="Zoe", fields={}), 3, 1.0)
+    assert names.enrol(Enrolment(request="s", name="Yan", fields={}), 4, 1.0)
+    for track in (3, 4):
+        names.collector.looked(track, face_of(9), CHIP, 0.9, 0.0)
+        names.end(track)
+    orders = [event for event in names._recall.events() if isinstance(event, Enrolment)]
+    assert [(order.name, order.number) for order in orders] == [("Zoe", 7), ("Yan", None)]
 
 
 # --- two conductors with one store ---

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,6 +205,77 @@ def test_the_keeper_hands_over_what_changes_and_enrols(store: Store, config: Con
         assert people.find(store, "Ben").role == "staff"
     finally:
         kept.close()
+
+
+def enrolled(kept: Keeper, name: str, *faces: int, **order: Any) -> tuple[str | None, str | None]:
+    """Have somebody in view enrolled; return who it is, or why not."""
+    looks = [(face_of(face, 10 + i), CHIP, 0.9) for i, face in enumerate(faces)]
+    kept.write([Enrolment(request="r", name=name, looks=looks, **({"fields": {}} | order))])
+    [(_, person, why)] = wait_until(kept.answers, 10, "an answer")
+    return person, why
+
+
+def test_nobody_in_view_is_enrolled_under_two_names_unawares(store: Store, config: Config) -> None:
+    people.add(store, "Ada", [reference(1), reference(1, 1)])
+    people.add(store, "Ben", [reference(2), reference(2, 1)], consent="refused")
+    kept = Keeper(config, "test")
+    kept.open()
+    try:
+        person, why = enrolled(kept, "Zoe", 1, 1, 3)
+        assert person is None and why is not None and "looks like 'Ada'" in why and "--again" in why
+        person, why = enrolled(kept, "Zoe", 2, 2)
+        assert person is None and why is not None and "somebody without consent" in why and "Ben" not in why
+        person, why = enrolled(kept, "Zoe", 1, 1, again=True)
+        assert person is not None and "Zoe" in person and why is None
+        person, why = enrolled(kept, "ada", 1, again=True)
+        assert person is not None and "#1 Ada" in person and people.find(store, "Ada").references == 3
+    finally:
+        kept.close()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"consent_until": "soon"}, {"notes": 5}, {"role": 5}, {"consent": True}], ids=lambda one: str(*one)
+)
+def test_an_order_that_makes_no_sense_is_answered(store: Store, config: Config, fields: dict[str, object]) -> None:
+    kept = Keeper(config, "test")
+    kept.open()
+    try:
+        person, why = enrolled(kept, "Ada", 1, fields=fields)
+        assert person is None and why is not None and str(*fields.values()) in why
+        assert people.everybody(store) == []
+    finally:
+        kept.close()
+
+
+def test_a_stranger_who_is_enrolled_in_view_keeps_what_they_were_seen_doing(store: Store, config: Config) -> None:
+    ben = people.add(store, "Ben", [reference(2)])
+    now = time.time()
+    seen = [sighting(track, unknown=5 if track == 13 else 4, end_at=now) for track in (11, 12, 13, 14)]
+    written(config, look(4, now), *seen)
+    written(config, sighting(14, person=ben.id, end_at=now))  # that was somebody else after all
+    kept = Keeper(config, "test")
+    kept.open()
+    enrolled(kept, "Ada", 7, 7, number=4)
+    kept.close()
+    assert {seen.track for seen in people.sightings_of(store, people.find(store, "Ada").id)} == {11, 12}
+    assert [seen.track for seen in people.sightings_of(store, ben.id)] == [14]
+    assert people.unknown_people(store) == []
+
+
+def test_an_enrolment_that_was_refused_is_not_made_up_for_later(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.backend.BUSY_MS", 50)
+    kept = Keeper(config, "test")
+    kept.open()
+    with store.write() as connection:
+        store.changed(connection)
+        kept.write([sighting(9, unknown=1)])
+        person, why = enrolled(kept, "Ada", 1)
+        assert person is None and why is not None
+    wait_until(lambda: people.sightings_of(store, unknown=1), 5, "the sighting is written after all")
+    kept.close()
+    assert people.everybody(store) == [] and kept.answers() == []
 
 
 def test_a_keeper_that_cannot_write_keeps_what_it_has(

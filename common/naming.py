@@ -33,11 +33,13 @@ class Known:
 
     Attributes:
         number: of the stranger that it is.
+        outdone: another face of the same picture is nearer to the person that this one would be.
         shown: what was published of it last, since which frame it has been followed, and until when it was seen.
     """
 
     identity: TrackIdentity
     number: int | None = None
+    outdone: bool = False
     shown: Identity | None = None
     run: int = 0
     first_seq: int = 0
@@ -181,7 +183,8 @@ class Naming:
             if known_ is None:
                 continue
             identity = known_.identity.identity
-            if identity.status == "known" and identity.person is not None and claims[identity.person][1] != track:
+            known_.outdone = identity.person is not None and claims[identity.person][1] != track
+            if known_.outdone:
                 identity = Identity(status="unknown")
             if identity.status == "unknown" and known_.number is not None and not identity.withheld:
                 identity = identity.model_copy(update={"number": known_.number})
@@ -235,7 +238,7 @@ class Naming:
 
     def _note(self, track: int, known: Known, *, last: bool = False) -> None:
         identity = known.identity.identity
-        person = identity.person if identity.status == "known" else None
+        person = identity.person if identity.status == "known" and not known.outdone else None
         number = known.number if identity.status == "unknown" else None
         who = (person, number)
         if known.identity.withheld or (who == (None, None) and known.noted_as is None):

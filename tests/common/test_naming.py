@@ -59,6 +59,17 @@ def test_one_person_is_not_in_two_places_of_a_picture(config: Config) -> None:
     assert names.show(frame(3), [(1, LEFT)], [], 0.3).identities[1].name == "Ada"
 
 
+def test_she_is_not_written_down_in_two_places_either(config: Config) -> None:
+    names = naming(config)
+    looked_at(names, 1, face_of(1, 1))
+    looked_at(names, 2, face_of(1, 0))
+    names.show(frame(2), [(1, LEFT), (2, RIGHT)], [], 0.2)
+    for track in (1, 2):
+        names.end(track)
+    seen = [event for event in names._recall.events() if isinstance(event, Sighting)]
+    assert {(event.track, event.person) for event in seen if event.person is not None} == {(2, 1)}
+
+
 def test_two_cameras_may_both_see_her(config: Config) -> None:
     for _ in range(2):
         names = naming(config)

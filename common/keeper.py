@@ -19,7 +19,7 @@ from common import calibration, people, retention, sightings, strangers, trackid
 from common.encryption import KeyProblem
 from common.gallery import Gallery
 from common.people import PeopleError, Person, Reference
-from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook
+from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook, Withheld
 from common.settings import Config
 from common.store import Store, StoreError, StoreUnavailable
 
@@ -265,7 +265,8 @@ class Keeper:
             self._enrol(store, event)
         latest = {event.track: event for event in events if isinstance(event, Sighting)}
         looks = [event for event in events if isinstance(event, UnknownLook)]
-        if not latest and not looks:
+        withheld = [event for event in events if isinstance(event, Withheld)]
+        if not latest and not looks and not withheld:
             return
         with store.write() as connection:
             numbers = {look.number for look in looks}
@@ -273,6 +274,8 @@ class Keeper:
             rows = sightings.write(connection, [s for s in latest.values() if s.unknown not in gone])
             for number in numbers - gone:
                 self._crops.write(store, connection, [look for look in looks if look.number == number])
+            for one in withheld:
+                strangers.withdraw(store, connection, one)
         self._crops.there(numbers - gone)
         self.written += rows
 

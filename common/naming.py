@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.collecting import Collector
 from common.messages import Box, Correction, Enrolling, Frame, Identity
-from common.recall import Enrolment, Recall, Sighting, UnknownLook
+from common.recall import Enrolment, Recall, Sighting, UnknownLook, Withheld
 from common.settings import Config
 from common.unknown import MIN_QUALITY
 from common.votes import TrackIdentity
@@ -241,7 +241,12 @@ class Naming:
         person = identity.person if identity.status == "known" and not known.outdone else None
         number = known.number if identity.status == "unknown" else None
         who = (person, number)
-        if known.identity.withheld or (who == (None, None) and known.noted_as is None):
+        if known.identity.withheld:
+            if known.number is not None:
+                self._recall.note(Withheld(track=track, number=known.number, since=known.begin_at))
+                known.number = None
+            return
+        if who == (None, None) and known.noted_as is None:
             return
         due = known.end_at - known.noted_at >= NOTE_EVERY_S or (last and known.end_at > known.noted_at)
         if who == known.noted_as and not due:

@@ -63,7 +63,16 @@ class Enrolment:
     looks: list[tuple[NDArray[np.float32], NDArray[np.uint8], float]] = field(default_factory=list)
 
 
-Event = Sighting | UnknownLook | Enrolment
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """A track taken for a stranger is of somebody without consent: what was kept of them since ``since`` must go."""
+
+    track: int
+    number: int
+    since: float  # unix seconds
+
+
+Event = Sighting | UnknownLook | Enrolment | Withheld
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select
 
-from common.recall import UnknownLook
-from common.schema import UNKNOWN, UNKNOWN_CROP
+from common.recall import UnknownLook, Withheld
+from common.schema import SIGHTING, UNKNOWN, UNKNOWN_CROP
 from common.store import Store, insert_or_update, set_meta
 from common.unknown import Unknown
 
@@ -121,6 +121,17 @@ class Writer:
         connection.execute(
             delete(UNKNOWN_CROP).where(UNKNOWN_CROP.c.id.in_(connection.execute(surplus).scalars().all()))
         )
+
+
+def withdraw(store: Store, connection: Connection, event: Withheld) -> None:
+    """Delete what was kept of somebody without consent before it was known who they are."""
+    connection.execute(delete(SIGHTING).where(SIGHTING.c.track == event.track, SIGHTING.c.person_id.is_(None)))
+    recent = UNKNOWN_CROP.c.unknown_id == event.number, UNKNOWN_CROP.c.at >= event.since
+    connection.execute(delete(UNKNOWN_CROP).where(*recent))
+    # Whoever had the number before may be somebody else.
+    born = delete(UNKNOWN).where(UNKNOWN.c.id == event.number, UNKNOWN.c.first_at >= event.since)
+    if connection.execute(born).rowcount:
+        store.changed(connection)
 
 
 def jpeg_of(chip: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from common import forgetting, people
 from common.config import load
 from common.gallery import Gallery, Member
 from common.keeper import Keeper
+from common.messages import Frame
 from common.naming import Naming
 from common.recall import Enrolment, Recall, Sighting, Snapshot, UnknownLook
+from common.schema import SIGHTING
 from common.settings import Config
 from common.store import Store
 from common.unknown import Unknown, UnknownPeople
@@ -37,8 +40,10 @@ def naming(config: Config) -> Naming:
     return Naming(config, "cam0", recall)
 
 
-def looked_at(names: Naming, track: int, face: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
-    identity = names.begin(track, frame(0))
+def looked_at(
+    names: Naming, track: int, face: np.ndarray[tuple[int, ...], np.dtype[np.float32]], first: Frame | None = None
+) -> None:
+    identity = names.begin(track, first or frame(0))
     identity.asked(0.0, 0.9)
     assert identity.answered(face, 0.9)
 
@@ -89,6 +94,42 @@ def test_a_face_that_is_enrolled_is_no_stranger_any_more(config: Config) -> None
         names.end(track)
     orders = [event for event in names._recall.events() if isinstance(event, Enrolment)]
     assert [(order.name, order.number) for order in orders] == [("Zoe", 7), ("Yan", None)]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["still there", "ended"])
+def test_of_somebody_without_consent_who_was_a_stranger_at_first_nothing_stays(config: Config, ends: bool) -> None:
+    cell = Cell(config, "cell")
+    cell.recall.unknown.reserve([70])
+    names = Naming(config, "cam0", cell.recall)
+    now, later = (frame(seq).model_copy(update={"captured_at": time.time() + seq / 10}) for seq in (1, 2))
+    with Store(config.storage.place) as store:
+        for track, person in ((3, 9), (4, 8)):
+            looked_at(names, track, face_of(person), now)
+            names.looked(track, face_of(person), CHIP, 0.9, 0.0, now)
+        names.show(now, [(3, LEFT), (4, RIGHT)], [], 0.1)
+        cell.keeper.write(cell.recall.events())
+        wait_until(lambda: len(people.unknown_people(store)) == 2, 10, "both are strangers")
+        other = cell.recall.unknown.see(face_of(8), 0.9, now.captured_at)
+        people.add(store, "Zoe", [reference(9)], consent="refused")
+        wait_until(lambda: changed(cell, names), 10, "the conductor hears of her")
+        if ends:
+            names.end(3)
+        else:
+            names.show(later, [(3, LEFT), (4, RIGHT)], [], 0.2)
+        cell.keeper.write(cell.recall.events())
+        cell.keeper.close()
+        assert other is not None
+        assert [(one.number, one.crops) for one in people.unknown_people(store)] == [(other.number, 1)]
+        with store.read() as connection:
+            assert connection.execute(select(SIGHTING.c.track)).scalars().all() == [4]
+
+
+def changed(cell: Cell, names: Naming) -> bool:
+    if (news := cell.keeper.news()) is None:
+        return False
+    gone = cell.recall.install(news)
+    names.changed(gone)
+    return gone is not None
 
 
 # --- two conductors with one store ---

@@ -124,7 +124,7 @@ def plan(folder: Path) -> dict[str, list[Path]]:
                 pictures = [p for p in _visible(entry) if p.is_file() and p.suffix.lower() in photos.SUFFIXES]
                 if pictures:
                     found.setdefault(entry.name, []).extend(pictures)
-            elif entry.suffix.lower() in photos.SUFFIXES:
+            elif entry.is_file() and entry.suffix.lower() in photos.SUFFIXES:  # a pipe would be waited for
                 found.setdefault(entry.stem, []).append(entry)
     except FileNotFoundError as error:
         raise PeopleError(f"there is no folder {folder}") from error
@@ -132,6 +132,8 @@ def plan(folder: Path) -> dict[str, list[Path]]:
         raise PeopleError(f"{folder} is a file: give a name with it (people add NAME --from {folder})") from error
     except PermissionError as error:
         raise PeopleError(f"there is no right to read {error.filename}: change that, or copy the pictures") from error
+    except OSError as error:
+        raise PeopleError(f"{str(folder)[:200]} cannot be read: {error.strerror or error}") from error
     if not found:
         raise PeopleError(f"{folder} holds no pictures ({', '.join(sorted(photos.SUFFIXES))})")
     return found
@@ -139,11 +141,16 @@ def plan(folder: Path) -> dict[str, list[Path]]:
 
 def pictures(source: Path) -> list[Path]:
     """Return one person's pictures: a file, or all in a folder. Raises PeopleError: there are none."""
-    if source.is_dir():
-        found = [path for paths in plan(source).values() for path in paths]
-        return sorted(found)
-    if not source.exists():
-        raise PeopleError(f"there is no picture {source}")
+    try:
+        if source.is_dir():
+            found = [path for paths in plan(source).values() for path in paths]
+            return sorted(found)
+        if not source.exists():
+            raise PeopleError(f"there is no picture {source}")
+        if not source.is_file():
+            raise PeopleError(f"{source} is neither a picture nor a folder")
+    except OSError as error:
+        raise PeopleError(f"{str(source)[:200]} cannot be read: {error.strerror or error}") from error
     return [source]
 
 

@@ -123,13 +123,9 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
 
 def _list(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     table = Table("number", "name", "role", "consent", "references", "notes")
-    now = time.time()
     for person in people.everybody(store):
-        consent = person.consent if person.consent_until is None else f"{person.consent} until {_day(person)}"
-        if person.withheld(now) and person.consent == "given":
-            consent = f"expired {_day(person)}"
         notes = person.notes.split("\n")[0][:40]
-        table.add_row(f"#{person.id}", person.name, person.role, consent, str(person.references), notes)
+        table.add_row(f"#{person.id}", person.name, person.role, _consent(person), str(person.references), notes)
     Console(markup=False, emoji=False).print(
         table if table.row_count else "nobody is enrolled (python launch.py people add --from FOLDER)"
     )
@@ -255,7 +251,13 @@ def _audit(store: Store, config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _described(person: Person) -> str:
-    return f"#{person.id} {person.name} ({person.role}, consent {person.consent}, {person.references} references)"
+    return f"#{person.id} {person.name} ({person.role}, consent {_consent(person)}, {person.references} references)"
+
+
+def _consent(person: Person) -> str:
+    if person.consent == "given" and person.withheld(time.time()):
+        return f"expired {_day(person)}"
+    return person.consent if person.consent_until is None else f"{person.consent} until {_day(person)}"
 
 
 def _day(person: Person) -> str:

@@ -138,6 +138,31 @@ def test_a_folder_without_rights(typed: Typed, data_dir: Path, tmp_path: Path, m
     assert nothing_is_lost(data_dir)
 
 
+@pytest.mark.parametrize(
+    "words", [("add", "--from"), ("add", "Zoe", "--from"), ("export",), ("import",)], ids=lambda words: " ".join(words)
+)
+def test_a_path_that_is_too_long_gets_a_short_answer(typed: Typed, data_dir: Path, words: tuple[str, ...]) -> None:
+    code, said = typed(*words, "x" * 10_240)
+    assert code == 2 and "File name too long" in said and len(said) < 500
+    assert nothing_is_lost(data_dir)
+
+
+def test_a_pipe_that_is_called_a_picture_is_not_waited_for(typed: Typed, data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    os.mkfifo(tmp_path / "photos" / "a.jpg")
+    for words, why in ((("add",), "holds no pictures"), (("add", "Zoe"), "holds no pictures")):
+        code, said = typed(*words, "--from", tmp_path / "photos")
+        assert code == 2 and why in said
+    code, said = typed("add", "Zoe", "--from", tmp_path / "photos" / "a.jpg")
+    assert code == 2 and "neither a picture nor a folder" in said
+
+
+def test_a_consent_that_has_run_out_is_told_wherever_the_person_is(typed: Typed) -> None:
+    for words in (("change", "Ada", "--until", "2020-01-01"), ("change", "Ada", "--consent", "given"), ("show", "Ada")):
+        assert "consent expired 2020-01-01" in typed(*words)[1]
+    assert "consent given, " in typed("change", "Ada", "--until", "never")[1]
+
+
 def test_imports_of_a_newer_version_of_another_key_and_of_nothing(typed: Typed, data_dir: Path, tmp_path: Path) -> None:
     with Store(tmp_path / "other") as other:
         people.add(other, "Ben", [reference(2)])

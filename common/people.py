@@ -215,8 +215,12 @@ def references_of(store: Store, who: str) -> list[tuple[int, Reference]]:
         ) from error
 
 
-def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
+def from_unknown(store: Store, number: int, name: str, *, again: bool = False, **fields: Any) -> Person:
     """Name an unknown person: their crops become references, their sightings the new person's.
+
+    Args:
+        again: where the name is taken, crops and sightings go to whoever has it (a stranger may have two numbers).
+        fields: role, notes, consent … of a new person.
 
     Raises:
         PeopleError: nobody of that number is kept, or the name is taken.
@@ -236,10 +240,10 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
         )
         for row in rows
     ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
-    with store.write() as connection:
-        person = add_in(store, connection, name, references, **fields)
-        _was_stranger(store, connection, person, number)
-    return person
+    name = checked_name(name)
+    if again and any(name_key(person.name) == name_key(name) for person in everybody(store)):
+        return add_references(store, name, references, stranger=number)
+    return add(store, name, references, stranger=number, **fields)
 
 
 def gallery(

@@ -60,7 +60,8 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     if arguments.unknown is not None:
         if arguments.name is None:
             raise PeopleError("a name is needed: people add NAME --unknown NUMBER")
-        person = people.from_unknown(store, arguments.unknown, arguments.name, **_given(arguments))
+        fields = _given(arguments)
+        person = people.from_unknown(store, arguments.unknown, arguments.name, again=arguments.again, **fields)
         print(f"unknown person {arguments.unknown} is now {_described(person)}")
         return 0
     if arguments.source is None:

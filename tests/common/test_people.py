@@ -165,11 +165,16 @@ def test_an_unknown_person_is_named_with_crops_and_history(store: Store, config:
 
 
 def test_a_name_that_is_taken_leaves_the_unknown_person(store: Store, config: Config) -> None:
-    written(config, look(4))
+    now = time.time()
+    written(config, look(4, now), sighting(21, unknown=4, end_at=now))
     people.add(store, "Ada", [reference(1)])
     with pytest.raises(PeopleError, match="already"):
         people.from_unknown(store, 4, "Ada")
     assert len(people.unknown_people(store)) == 1
+    # … unless it is said that they are one: a stranger may have two numbers.
+    ada = people.from_unknown(store, 4, "ada", again=True)
+    assert (ada.id, ada.name, ada.references) == (1, "Ada", 2)
+    assert people.unknown_people(store) == [] and len(people.sightings_of(store, ada.id)) == 1
 
 
 def test_what_is_noticed_of_somebody_who_was_just_forgotten_is_not_kept(store: Store, config: Config) -> None:

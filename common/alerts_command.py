@@ -44,7 +44,7 @@ def _list(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> int:
         by = f", {one.acknowledged_by}" if one.acknowledged_by else ""
         lasted = words.clock(end - one.began_at)
         table.add_row(str(one.id), one.state + by, _at(one.began_at), lasted, one.text, one.judgement or "")
-    Console().print(table if chosen else "no alerts")
+    Console(markup=False, emoji=False).print(table if chosen else "no alerts")
     return 0
 
 
@@ -71,7 +71,7 @@ def _replay(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> in
     table.add_section()
     rate = f"{total / hours:.2f}" if hours else "–"
     table.add_row("all", str(total), f"{hours:.1f}", rate, f"{kept} of {judged}")
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(
         f"{rule.name}: {'+'.join(rule.expressions)} ≥ {rule.min_probability:g} for {rule.min_duration_s:g} s, "
         f"leaves below {rule.leave:g} for {rule.leave_s:g} s, cool-down {rule.cooldown_s:g} s",

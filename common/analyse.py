@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from common import options
+from common import blurring, options
 from common.channels import CHANNELS
 from common.config import ConfigError, load
 from common.drawing import annotate
@@ -270,7 +270,7 @@ class Analysis:
             pixels = array_from(parts[2], (result.height, result.width, 3), np.uint8, "picture")
             at_s = tally.frames / self._found.rate if self._found.still else result.media_time_s
             try:
-                self._outputs.video.write(annotate(pixels, result), at_s)
+                self._outputs.video.write(annotate(blurring.fit_to_show(pixels, picture), result), at_s)
             except EncoderError as error:  # the results are worth more than the video: they go on
                 self._outputs.failures.append(str(error))
                 self._outputs.video = None

@@ -8,10 +8,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.messages import Box
+from common.messages import Box, Picture
 
 CELLS = 6  # of a face's longer side; what is left of it says that somebody is there, not who
 WHOLE_CELLS = 16  # of a picture's longer side, where faces are not known
+
+
+def fit_to_show(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
+    """Return a picture, (H, W, 3) uint8 BGR, in which nobody can be seen who must not be: itself, or a blurred copy."""
+    if not picture.blur_all and not picture.blur:
+        return pixels
+    pixels = pixels.copy()
+    if picture.blur_all:
+        blur_all(pixels)
+    else:
+        blur_faces(pixels, picture.blur)
+    return pixels
 
 
 def blur_faces(picture: NDArray[np.uint8], boxes: Sequence[Box]) -> None:

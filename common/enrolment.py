@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import jpeg, people, photos
-from common.gallery import Gallery
 from common.people import PeopleError, Person, Reference
 from common.photos import PhotoError
 from common.settings import Config
@@ -125,7 +124,7 @@ def plan(folder: Path) -> dict[str, list[Path]]:
                 pictures = [p for p in _visible(entry) if p.is_file() and p.suffix.lower() in photos.SUFFIXES]
                 if pictures:
                     found.setdefault(entry.name, []).extend(pictures)
-            elif entry.suffix.lower() in photos.SUFFIXES:
+            elif entry.is_file() and entry.suffix.lower() in photos.SUFFIXES:  # a pipe would be waited for
                 found.setdefault(entry.stem, []).append(entry)
     except FileNotFoundError as error:
         raise PeopleError(f"there is no folder {folder}") from error
@@ -133,6 +132,8 @@ def plan(folder: Path) -> dict[str, list[Path]]:
         raise PeopleError(f"{folder} is a file: give a name with it (people add NAME --from {folder})") from error
     except PermissionError as error:
         raise PeopleError(f"there is no right to read {error.filename}: change that, or copy the pictures") from error
+    except OSError as error:
+        raise PeopleError(f"{str(folder)[:200]} cannot be read: {error.strerror or error}") from error
     if not found:
         raise PeopleError(f"{folder} holds no pictures ({', '.join(sorted(photos.SUFFIXES))})")
     return found
@@ -140,11 +141,16 @@ def plan(folder: Path) -> dict[str, list[Path]]:
 
 def pictures(source: Path) -> list[Path]:
     """Return one person's pictures: a file, or all in a folder. Raises PeopleError: there are none."""
-    if source.is_dir():
-        found = [path for paths in plan(source).values() for path in paths]
-        return sorted(found)
-    if not source.exists():
-        raise PeopleError(f"there is no picture {source}")
+    try:
+        if source.is_dir():
+            found = [path for paths in plan(source).values() for path in paths]
+            return sorted(found)
+        if not source.exists():
+            raise PeopleError(f"there is no picture {source}")
+        if not source.is_file():
+            raise PeopleError(f"{source} is neither a picture nor a folder")
+    except OSError as error:
+        raise PeopleError(f"{str(source)[:200]} cannot be read: {error.strerror or error}") from error
     return [source]
 
 
@@ -184,17 +190,6 @@ def enrol(
     return report
 
 
-def look_alike(gallery: Gallery, references: Sequence[Reference], name: str) -> str | None:
-    """Return the name of somebody enrolled under another name whom most of these pictures show, or None."""
-    votes: dict[str, int] = {}
-    for reference in references:
-        best = gallery.recognise(reference.embedding).best
-        if best is not None and best.score >= 0 and people.name_key(best.name) != people.name_key(name):
-            votes[best.name] = votes.get(best.name, 0) + 1
-    alike = max(votes, key=lambda other: votes[other], default=None)
-    return alike if alike is not None and 2 * votes[alike] > len(references) else None
-
-
 def outliers(references: Sequence[tuple[Path, Reference]]) -> list[Path]:
     """Return pictures that are certainly of somebody else than most of the others (three or more are needed)."""
     if len(references) < 3:
@@ -221,9 +216,9 @@ def _enrol_one(
     there = next((p for p in people.everybody(store) if people.name_key(p.name) == people.name_key(name)), None)
     if there is not None and not again:
         raise PeopleError(f"{there.name!r} is enrolled already (--again adds pictures)")
-    alike = None if again else look_alike(people.gallery(store), kept, name)
+    alike = None if again else people.look_alike(people.gallery(store), [one.embedding for one in kept], name)
     if alike is not None:
-        raise PeopleError(f"looks like {alike!r}, who is enrolled already (--again enrols all the same)")
+        raise PeopleError(f"looks like {alike.name!r}, who is enrolled already (--again enrols all the same)")
     if there is not None:
         report.extended.append(people.add_references(store, f"#{there.id}", kept))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,19 +104,27 @@ def names_of(ledger: Ledger) -> dict[int, str]:
         return {row["id"]: row["name"] for row in connection.execute("SELECT id, name FROM person")}
 
 
-def clean(folder: Path, person: int) -> int:
-    """Take a person's rows out of the exports in a folder; return how many files. Raises PeopleError: one cannot be."""
+def clean(folder: Path, people: Collection[int], strangers: Collection[int] = ()) -> int:
+    """Take somebody's rows out of the exports in a folder, by all numbers they had; return how many files.
+
+    Raises:
+        PeopleError: one cannot be.
+    """
+
+    def theirs(row: Row) -> bool:
+        return row.get("person") in people or row.get("unknown") in strangers
+
     cleaned = 0
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix.lower() not in FORMATS:
             continue
         try:
             found = _read(path)
-            if found is None or all(row.get("person") != person for row in found):
+            if found is None or not any(map(theirs, found)):
                 continue
             table: Table = create_table(unfinished(path), COLUMNS)
             try:
-                table.write([row for row in found if row.get("person") != person])
+                table.write([row for row in found if not theirs(row)])
             finally:
                 table.close()
             unfinished(path).replace(path)

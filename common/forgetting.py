@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, func, select
 
-from common import exports, kept_recordings, people, records, snapshots, transfer
-from common.people import PeopleError
-from common.recording import RecordingError
+from common import earlier, exports, kept_recordings, people, records, snapshots, transfer
+from common.earlier import Earlier
+from common.people import PeopleError, Person
+from common.recording import FOLDER, RecordingError
 from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN
 from common.settings import Config
 from common.store import Store
+
+LEFT_S = 60.0  # a file that has not got its name for so long will never get it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +50,20 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
             finished is still there to be asked for again.
     """
     person = people.find(store, who)
-    gone, redacted = _clean_snapshots(snapshots.folder(config), person.id, person.name)
-    folder = config.storage.data_dir / transfer.FOLDER
-    cleaned = _clean_exports(store, folder, person.name) + exports.clean(folder, person.id)
-    recordings = _clean_recordings(store, config, person.id, _numbers(store, person.id))
+    them = _whole(store, person)
+    gone, redacted = _clean_snapshots(snapshots.folder(config), them)
+    cleaned = _clean_exports(store, config, them)
+    recordings = _clean_recordings(store, config, them)
+    _clean_leftovers(config)
     with store.write() as connection:
         count = select(func.count()).select_from(SIGHTING).where(SIGHTING.c.person_id == person.id)
         sightings = connection.execute(count).scalar_one()
-        numbers = select(SIGHTING.c.unknown_id).where(SIGHTING.c.person_id == person.id)
         # Who was known under a number before is forgotten under that number, too.
-        own = [number for number in connection.execute(numbers.distinct()).scalars() if number is not None]
-        connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id.in_(own)))
+        connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id.in_(them.strangers)))
         history, episodes = records.erase(store, connection, person.id)
-        for number in own:
+        for number in them.strangers:
             records.erase(store, connection, -number)
+        earlier.forget(store, connection, person.id)
         connection.execute(delete(REFERENCE).where(REFERENCE.c.person_id == person.id))
         connection.execute(delete(SIGHTING).where(SIGHTING.c.person_id == person.id))
         connection.execute(delete(PERSON).where(PERSON.c.id == person.id))
@@ -69,38 +73,52 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
         )  # fmt: skip
         store.changed(connection)
         # The audit log keeps that somebody was forgotten, not who looked how; earlier lines lose the name, too.
-        store.redact(connection, person.id, person.name)
+        for number in them.people:
+            store.redact(connection, number, them.names)
         store.audit(connection, "forgot", f"#{person.id}: {done}")
     store.scrub()
     return done
 
 
 def forget_unknown(store: Store, config: Config, number: int) -> None:
-    """Delete an unknown person, their sightings, and what recordings hold of them.
+    """Delete an unknown person with all that is kept of them.
 
     Raises:
-        PeopleError: nobody of that number is kept, or a recording cannot be changed: it is cleaned first, so that the
+        PeopleError: nobody of that number is kept, or a file of theirs cannot be changed. Files come first, so that the
             number is still there to be asked for again.
     """
-    recordings = _clean_recordings(store, config, None, [number])
+    them = Earlier(strangers=frozenset({number}))
+    files = sum(_clean_snapshots(snapshots.folder(config), them))
+    files += _clean_exports(store, config, them)
+    files += _clean_recordings(store, config, them)
+    _clean_leftovers(config)
     with store.write() as connection:
         done = connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number)).rowcount
         seen = delete(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
         done += connection.execute(seen).rowcount
         done += sum(records.erase(store, connection, -number))
-        if not done and not recordings:
+        if not done and not files:
             raise PeopleError(f"no unknown person has the number {number}")
         store.changed(connection)
         store.audit(connection, "forgot", f"unknown person {number}")
     store.scrub()
 
 
-def _clean_snapshots(folder: Path, person: int, name: str) -> tuple[int, int]:
+def _whole(store: Store, person: Person) -> Earlier:
+    """Return all that a person is and was."""
+    numbers = select(SIGHTING.c.unknown_id).where(SIGHTING.c.person_id == person.id, SIGHTING.c.unknown_id.is_not(None))
+    with store.read() as connection:
+        was = earlier.earlier_of(store, connection, person.id)
+        seen = frozenset(connection.execute(numbers.distinct()).scalars())
+    return Earlier(names=was.names | {person.name}, people=was.people | {person.id}, strangers=was.strangers | seen)
+
+
+def _clean_snapshots(folder: Path, them: Earlier) -> tuple[int, int]:
     gone = redacted = 0
     for path in sorted(folder.glob(f"*{snapshots.RESULT}")) if folder.is_dir() else []:
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            faces = [face for face in result["faces"] if face["identity"].get("person") == person]
+            faces = [face for face in result["faces"] if _is(face["identity"], them)]
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # not a snapshot's
         except OSError as error:
@@ -126,16 +144,13 @@ def _clean_snapshots(folder: Path, person: int, name: str) -> tuple[int, int]:
 _SUFFIXES = (snapshots.PICTURE, snapshots.ANNOTATED, snapshots.RESULT)
 
 
-def _numbers(store: Store, person: int) -> list[int]:
-    """Return the numbers that a person had as a stranger."""
-    numbers = select(SIGHTING.c.unknown_id).where(SIGHTING.c.person_id == person).distinct()
-    with store.read() as connection:
-        return [number for number in connection.execute(numbers).scalars() if number is not None]
+def _is(identity: Any, them: Earlier) -> bool:
+    return identity.get("person") in them.people or identity.get("number") in them.strangers
 
 
-def _clean_recordings(store: Store, config: Config, person: int | None, numbers: list[int]) -> int:
+def _clean_recordings(store: Store, config: Config, them: Earlier) -> int:
     try:
-        return kept_recordings.forget(config.storage.data_dir, store.cipher, person, numbers)
+        return kept_recordings.forget(config.storage.data_dir, store.cipher, them.people, them.strangers)
     except RecordingError as error:
         raise PeopleError(f"{error}; not all was forgotten") from error
 
@@ -148,12 +163,43 @@ def _redact(path: Path, result: Any, faces: list[Any]) -> None:
     part.replace(path)
 
 
-def _clean_exports(store: Store, folder: Path, name: str) -> int:
-    cleaned = 0
+def _clean_exports(store: Store, config: Config, them: Earlier) -> int:
+    folder = config.storage.data_dir / transfer.FOLDER
+    cleaned = exports.clean(folder, them.people, them.strangers)
+    if not them.people:
+        return cleaned
+    # A name that they gave up may be somebody else's by now.
+    own = {people.name_key(name) for name in them.names}
+    others = {people.name_key(one.name) for one in people.everybody(store) if one.id not in them.people}
+
+    def theirs(entry: dict[str, Any]) -> bool:
+        key = people.name_key(entry["name"])
+        return key in own and (key not in others or entry.get("number") in them.people)
+
     for path in sorted(folder.glob("*.mien")) if folder.is_dir() else []:
-        entries = transfer.read_entries(store.cipher, path)
-        left = [entry for entry in entries if people.name_key(entry["name"]) != people.name_key(name)]
+        try:
+            entries = transfer.read_entries(store.cipher, path)
+        except PeopleError as error:
+            raise PeopleError(
+                f"not all was forgotten: it cannot be known who is in {path}, which is damaged, of another key or of a "
+                "newer Mien. Move or delete it, then ask again."
+            ) from error
+        left = [entry for entry in entries if not theirs(entry)]
         if len(left) < len(entries):
             transfer.write_entries(store.cipher, path, left)
             cleaned += 1
     return cleaned
+
+
+def _clean_leftovers(config: Config) -> None:
+    """Delete what a process that was killed has not finished writing: nobody knows whom it shows."""
+    data_dir, long_ago = config.storage.data_dir, time.time() - LEFT_S
+    for folder in (snapshots.folder(config), data_dir / transfer.FOLDER, data_dir / FOLDER):
+        for path in sorted(folder.glob("*.part")) if folder.is_dir() else []:
+            try:
+                if path.stat().st_mtime < long_ago:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # it has just got its name
+            except OSError as error:
+                raise PeopleError(f"{path} cannot be deleted, so that not all was forgotten: {error}") from error

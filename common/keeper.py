@@ -18,8 +18,8 @@ from sqlalchemy.exc import DatabaseError
 from common import calibration, people, retention, sightings, strangers, trackids
 from common.encryption import KeyProblem
 from common.gallery import Gallery
-from common.people import PeopleError, Reference
-from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook
+from common.people import PeopleError, Person, Reference
+from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook, Withheld
 from common.settings import Config
 from common.store import Store, StoreError, StoreUnavailable
 
@@ -147,6 +147,7 @@ class Keeper:
                         self._snapshots.put(self._opened(numbers=True))
                         log.warning("the store can be used again: %d events that waited are written now", len(waiting))
                     else:
+                        self._refuse(waiting)
                         self._bound(waiting)
                         self._stop.wait(WAIT_S)
                         continue
@@ -209,6 +210,12 @@ class Keeper:
         log.error("%s; people keep their names, and what is noticed waits in memory", why)
         return known
 
+    def _refuse(self, waiting: list[Event]) -> None:
+        """Whoever enrols somebody waits for an answer, and must not find them enrolled after a refusal."""
+        for order in [event for event in waiting if isinstance(event, Enrolment)]:
+            waiting.remove(order)
+            self._answers.put((order.request, None, "the store cannot be used at the moment: try again later"))
+
     def _bound(self, waiting: list[Event]) -> None:
         if len(waiting) > QUEUED:
             self.lost += len(waiting) - QUEUED
@@ -248,21 +255,28 @@ class Keeper:
         if changed or met != self._met:
             unknown = tuple(strangers.load(store, self._config.identity.most_unknown))
             self._met = met
+            self._crops.there(person.number for person in unknown)
         reserved = strangers.reserve(store) if numbers and self._config.identity.remember_unknown else ()
         return Snapshot(gallery=self._gallery, unknown=unknown, numbers=reserved)
 
     def _write(self, store: Store, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, Enrolment):
-                self._enrol(store, event)
+        for event in [event for event in events if isinstance(event, Enrolment)]:
+            events.remove(event)  # it is answered now: what cannot be written below comes again, it must not
+            self._enrol(store, event)
         latest = {event.track: event for event in events if isinstance(event, Sighting)}
         looks = [event for event in events if isinstance(event, UnknownLook)]
-        if not latest and not looks:
+        withheld = [event for event in events if isinstance(event, Withheld)]
+        if not latest and not looks and not withheld:
             return
         with store.write() as connection:
-            rows = sightings.write(connection, list(latest.values()))
-            for number in {look.number for look in looks}:
+            numbers = {look.number for look in looks}
+            gone = self._crops.gone(connection, numbers | {s.unknown for s in latest.values() if s.unknown is not None})
+            rows = sightings.write(connection, [s for s in latest.values() if s.unknown not in gone])
+            for number in numbers - gone:
                 self._crops.write(store, connection, [look for look in looks if look.number == number])
+            for one in withheld:
+                strangers.withdraw(store, connection, one)
+        self._crops.there(numbers - gone)
         self.written += rows
 
     def _enrol(self, store: Store, order: Enrolment) -> None:
@@ -271,12 +285,27 @@ class Keeper:
             for embedding, chip, quality in order.looks
         ]
         try:
-            person = people.add(store, order.name, references, **order.fields)
+            person = self._enrolled(store, order, references)
         except (PeopleError, StoreError) as error:
             self._answers.put((order.request, None, str(error)))
         else:
             self._answers.put((order.request, f"#{person.id} {person.name}, {len(references)} pictures", None))
             self._look_now.set()
+
+    def _enrolled(self, store: Store, order: Enrolment, references: list[Reference]) -> Person:
+        if order.again and any(
+            people.name_key(one.name) == people.name_key(order.name) for one in people.everybody(store)
+        ):
+            return people.add_references(store, order.name, references, stranger=order.number)
+        looks = [embedding for embedding, _, _ in order.looks]
+        alike = None if order.again else people.look_alike(self._gallery, looks, order.name)
+        if alike is not None:
+            who = "somebody without consent" if alike.withheld else repr(alike.name)
+            raise PeopleError(
+                f"this face looks like {who}, enrolled already: under two names nobody would be named any more "
+                f"(all the same: people add NAME --track {order.track} --again)"
+            )
+        return people.add(store, order.name, references, stranger=order.number, **order.fields)
 
     def _complain(self, error: Exception) -> None:
         if time.monotonic() >= self._complained:

@@ -27,11 +27,12 @@ _FRAMES: Final = 10_000  # of a camera, that may still be on their way
 Track = tuple[str, int]  # camera, number
 
 
-def forget(data_dir: Path, cipher: Cipher, person: int | None, numbers: Collection[int] = ()) -> int:
-    """Delete what kept recordings hold of a person, also under the numbers they had as a stranger.
+def forget(data_dir: Path, cipher: Cipher, people: Collection[int], numbers: Collection[int] = ()) -> int:
+    """Delete what kept recordings hold of somebody.
 
     Args:
-        person: None: somebody who has never been more than a stranger.
+        people: all numbers they had as a person; none: they have never been more than a stranger.
+        numbers: all that they had as a stranger.
 
     Returns:
         How many recordings were changed or deleted.
@@ -40,22 +41,23 @@ def forget(data_dir: Path, cipher: Cipher, person: int | None, numbers: Collecti
         RecordingError: one cannot be read or changed; nothing is known of what is in it.
     """
     folder = data_dir / FOLDER
-    return sum(_clean(path, cipher, person, frozenset(numbers)) for path in sorted(folder.glob(f"*{SUFFIX}")))
+    own = frozenset(people), frozenset(numbers)
+    return sum(_clean(path, cipher, *own) for path in sorted(folder.glob(f"*{SUFFIX}")))
 
 
-def _clean(path: Path, cipher: Cipher, person: int | None, numbers: frozenset[int]) -> bool:
+def _clean(path: Path, cipher: Cipher, people: frozenset[int], numbers: frozenset[int]) -> bool:
     """Read a recording once for the places to cut, and once more to copy what stays: it may be larger than memory."""
     if being_made(path):
         raise RecordingError(f"{path} is being recorded at this moment: end that run, then ask again")
     stays: list[int] = []  # entries of each run
     changes = False
-    sight = _Sight(person, numbers)
+    sight = _Sight(people, numbers)
     with Recording(path, lambda: cipher) as recording:
         for _, starts, entry in _placed(recording):
             if starts and sight.length:
                 stays.append(sight.stays)
                 changes |= sight.changes
-                sight = _Sight(person, numbers)
+                sight = _Sight(people, numbers)
             sight.look(entry)
         sealed, whole = recording.sealed, recording.whole
     stays.append(sight.stays)
@@ -70,7 +72,7 @@ def _clean(path: Path, cipher: Cipher, person: int | None, numbers: frozenset[in
         part.unlink(missing_ok=True)
         try:
             with Recording(path, lambda: cipher) as recording, Writer(part, cipher if sealed else None) as writer:
-                for block in _blocks(_staying(recording, stays, person)):
+                for block in _blocks(_staying(recording, stays, people)):
                     writer.add(block)
                 writer.close(whole=whole)
             os.replace(part, path)
@@ -91,13 +93,13 @@ def _placed(recording: Recording) -> Iterator[tuple[int, bool, Any]]:
         yield place, starts, entry
 
 
-def _staying(recording: Recording, stays: list[int], person: int | None) -> Iterator[bytes]:
+def _staying(recording: Recording, stays: list[int], people: frozenset[int]) -> Iterator[bytes]:
     """Yield the packed entries that stay: of each run so many, from its beginning; none where only that would stay."""
     run = -1
     for place, starts, entry in _placed(recording):
         run += starts
         if stays[run] > 1 and place < stays[run]:
-            _unname(entry, person)
+            _unname(entry, people)
             yield msgpack.packb(entry)
 
 
@@ -121,8 +123,8 @@ class _Sight:
     camera when its last frames did.
     """
 
-    def __init__(self, person: int | None, numbers: frozenset[int]) -> None:
-        self._person = person
+    def __init__(self, people: frozenset[int], numbers: frozenset[int]) -> None:
+        self._people = people
         self._numbers = numbers
         self.length = 0
         self._named: int | None = None  # the first place that says who they are
@@ -151,7 +153,7 @@ class _Sight:
         what, _, told, _, _, _, decided = entry
         if what == "frame":
             self._frame(unpack(Frame, told), place)
-        if what == "select" and ((self._person is not None and told[2] == self._person) or told[3] in self._numbers):
+        if what == "select" and (told[2] in self._people or told[3] in self._numbers):
             self._name(place)
         for kind, message, *_ in decided:
             if kind == "correction":
@@ -160,7 +162,7 @@ class _Sight:
                     self._name(place, (correction.camera, correction.track))
             elif kind in ("result", "picture"):
                 self._result(unpack(Result, message), place)
-        if self._unnamed is None and _unname(entry, self._person):
+        if self._unnamed is None and _unname(entry, self._people):
             self._unnamed = place
 
     def _frame(self, frame: Frame, place: int) -> None:
@@ -186,17 +188,15 @@ class _Sight:
             self._tracks.add(track)
 
     def _is(self, identity: Identity) -> bool:
-        if self._person is not None and identity.person == self._person:
-            return True
-        return identity.number is not None and identity.number in self._numbers
+        return identity.person in self._people or identity.number in self._numbers
 
 
-def _unname(entry: list[Any], person: int | None) -> bool:
+def _unname(entry: list[Any], people: frozenset[int]) -> bool:
     """Take a person's name out of verdicts on other people, where they were only among the nearest."""
     found = False
     for kind, value in entry[5] if len(entry) == 7 else ():
         for candidate in value[1] if kind == VERDICT else ():
-            if candidate[0] == person:
+            if candidate[0] in people:
                 candidate[:2] = [FORGOTTEN, ""]
                 found = True
     return found

@@ -14,13 +14,20 @@ class PeopleError(ValueError):
 def checked_name(name: str) -> str:
     """Return a name as it is kept: one line, normal form, no spaces around it. Raises PeopleError: it cannot be one."""
     name = unicodedata.normalize("NFC", name).strip()
-    if not name:
+    if not name.strip("\u200d"):  # the joiner of emoji shows nothing by itself
         raise PeopleError("a name is needed: it is empty")
     if len(name) > MAX_NAME:
         raise PeopleError(f"a name has at most {MAX_NAME} characters, this one has {len(name)}")
     if not all(c.isprintable() or c == "\u200d" for c in name):
         raise PeopleError("a name cannot hold line breaks, tabs or other control characters")
+    if is_number(unicodedata.normalize("NFKC", name)):
+        raise PeopleError(f"{name!r} stands for the person of that number, and cannot be a name")
     return " ".join(name.split())
+
+
+def is_number(who: str) -> bool:
+    """Return whether this says who is meant by their number: ``#3``."""
+    return who.startswith("#") and who[1:].isdecimal()
 
 
 def name_key(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.collecting import Collector
 from common.messages import Box, Correction, Enrolling, Frame, Identity
-from common.recall import Enrolment, Recall, Sighting, UnknownLook
+from common.recall import Enrolment, Recall, Sighting, UnknownLook, Withheld
 from common.settings import Config
 from common.unknown import MIN_QUALITY
 from common.votes import TrackIdentity
@@ -33,11 +33,13 @@ class Known:
 
     Attributes:
         number: of the stranger that it is.
+        outdone: another face of the same picture is nearer to the person that this one would be.
         shown: what was published of it last, since which frame it has been followed, and until when it was seen.
     """
 
     identity: TrackIdentity
     number: int | None = None
+    outdone: bool = False
     shown: Identity | None = None
     run: int = 0
     first_seq: int = 0
@@ -84,7 +86,7 @@ class Naming:
         self._camera = camera
         self._recall = recall
         self._known: dict[int, Known] = {}
-        self.collector = Collector(recall.note, recall.apart)
+        self.collector = Collector(self._collected, recall.apart)
         self._followed: Followed | None = None
 
     # --- tracks ---
@@ -99,10 +101,10 @@ class Naming:
 
     def end(self, track: int) -> None:
         """A track has ended."""
+        self.collector.ended(track)
         known = self._known.pop(track, None)
         if known is not None:
             self._note(track, known, last=True)
-        self.collector.ended(track)
 
     def clear(self) -> None:
         """All tracks have ended: another scene."""
@@ -181,7 +183,8 @@ class Naming:
             if known_ is None:
                 continue
             identity = known_.identity.identity
-            if identity.status == "known" and identity.person is not None and claims[identity.person][1] != track:
+            known_.outdone = identity.person is not None and claims[identity.person][1] != track
+            if known_.outdone:
                 identity = Identity(status="unknown")
             if identity.status == "unknown" and known_.number is not None and not identity.withheld:
                 identity = identity.model_copy(update={"number": known_.number})
@@ -213,10 +216,16 @@ class Naming:
         """Gather crops of a track and enrol whom they show; returns False if there is no such track."""
         if track not in self._known:
             return False
-        self.collector.begin(order, track, at_s)
+        self.collector.begin(replace(order, track=track), track, at_s)
         return True
 
     # --- inside ---
+
+    def _collected(self, order: Enrolment) -> None:
+        """The crops of an enrolment are there: what the face was as a stranger becomes the person's."""
+        known = self._known.get(order.track)
+        stranger = known is not None and known.identity.identity.status == "unknown" and not known.identity.withheld
+        self._recall.note(replace(order, number=known.number) if known is not None and stranger else order)
 
     def _correct(self, track: int, known: Known, now: Identity) -> None:
         before, known.shown = known.shown, now
@@ -229,10 +238,15 @@ class Naming:
 
     def _note(self, track: int, known: Known, *, last: bool = False) -> None:
         identity = known.identity.identity
-        person = identity.person if identity.status == "known" else None
+        person = identity.person if identity.status == "known" and not known.outdone else None
         number = known.number if identity.status == "unknown" else None
         who = (person, number)
-        if known.identity.withheld or (who == (None, None) and known.noted_as is None):
+        if known.identity.withheld:
+            if known.number is not None:
+                self._recall.note(Withheld(track=track, number=known.number, since=known.begin_at))
+                known.number = None
+            return
+        if who == (None, None) and known.noted_as is None:
             return
         due = known.end_at - known.noted_at >= NOTE_EVERY_S or (last and known.end_at > known.noted_at)
         if who == known.noted_as and not due:

@@ -6,6 +6,8 @@ in the audit log. They know nothing of cameras or networks.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -14,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from common import records
-from common.gallery import Gallery, Member, Thresholds
+from common import earlier, records
+from common.encryption import KeyProblem
+from common.gallery import Candidate, Gallery, Member, Thresholds
 from common.names import PeopleError as PeopleError
 from common.names import checked_name as checked_name
 from common.names import name_key as name_key
@@ -33,6 +36,8 @@ from common.strangers import unknown_people as unknown_people
 
 MAX_NOTES = 10_000
 MAX_REFERENCES = 20  # a person; the best are kept
+
+log = logging.getLogger("mien.people")
 
 
 def everybody(store: Store) -> list[Person]:
@@ -57,24 +62,34 @@ def add(
     notes: str = "",
     consent: Consent = "given",
     consent_until: float | None = None,
+    stranger: int | None = None,
 ) -> Person:
-    """Enrol somebody.
+    """Enrol somebody; ``stranger``: the number they had so far, whose sightings and history become theirs.
 
     Raises:
         PeopleError: the name is taken or cannot be one, or another field is wrong.
     """
     fields: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     with store.write() as connection:
-        return add_in(store, connection, name, references, **fields)
+        person = add_in(store, connection, name, references, **fields)
+        if stranger is not None:
+            _was_stranger(store, connection, person, stranger)
+        return person
 
 
-def add_references(store: Store, who: str, references: Sequence[Reference]) -> Person:
-    """Add pictures to somebody; beyond twenty, the best are kept. Raises PeopleError: there is no such person."""
+def add_references(store: Store, who: str, references: Sequence[Reference], *, stranger: int | None = None) -> Person:
+    """Add pictures to somebody; beyond twenty, the best are kept. ``stranger``: as of ``add``.
+
+    Raises:
+        PeopleError: there is no such person.
+    """
     with store.write() as connection:
         person = find_in(connection, who)
         _insert_references(store, connection, person.id, references)
         store.changed(connection)
         store.audit(connection, "added references", f"#{person.id} {person.name}, {len(references)}")
+        if stranger is not None:
+            _was_stranger(store, connection, person, stranger)
         return find_in(connection, f"#{person.id}")
 
 
@@ -94,7 +109,7 @@ def change(
     Raises:
         PeopleError: no such person, the new name is taken, or a field is wrong.
     """
-    _check(role=role, notes=notes, consent=consent)
+    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
     values: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     values = {key: value for key, value in values.items() if value is not None}
     if forever:
@@ -107,6 +122,8 @@ def change(
             if connection.execute(same).first() is not None:
                 raise PeopleError(f"somebody else is called {name!r}: take another name, or merge the two")
             values |= {"name": name, "name_key": name_key(name)}
+            if name != person.name:
+                earlier.remember(store, connection, person.id, names=[person.name])
         if values:
             connection.execute(update(PERSON).where(PERSON.c.id == person.id).values(changed_at=time.time(), **values))
         store.changed(connection)
@@ -135,6 +152,11 @@ def merge(store: Store, who: str, into: str) -> Person:
         for table in (REFERENCE, SIGHTING):
             connection.execute(update(table).where(table.c.person_id == gone.id).values(person_id=kept.id))
         records.reassign(store, connection, gone.id, kept.id)
+        was = earlier.forget(store, connection, gone.id)
+        earlier.remember(
+            store, connection, kept.id,
+            names={gone.name} | was.names, people={gone.id} | was.people, strangers=was.strangers,
+        )  # fmt: skip
         _keep_best(connection, kept.id)
         notes = "\n".join(part for part in (kept.notes, gone.notes) if part)[:MAX_NOTES]
         connection.execute(update(PERSON).where(PERSON.c.id == kept.id).values(notes=notes, changed_at=time.time()))
@@ -174,22 +196,31 @@ def references_of(store: Store, who: str) -> list[tuple[int, Reference]]:
         person = find_in(connection, who)
         chosen = select(REFERENCE).where(REFERENCE.c.person_id == person.id).order_by(REFERENCE.c.quality.desc())
         rows = connection.execute(chosen).all()
-    return [
-        (
-            int(row.id),
-            Reference(
-                embedding=store.open_embedding(row.embedding),
-                crop=None if row.crop is None else store.open_crop(row.crop),
-                source=row.source,
-                quality=row.quality,
-            ),
-        )
-        for row in rows
-    ]
+    try:
+        return [
+            (
+                int(row.id),
+                Reference(
+                    embedding=store.open_embedding(row.embedding),
+                    crop=None if row.crop is None else store.open_crop(row.crop),
+                    source=row.source,
+                    quality=row.quality,
+                ),
+            )
+            for row in rows
+        ]
+    except KeyProblem as error:
+        raise PeopleError(
+            f"a picture of {person.name!r} is damaged in the store: forget and enrol them anew"
+        ) from error
 
 
-def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
+def from_unknown(store: Store, number: int, name: str, *, again: bool = False, **fields: Any) -> Person:
     """Name an unknown person: their crops become references, their sightings the new person's.
+
+    Args:
+        again: where the name is taken, crops and sightings go to whoever has it (a stranger may have two numbers).
+        fields: role, notes, consent … of a new person.
 
     Raises:
         PeopleError: nobody of that number is kept, or the name is taken.
@@ -209,13 +240,10 @@ def from_unknown(store: Store, number: int, name: str, **fields: Any) -> Person:
         )
         for row in rows
     ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
-    with store.write() as connection:
-        person = add_in(store, connection, name, references, **fields)
-        connection.execute(update(SIGHTING).where(SIGHTING.c.unknown_id == number).values(person_id=person.id))
-        records.reassign(store, connection, -number, person.id)
-        connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
-        store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
-    return person
+    name = checked_name(name)
+    if again and any(name_key(person.name) == name_key(name) for person in everybody(store)):
+        return add_references(store, name, references, stranger=number)
+    return add(store, name, references, stranger=number, **fields)
 
 
 def gallery(
@@ -229,14 +257,34 @@ def gallery(
         chosen = select(REFERENCE.c.person_id, REFERENCE.c.embedding).where(REFERENCE.c.model == MODEL)
         rows = connection.execute(chosen.order_by(REFERENCE.c.id)).all()
     embeddings: dict[int, list[NDArray[np.float32]]] = {}
+    damaged = set()
     for person_id, sealed in rows:
-        embeddings.setdefault(person_id, []).append(store.open_embedding(sealed))
+        try:
+            embeddings.setdefault(person_id, []).append(store.open_embedding(sealed))
+        except KeyProblem:  # the key has been checked: one bad block of the disk must not take everybody's name
+            damaged.add(person_id)
+    if damaged:
+        who = ", ".join(f"#{person}" for person in sorted(damaged))
+        log.error("references of %s are damaged in the store and left out: enrol them anew", who)
     members = [
         Member(person=p.id, name=p.name, embeddings=np.stack(embeddings[p.id]), withheld=p.withheld(at))
         for p in people
-        if p.id in embeddings
+        if embeddings.get(p.id)
     ]
     return Gallery(members, thresholds, generation=generation, index_above=index_above)
+
+
+def look_alike(gallery: Gallery, embeddings: Sequence[NDArray[np.float32]], name: str) -> Candidate | None:
+    """Return who is enrolled under another name and shown by most of these embeddings, (128,) each, or None."""
+    votes: dict[int, int] = {}
+    found: dict[int, Candidate] = {}
+    for embedding in embeddings:
+        best = gallery.recognise(embedding).best
+        if best is not None and best.score >= 0 and name_key(best.name) != name_key(name):
+            found[best.person] = best
+            votes[best.person] = votes.get(best.person, 0) + 1
+    alike = max(votes, key=lambda other: votes[other], default=None)
+    return found[alike] if alike is not None and 2 * votes[alike] > len(embeddings) else None
 
 
 def audit_log(store: Store) -> list[Row[Any]]:
@@ -261,7 +309,7 @@ def add_in(
 ) -> Person:
     """Enrol somebody within the caller's transaction; see ``add``."""
     name = checked_name(name)
-    _check(role=role, notes=notes, consent=consent)
+    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
     now = time.time()
     if connection.execute(select(PERSON.c.id).where(PERSON.c.name_key == name_key(name))).first() is not None:
         raise PeopleError(f"somebody called {name!r} is enrolled already: add pictures to them, or take another name")
@@ -274,6 +322,17 @@ def add_in(
     store.changed(connection)
     store.audit(connection, "enrolled", f"#{person} {name}, {len(references)} references")
     return find_in(connection, f"#{person}")
+
+
+def _was_stranger(store: Store, connection: Connection, person: Person, number: int) -> None:
+    """What an unknown person was seen doing was a person's."""
+    # A track of that number that turned out to be somebody else's stays theirs.
+    seen = update(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
+    connection.execute(seen.values(person_id=person.id))
+    records.reassign(store, connection, -number, person.id)
+    earlier.remember(store, connection, person.id, strangers=[number])
+    connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number))
+    store.audit(connection, "named", f"unknown person {number} is #{person.id} {person.name}")
 
 
 def _insert_references(store: Store, connection: Connection, person: int, references: Sequence[Reference]) -> None:
@@ -298,10 +357,15 @@ def _keep_best(connection: Connection, person: int) -> None:
     connection.execute(delete(REFERENCE).where(REFERENCE.c.id.in_(connection.execute(surplus).scalars().all())))
 
 
-def _check(*, role: str | None, notes: str | None, consent: str | None) -> None:
+def _check(*, role: Any, notes: Any, consent: Any, consent_until: Any) -> None:
+    """Raise PeopleError unless these are as they must be: they may come from any program."""
     if role is not None and role not in get_args(Role):
-        raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {role[:40]!r}")
+        raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {str(role)[:40]!r}")
     if consent is not None and consent not in get_args(Consent):
-        raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {consent[:40]!r}")
+        raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {str(consent)[:40]!r}")
+    if consent_until is not None and not (isinstance(consent_until, int | float) and math.isfinite(consent_until)):
+        raise PeopleError(f"consent ends at a time in unix seconds, not {str(consent_until)[:40]!r}")
+    if notes is not None and not isinstance(notes, str):
+        raise PeopleError(f"notes are words, not {str(notes)[:40]!r}")
     if notes is not None and len(notes) > MAX_NOTES:
         raise PeopleError(f"notes have at most {MAX_NOTES} characters, these have {len(notes)}")

@@ -16,6 +16,7 @@ from rich.table import Table
 from common import forgetting, options, people, transfer
 from common.config import load
 from common.control import NoAnswer, ask
+from common.encryption import KeyProblem
 from common.people import PeopleError, Person
 from common.rundir import attached
 from common.settings import Config
@@ -35,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
             return _add_live(config, arguments)
         with Store(config.storage.place, who=f"people {arguments.verb}") as store:
             return _VERBS[arguments.verb](store, config, arguments)
-    except (PeopleError, StoreError) as error:
+    except (PeopleError, StoreError, KeyProblem) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -59,24 +60,21 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     if arguments.unknown is not None:
         if arguments.name is None:
             raise PeopleError("a name is needed: people add NAME --unknown NUMBER")
-        person = people.from_unknown(store, arguments.unknown, arguments.name, **_given(arguments))
+        fields = _given(arguments)
+        person = people.from_unknown(store, arguments.unknown, arguments.name, again=arguments.again, **fields)
         print(f"unknown person {arguments.unknown} is now {_described(person)}")
         return 0
     if arguments.source is None:
         raise PeopleError("where are the pictures? people add --from FOLDER, or people add NAME --from PICTURE")
     from common import enrolment
-    from models.runtime import ModelError
 
     if arguments.name is None:
         planned = enrolment.plan(arguments.source)
     else:
         planned = {people.checked_name(arguments.name): enrolment.pictures(arguments.source)}
-    try:
-        reader = enrolment.PhotoReader(config)
-    except ModelError as error:
-        raise PeopleError(str(error)) from error
+    reader = _photo_reader(config)
     total = sum(len(paths) for paths in planned.values())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("enrolling", total=total)
 
@@ -96,6 +94,16 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     return 0 if report.enrolled or report.extended else 1
 
 
+def _photo_reader(config: Config) -> Any:
+    from common import enrolment
+    from models.runtime import ModelError
+
+    try:
+        return enrolment.PhotoReader(config)
+    except ModelError as error:
+        raise PeopleError(str(error)) from error
+
+
 def _add_live(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.name is None:
         raise PeopleError("a name is needed: people add NAME --track TRACK")
@@ -104,7 +112,7 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
     try:
         reply = ask(
             config, "conductor", "enrol", timeout_s=25.0,
-            camera=arguments.camera, track=arguments.track, name=arguments.name, **fields,
+            camera=arguments.camera, track=arguments.track, name=arguments.name, again=arguments.again, **fields,
         )  # fmt: skip
     except NoAnswer as error:
         raise PeopleError(str(error)) from error
@@ -116,14 +124,12 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
 
 def _list(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     table = Table("number", "name", "role", "consent", "references", "notes")
-    now = time.time()
     for person in people.everybody(store):
-        consent = person.consent if person.consent_until is None else f"{person.consent} until {_day(person)}"
-        if person.withheld(now) and person.consent == "given":
-            consent = f"expired {_day(person)}"
         notes = person.notes.split("\n")[0][:40]
-        table.add_row(f"#{person.id}", person.name, person.role, consent, str(person.references), notes)
-    Console().print(table if table.row_count else "nobody is enrolled (python launch.py people add --from FOLDER)")
+        table.add_row(f"#{person.id}", person.name, person.role, _consent(person), str(person.references), notes)
+    Console(markup=False, emoji=False).print(
+        table if table.row_count else "nobody is enrolled (python launch.py people add --from FOLDER)"
+    )
     return 0
 
 
@@ -135,7 +141,7 @@ def _show(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     table = Table("reference", "quality", "from")
     for number, reference in people.references_of(store, f"#{person.id}"):
         table.add_row(str(number), f"{reference.quality:.2f}", reference.source)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     seen = people.sightings_of(store, person.id)
     for sighting in seen[:20]:
         print(f"{_at(sighting.begin_at)} – {_at(sighting.end_at)}  {sighting.camera}, track {sighting.track}")
@@ -146,7 +152,7 @@ def _unknown(store: Store, config: Config, arguments: argparse.Namespace) -> int
     table = Table("number", "first seen", "last seen", "looks", "crops")
     for row in people.unknown_people(store):
         table.add_row(str(row.number), _at(row.first_at), _at(row.last_at), str(row.looks), str(row.crops))
-    Console().print(table if table.row_count else "no unknown people are kept")
+    Console(markup=False, emoji=False).print(table if table.row_count else "no unknown people are kept")
     return 0
 
 
@@ -226,7 +232,7 @@ def _embeddings_in(config: Config, folder: Path) -> list[Any]:
     from common import enrolment
     from common.photos import PhotoError
 
-    reader, found = enrolment.PhotoReader(config), []
+    reader, found = _photo_reader(config), []
     for paths in enrolment.plan(folder).values():
         references = []
         for path in paths:
@@ -246,7 +252,13 @@ def _audit(store: Store, config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _described(person: Person) -> str:
-    return f"#{person.id} {person.name} ({person.role}, consent {person.consent}, {person.references} references)"
+    return f"#{person.id} {person.name} ({person.role}, consent {_consent(person)}, {person.references} references)"
+
+
+def _consent(person: Person) -> str:
+    if person.consent == "given" and person.withheld(time.time()):
+        return f"expired {_day(person)}"
+    return person.consent if person.consent_until is None else f"{person.consent} until {_day(person)}"
 
 
 def _day(person: Person) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
-from common.names import PeopleError, checked_name, name_key
+from common.names import PeopleError, checked_name, is_number, name_key
 from common.schema import PERSON, REFERENCE
 
 Role = Literal["patient", "staff", "visitor"]
@@ -65,12 +65,13 @@ def person_of(row: Row[Any]) -> Person:
 
 def find_in(connection: Connection, who: str) -> Person:
     """Return the person of this name, or number when written ``#3``. Raises PeopleError: there is none."""
-    number = who[1:] if who.startswith("#") else ""
-    if number.isdecimal():
-        chosen = select_people().where(PERSON.c.id == int(number[:18]))
+    if is_number(who):
+        who = f"#{int(who[1:19])}"
+        chosen = select_people().where(PERSON.c.id == int(who[1:]))
     else:
-        chosen = select_people().where(PERSON.c.name_key == name_key(checked_name(who)))
+        who = checked_name(who)
+        chosen = select_people().where(PERSON.c.name_key == name_key(who))
     row = connection.execute(chosen).first()
     if row is None:
-        raise PeopleError(f"nobody called {checked_name(who)!r} is enrolled (python launch.py people list)")
+        raise PeopleError(f"nobody called {who!r} is enrolled (python launch.py people list)")
     return person_of(row)

@@ -46,15 +46,33 @@ class UnknownLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Enrolment:
-    """Somebody in view is to be enrolled with these looks."""
+    """Somebody in view is to be enrolled with these looks.
+
+    Attributes:
+        again: also when they look like somebody enrolled; whoever has the name gets the pictures.
+        track: whose face it is.
+        number: theirs as a stranger so far.
+    """
 
     request: str
     name: str
     fields: dict[str, Any]
+    again: bool = False
+    track: int = 0
+    number: int | None = None
     looks: list[tuple[NDArray[np.float32], NDArray[np.uint8], float]] = field(default_factory=list)
 
 
-Event = Sighting | UnknownLook | Enrolment
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """A track taken for a stranger is of somebody without consent: what was kept of them since ``since`` must go."""
+
+    track: int
+    number: int
+    since: float  # unix seconds
+
+
+Event = Sighting | UnknownLook | Enrolment | Withheld
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

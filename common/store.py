@@ -10,7 +10,7 @@ import getpass
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -133,11 +133,15 @@ class Store:
         line = {"at": time.time() if at is None else at, "who": self.who, "did": did, "about": about[:2000]}
         connection.execute(insert(schema.AUDIT).values(**line))
 
-    def redact(self, connection: Connection, person: int, name: str) -> None:
-        """Take a forgotten person's name out of the audit log; their number stays."""
-        lines = connection.execute(select(schema.AUDIT).where(schema.AUDIT.c.about.contains(name, autoescape=True)))
+    def redact(self, connection: Connection, person: int, names: Collection[str]) -> None:
+        """Take all names of a forgotten person out of the audit log; their number stays."""
+        lines = connection.execute(select(schema.AUDIT).where(schema.AUDIT.c.about.contains(f"#{person} ")))
         for line in lines.all():
-            about = line.about.replace(f"#{person} {name}", f"#{person}")
+            about = line.about
+            for name in sorted(names, key=len, reverse=True):  # one may begin with another
+                about = about.replace(f"#{person} {name}", f"#{person}")
+                if about.startswith(f"#{person}"):
+                    about = about.replace(f"name {name}", "name")
             connection.execute(update(schema.AUDIT).where(schema.AUDIT.c.id == line.id).values(about=about))
 
     # --- the generation: whoever keeps people in memory sees by it that they have changed ---

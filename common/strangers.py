@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select
 
-from common.recall import UnknownLook
-from common.schema import UNKNOWN, UNKNOWN_CROP
+from common.recall import UnknownLook, Withheld
+from common.schema import SIGHTING, UNKNOWN, UNKNOWN_CROP
 from common.store import Store, insert_or_update, set_meta
 from common.unknown import Unknown
 
@@ -70,6 +71,19 @@ class Writer:
 
     def __init__(self) -> None:
         self._at: dict[int, float] = {}  # when a stranger's crop was kept last
+        self._there: set[int] = set()  # numbers that have been in the store
+
+    def there(self, numbers: Iterable[int]) -> None:
+        """These are in the store."""
+        self._there.update(numbers)
+
+    def gone(self, connection: Connection, numbers: set[int]) -> set[int]:
+        """Return those of some strangers who were in the store and are not any more: named, forgotten, too long ago.
+
+        What was noticed of them just before must not bring them back.
+        """
+        known = numbers & self._there
+        return known - set(connection.execute(select(UNKNOWN.c.id).where(UNKNOWN.c.id.in_(known))).scalars())
 
     def write(self, store: Store, connection: Connection, looks: list[UnknownLook]) -> None:
         """Write looks at one stranger, oldest first."""
@@ -107,6 +121,17 @@ class Writer:
         connection.execute(
             delete(UNKNOWN_CROP).where(UNKNOWN_CROP.c.id.in_(connection.execute(surplus).scalars().all()))
         )
+
+
+def withdraw(store: Store, connection: Connection, event: Withheld) -> None:
+    """Delete what was kept of somebody without consent before it was known who they are."""
+    connection.execute(delete(SIGHTING).where(SIGHTING.c.track == event.track, SIGHTING.c.person_id.is_(None)))
+    recent = UNKNOWN_CROP.c.unknown_id == event.number, UNKNOWN_CROP.c.at >= event.since
+    connection.execute(delete(UNKNOWN_CROP).where(*recent))
+    # Whoever had the number before may be somebody else.
+    born = delete(UNKNOWN).where(UNKNOWN.c.id == event.number, UNKNOWN.c.first_at >= event.since)
+    if connection.execute(born).rowcount:
+        store.changed(connection)
 
 
 def jpeg_of(chip: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

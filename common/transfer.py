@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import time
@@ -100,8 +101,9 @@ def write_entries(cipher: Cipher, path: Path, entries: list[dict[str, Any]]) -> 
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise PeopleError(f"{path} cannot be written: {error}") from error
+        with contextlib.suppress(OSError):  # the first error says it all
+            part.unlink(missing_ok=True)
+        raise PeopleError(f"{str(path)[:200]} cannot be written: {error.strerror or error}") from error
 
 
 def read_entries(cipher: Cipher, path: Path) -> list[dict[str, Any]]:
@@ -111,7 +113,7 @@ def read_entries(cipher: Cipher, path: Path) -> list[dict[str, Any]]:
             raise PeopleError(f"{path} is too large for an export")
         data = path.read_bytes()
     except OSError as error:
-        raise PeopleError(f"{path} cannot be read: {error}") from error
+        raise PeopleError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from error
     head, _, rest = data.removeprefix(MAGIC).partition(b"\n")
     if not data.startswith(MAGIC) or not head.isdigit():
         raise PeopleError(f"{path} is no export of people")
@@ -136,6 +138,7 @@ def read_entries(cipher: Cipher, path: Path) -> list[dict[str, Any]]:
 
 def _entry(store: Store, person: Person) -> dict[str, Any]:
     return {
+        "number": person.id,
         "name": person.name,
         "role": person.role,
         "notes": person.notes,

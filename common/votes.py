@@ -128,7 +128,7 @@ class TrackIdentity:
         Returns:
             Whether it has forgotten and begins anew.
         """
-        forgets = self._held in gone
+        forgets, was = self._held in gone, self._held
         self._held, self._rival, self._against = None, None, 0
         self.withheld = False
         self.identity = Identity(status="pending")
@@ -136,7 +136,11 @@ class TrackIdentity:
             self._mean, self._weight, self._looks, self._best_quality = None, 0.0, 0, 0.0
             self._next_at = -math.inf
         elif self._mean is not None:
-            self._judge()
+            verdict = self._judge()
+            held = None if was is None else verdict.of(was)
+            # A name is not lost because something else has changed: it is kept as long as between two looks.
+            if self._held is None and held is not None and held.score >= HOLD:
+                self._say(held)
         return forgets
 
     def summary(self) -> Summary | None:
@@ -147,7 +151,7 @@ class TrackIdentity:
 
     # --- inside ---
 
-    def _judge(self) -> None:
+    def _judge(self) -> Verdict:
         assert self._mean is not None
         verdict = self._recognise(self._mean.astype(np.float32))
         best = verdict.best
@@ -168,6 +172,7 @@ class TrackIdentity:
                 self._say_unknown()
         elif self._looks >= PATIENCE and not near:
             self._say_unknown()
+        return verdict
 
     def _doubt(self, named: Candidate | None) -> None:
         """The looks do not say any more what is said of the track: change that when they go on so."""

@@ -237,7 +237,7 @@ class Conductor(Stage):
         except PeopleError as error:
             raise ControlError(str(error)) from error
         fields = {key: args[key] for key in ("role", "notes", "consent", "consent_until") if args.get(key) is not None}
-        order = Enrolment(request=request.request, name=name, fields=fields)
+        order = Enrolment(request=request.request, name=name, fields=fields, again=args.get("again") is True)
         if not self._thinking.enrol(line.camera, order, track):
             raise ControlError(f"there is no track {track} in view of {line.camera}")
         return None  # answered when enough crops have come

@@ -104,13 +104,7 @@ class PreviewStage(Stage):
                 pixels = self._shared.picture(picture.slot, result.width, result.height)
             else:
                 pixels = decode(parts[2], picture.encoding, result.width, result.height)
-            if hides:
-                pixels = pixels.copy()
-                if picture.blur_all:
-                    blurring.blur_all(pixels)
-                else:
-                    blurring.blur_faces(pixels, picture.blur)
-            data = jpeg.encode(pixels, self.config.preview.jpeg_quality)
+            data = jpeg.encode(blurring.fit_to_show(pixels, picture), self.config.preview.jpeg_quality)
             if picture.slot is not None:
                 self._shared.check(picture.slot, result.width, result.height)
         self._n += 1

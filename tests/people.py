@@ -9,9 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import update
 
 from common import media
 from common.people import Reference
+from common.schema import REFERENCE
+from common.store import Store
 
 Floats = NDArray[np.float32]
 
@@ -30,6 +33,13 @@ def reference(person: int, look: int = 0, quality: float = 0.9) -> Reference:
     """The same as something to enrol, with a crop that is a JPEG."""
     crop = b"\xff\xd8\xff\xe0 a picture of somebody \xff\xd9"
     return Reference(embedding=face_of(person, look), crop=crop, source=f"photo {look}", quality=quality)
+
+
+def damage(store: Store, person: int) -> None:
+    """Spoil somebody's references in the store, as a bad block of a disk does."""
+    with store.write() as connection:
+        spoilt = update(REFERENCE).where(REFERENCE.c.person_id == person).values(embedding=b"\0" * 540)
+        connection.execute(spoilt)
 
 
 def frame_of(name: str, number: int) -> NDArray[np.uint8]:

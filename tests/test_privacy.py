@@ -20,6 +20,7 @@ from common.media import sample
 from common.settings import Config
 from common.store import Store
 from common.watching import Seen, Viewer, read
+from tests.analysing import analysed, clip
 from tests.conftest import ROOT, stage_environment
 from tests.people import frame_of, own_data_dir
 from tests.test_people import Watched, enrol_woman
@@ -106,6 +107,25 @@ def test_a_face_that_nobody_may_see_is_unrecognisable_in_previews_and_snapshots(
     pictures = [pixels(seen) for seen in shown[::3]] + [np.asarray(cv2.imread(str(path)), np.uint8) for path in kept]
     recognised = [eye.knows(picture) for picture in pictures]
     assert not any(recognised) if hidden else any(recognised[:-2]) and any(recognised[-2:])
+
+
+@pytest.mark.parametrize("hidden", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["blurred", "clear"])
+def test_the_annotated_video_of_an_analysis_shows_nobody_either(config: Config, tmp_path: Path, hidden: bool) -> None:
+    settings = tmp_path / "mien.toml"
+    settings.write_text(f'[privacy]\nblur = "{"unknown" if hidden else "none"}"\n')
+    eye = Eye(config)
+    short = clip(sample("woman.mp4"), tmp_path / "short.mp4", "-frames:v", str(WOMAN))
+    video = tmp_path / "annotated.mp4"
+    data_dir = str(config.storage.data_dir)
+    rows = analysed(
+        short, tmp_path / "rows.jsonl", "--annotated", str(video), "--config", str(settings), "--data-dir", data_dir
+    )
+    assert all(row["faces"] == 1 for row in rows)
+    capture = cv2.VideoCapture(str(video))
+    shown = [np.asarray(capture.read()[1], np.uint8) for _ in range(len(rows))]
+    capture.release()
+    recognised = [eye.knows(picture) for picture in shown[::5]]
+    assert not any(recognised) if hidden else any(recognised)
 
 
 def test_a_picture_whose_analysis_has_not_come_is_blurred_whole(config: Config) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
-from common import people
+from common import forgetting, people
 from common.config import load
 from common.gallery import Gallery, Member
 from common.keeper import Keeper
+from common.messages import Frame
 from common.naming import Naming
-from common.recall import Recall, Snapshot, UnknownLook
+from common.recall import Enrolment, Recall, Sighting, Snapshot, UnknownLook
+from common.schema import SIGHTING
 from common.settings import Config
 from common.store import Store
 from common.unknown import Unknown, UnknownPeople
@@ -37,8 +40,10 @@ def naming(config: Config) -> Naming:
     return Naming(config, "cam0", recall)
 
 
-def looked_at(names: Naming, track: int, face: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
-    identity = names.begin(track, frame(0))
+def looked_at(
+    names: Naming, track: int, face: np.ndarray[tuple[int, ...], np.dtype[np.float32]], first: Frame | None = None
+) -> None:
+    identity = names.begin(track, first or frame(0))
     identity.asked(0.0, 0.9)
     assert identity.answered(face, 0.9)
 
@@ -59,11 +64,72 @@ def test_one_person_is_not_in_two_places_of_a_picture(config: Config) -> None:
     assert names.show(frame(3), [(1, LEFT)], [], 0.3).identities[1].name == "Ada"
 
 
+def test_she_is_not_written_down_in_two_places_either(config: Config) -> None:
+    names = naming(config)
+    looked_at(names, 1, face_of(1, 1))
+    looked_at(names, 2, face_of(1, 0))
+    names.show(frame(2), [(1, LEFT), (2, RIGHT)], [], 0.2)
+    for track in (1, 2):
+        names.end(track)
+    seen = [event for event in names._recall.events() if isinstance(event, Sighting)]
+    assert {(event.track, event.person) for event in seen if event.person is not None} == {(2, 1)}
+
+
 def test_two_cameras_may_both_see_her(config: Config) -> None:
     for _ in range(2):
         names = naming(config)
         looked_at(names, 1, face_of(1, 0))
         assert names.show(frame(1), [(1, LEFT)], [], 0.1).identities[1].name == "Ada"
+
+
+def test_a_face_that_is_enrolled_is_no_stranger_any_more(config: Config) -> None:
+    names = naming(config)
+    for track in (3, 4):
+        looked_at(names, track, face_of(9))
+    names.looked(3, face_of(9), CHIP, 0.9, 0.0, frame(1))
+    assert names.enrol(Enrolment(request="r", name="Zoe", fields={}), 3, 1.0)
+    assert names.enrol(Enrolment(request="s", name="Yan", fields={}), 4, 1.0)
+    for track in (3, 4):
+        names.collector.looked(track, face_of(9), CHIP, 0.9, 0.0)
+        names.end(track)
+    orders = [event for event in names._recall.events() if isinstance(event, Enrolment)]
+    assert [(order.name, order.number) for order in orders] == [("Zoe", 7), ("Yan", None)]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["still there", "ended"])
+def test_of_somebody_without_consent_who_was_a_stranger_at_first_nothing_stays(config: Config, ends: bool) -> None:
+    cell = Cell(config, "cell")
+    cell.recall.unknown.reserve([70])
+    names = Naming(config, "cam0", cell.recall)
+    now, later = (frame(seq).model_copy(update={"captured_at": time.time() + seq / 10}) for seq in (1, 2))
+    with Store(config.storage.place) as store:
+        for track, person in ((3, 9), (4, 8)):
+            looked_at(names, track, face_of(person), now)
+            names.looked(track, face_of(person), CHIP, 0.9, 0.0, now)
+        names.show(now, [(3, LEFT), (4, RIGHT)], [], 0.1)
+        cell.keeper.write(cell.recall.events())
+        wait_until(lambda: len(people.unknown_people(store)) == 2, 10, "both are strangers")
+        other = cell.recall.unknown.see(face_of(8), 0.9, now.captured_at)
+        people.add(store, "Zoe", [reference(9)], consent="refused")
+        wait_until(lambda: changed(cell, names), 10, "the conductor hears of her")
+        if ends:
+            names.end(3)
+        else:
+            names.show(later, [(3, LEFT), (4, RIGHT)], [], 0.2)
+        cell.keeper.write(cell.recall.events())
+        cell.keeper.close()
+        assert other is not None
+        assert [(one.number, one.crops) for one in people.unknown_people(store)] == [(other.number, 1)]
+        with store.read() as connection:
+            assert connection.execute(select(SIGHTING.c.track)).scalars().all() == [4]
+
+
+def changed(cell: Cell, names: Naming) -> bool:
+    if (news := cell.keeper.news()) is None:
+        return False
+    gone = cell.recall.install(news)
+    names.changed(gone)
+    return gone is not None
 
 
 # --- two conductors with one store ---
@@ -117,6 +183,31 @@ def test_two_conductors_on_one_store_give_a_stranger_one_number(config: Config) 
     with Store(config.storage.place) as store:
         kept = [stranger.number for stranger in people.unknown_people(store)]
         assert number in kept and len(kept) == len(set(kept)) and 20 <= len(kept) <= 40
+
+
+def test_a_stranger_in_view_does_not_come_back_when_just_named_or_forgotten(config: Config) -> None:
+    cell = Cell(config, "cell")
+    with Store(config.storage.place) as store:
+        forgotten, named = cell.sees(5), cell.sees(6)
+        wait_until(lambda: len(people.unknown_people(store)) == 2, 10, "both are written down")
+        note(cell, 11, named)
+        wait_until(lambda: people.sightings_of(store, unknown=named), 10, "where the second was seen")
+        forgetting.forget_unknown(store, config, forgotten)
+        ada = people.from_unknown(store, named, "Ada")
+        # The conductor has not heard of it, and goes on with both.
+        for person in (5, 6):
+            cell.sees(person, 1)
+        note(cell, 11, named)
+        note(cell, 12, forgotten)
+        cell.keeper.close()
+        assert people.unknown_people(store) == []
+        assert people.sightings_of(store, unknown=forgotten) == []
+        assert [seen.track for seen in people.sightings_of(store, ada.id)] == [11]
+
+
+def note(cell: Cell, track: int, number: int) -> None:
+    times = {"begin_at": time.time(), "end_at": time.time()}
+    cell.keeper.write([Sighting(track=track, camera="cam0", person=None, unknown=number, **times)])
 
 
 def test_strangers_that_are_not_written_down_yet_survive_a_look_at_the_store_and_deleted_ones_do_not() -> None:

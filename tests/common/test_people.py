@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from common import forgetting, people, retention, snapshots, strangers, transfer
+from common import exports, forgetting, people, retention, snapshots, strangers, transfer
 from common.config import load
+from common.encryption import Cipher, new_key
 from common.keeper import Keeper
 from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
@@ -18,8 +21,9 @@ from common.place import Place
 from common.recall import Enrolment, Sighting, UnknownLook
 from common.settings import Config
 from common.store import Store, StoreError
+from common.tables import create_table
 from tests.conftest import wait_until
-from tests.people import face_of, reference
+from tests.people import damage, face_of, reference
 
 
 @pytest.fixture
@@ -140,6 +144,13 @@ def test_consent_is_judged_when_it_matters(store: Store) -> None:
     assert not people.gallery(store, at=1e12).members[0].withheld
 
 
+def test_a_damaged_reference_takes_nobody_elses_name(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    people.add(store, "Ada", [reference(1)])
+    damage(store, people.add(store, "Ben", [reference(2)]).id)
+    assert [member.name for member in people.gallery(store).members] == ["Ada"]
+    assert "references of #2 are damaged" in caplog.text
+
+
 def test_an_unknown_person_is_named_with_crops_and_history(store: Store, config: Config) -> None:
     events = [look(4, 1000.0 + 3 * i) for i in range(8)]
     written(config, *events, sighting(11, unknown=4), sighting(12, unknown=4), sighting(13, unknown=5))
@@ -154,11 +165,16 @@ def test_an_unknown_person_is_named_with_crops_and_history(store: Store, config:
 
 
 def test_a_name_that_is_taken_leaves_the_unknown_person(store: Store, config: Config) -> None:
-    written(config, look(4))
+    now = time.time()
+    written(config, look(4, now), sighting(21, unknown=4, end_at=now))
     people.add(store, "Ada", [reference(1)])
     with pytest.raises(PeopleError, match="already"):
         people.from_unknown(store, 4, "Ada")
     assert len(people.unknown_people(store)) == 1
+    # … unless it is said that they are one: a stranger may have two numbers.
+    ada = people.from_unknown(store, 4, "ada", again=True)
+    assert (ada.id, ada.name, ada.references) == (1, "Ada", 2)
+    assert people.unknown_people(store) == [] and len(people.sightings_of(store, ada.id)) == 1
 
 
 def test_what_is_noticed_of_somebody_who_was_just_forgotten_is_not_kept(store: Store, config: Config) -> None:
@@ -194,6 +210,77 @@ def test_the_keeper_hands_over_what_changes_and_enrols(store: Store, config: Con
         assert people.find(store, "Ben").role == "staff"
     finally:
         kept.close()
+
+
+def enrolled(kept: Keeper, name: str, *faces: int, **order: Any) -> tuple[str | None, str | None]:
+    """Have somebody in view enrolled; return who it is, or why not."""
+    looks = [(face_of(face, 10 + i), CHIP, 0.9) for i, face in enumerate(faces)]
+    kept.write([Enrolment(request="r", name=name, looks=looks, **({"fields": {}} | order))])
+    [(_, person, why)] = wait_until(kept.answers, 10, "an answer")
+    return person, why
+
+
+def test_nobody_in_view_is_enrolled_under_two_names_unawares(store: Store, config: Config) -> None:
+    people.add(store, "Ada", [reference(1), reference(1, 1)])
+    people.add(store, "Ben", [reference(2), reference(2, 1)], consent="refused")
+    kept = Keeper(config, "test")
+    kept.open()
+    try:
+        person, why = enrolled(kept, "Zoe", 1, 1, 3)
+        assert person is None and why is not None and "looks like 'Ada'" in why and "--again" in why
+        person, why = enrolled(kept, "Zoe", 2, 2)
+        assert person is None and why is not None and "somebody without consent" in why and "Ben" not in why
+        person, why = enrolled(kept, "Zoe", 1, 1, again=True)
+        assert person is not None and "Zoe" in person and why is None
+        person, why = enrolled(kept, "ada", 1, again=True)
+        assert person is not None and "#1 Ada" in person and people.find(store, "Ada").references == 3
+    finally:
+        kept.close()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"consent_until": "soon"}, {"notes": 5}, {"role": 5}, {"consent": True}], ids=lambda one: str(*one)
+)
+def test_an_order_that_makes_no_sense_is_answered(store: Store, config: Config, fields: dict[str, object]) -> None:
+    kept = Keeper(config, "test")
+    kept.open()
+    try:
+        person, why = enrolled(kept, "Ada", 1, fields=fields)
+        assert person is None and why is not None and str(*fields.values()) in why
+        assert people.everybody(store) == []
+    finally:
+        kept.close()
+
+
+def test_a_stranger_who_is_enrolled_in_view_keeps_what_they_were_seen_doing(store: Store, config: Config) -> None:
+    ben = people.add(store, "Ben", [reference(2)])
+    now = time.time()
+    seen = [sighting(track, unknown=5 if track == 13 else 4, end_at=now) for track in (11, 12, 13, 14)]
+    written(config, look(4, now), *seen)
+    written(config, sighting(14, person=ben.id, end_at=now))  # that was somebody else after all
+    kept = Keeper(config, "test")
+    kept.open()
+    enrolled(kept, "Ada", 7, 7, number=4)
+    kept.close()
+    assert {seen.track for seen in people.sightings_of(store, people.find(store, "Ada").id)} == {11, 12}
+    assert [seen.track for seen in people.sightings_of(store, ben.id)] == [14]
+    assert people.unknown_people(store) == []
+
+
+def test_an_enrolment_that_was_refused_is_not_made_up_for_later(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.backend.BUSY_MS", 50)
+    kept = Keeper(config, "test")
+    kept.open()
+    with store.write() as connection:
+        store.changed(connection)
+        kept.write([sighting(9, unknown=1)])
+        person, why = enrolled(kept, "Ada", 1)
+        assert person is None and why is not None
+    wait_until(lambda: people.sightings_of(store, unknown=1), 5, "the sighting is written after all")
+    kept.close()
+    assert people.everybody(store) == [] and kept.answers() == []
 
 
 def test_a_keeper_that_cannot_write_keeps_what_it_has(
@@ -254,6 +341,86 @@ def test_forgetting_reaches_snapshots_exports_and_the_audit_log(store: Store, co
     assert people.audit_log(store)[-1].did == "forgot"
     with pytest.raises(PeopleError, match="nobody called"):
         forgetting.forget(store, config, "ada")
+
+
+def snapshot_of(config: Config, name: str, *identities: dict[str, object]) -> None:
+    folder = snapshots.folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"faces": [{"identity": one} for one in identities]}))
+    for suffix in (snapshots.PICTURE, snapshots.ANNOTATED):
+        (folder / f"{name}{suffix}").write_bytes(b"a picture")
+
+
+def history_export(config: Config, name: str, *rows: dict[str, object]) -> Path:
+    path = config.storage.data_dir / transfer.FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = create_table(path, exports.COLUMNS)
+    table.write([dict.fromkeys(exports.COLUMNS) | row for row in rows])
+    table.close()
+    return path
+
+
+def test_forgetting_reaches_what_was_kept_under_earlier_names_and_numbers(store: Store, config: Config) -> None:
+    written(config, look(4))
+    annie = people.from_unknown(store, 4, "Annie")
+    twice = people.add(store, "Miss L", [reference(3)])
+    first = transfer.default_path(config.storage.data_dir).with_name("first.mien")
+    transfer.write(store, first)
+    people.change(store, "Annie", name="Ada")
+    people.change(store, "Ada", name="Ada Lovelace")
+    people.merge(store, "Miss L", "Ada Lovelace")
+    people.add(store, "Annie", [reference(5)])  # somebody else, who is to be left alone
+    second = first.with_name("second.mien")
+    transfer.write(store, second)
+    snapshot_of(config, "stranger", {"status": "unknown", "number": 4})
+    snapshot_of(config, "merged", {"status": "known", "person": twice.id, "name": "Miss L"})
+    snapshot_of(config, "another", {"status": "unknown", "number": 5})
+    table = history_export(config, "week.csv", {"at": 1, "unknown": 4}, {"at": 2, "person": twice.id}, {"at": 3})
+    done = forgetting.forget(store, config, "Ada Lovelace")
+    assert (done.snapshots, done.exports) == (2, 3)
+    assert {path.name.split(".")[0] for path in snapshots.folder(config).iterdir()} == {"another"}
+    assert [row.split(",")[1] for row in table.read_text().split()[1:]] == ["3"]
+    assert transfer.read_entries(store.cipher, first) == []
+    assert [entry["name"] for entry in transfer.read_entries(store.cipher, second)] == ["Annie"]
+    about = [line.about for line in people.audit_log(store)]
+    assert not any(name in line for line in about for name in ("Ada", "Lovelace", "Miss L", f"#{annie.id} Annie"))
+    assert store.setting(f"earlier.{annie.id}") is None
+
+
+def test_a_stranger_is_forgotten_in_snapshots_and_exports(store: Store, config: Config) -> None:
+    written(config, look(4))
+    snapshot_of(config, "alone", {"status": "unknown", "number": 4})
+    snapshot_of(config, "both", {"status": "unknown", "number": 4}, {"status": "unknown", "number": 5})
+    table = history_export(config, "week.jsonl", {"at": 1, "unknown": 4}, {"at": 2, "unknown": 5})
+    forgetting.forget_unknown(store, config, 4)
+    kept = sorted(path.name for path in snapshots.folder(config).iterdir())
+    assert kept == ["both.jpg", "both.json"]
+    assert '"number": 4' not in (snapshots.folder(config) / "both.json").read_text()
+    assert [json.loads(line)["unknown"] for line in table.read_text().splitlines()] == [5]
+
+
+def test_what_a_killed_process_left_unfinished_goes_with_the_next_who_is_forgotten(
+    store: Store, config: Config
+) -> None:
+    people.add(store, "Ada", [reference(1)])
+    old = config.storage.data_dir / transfer.FOLDER / ".people.mien.99.part"
+    fresh = snapshots.folder(config) / "cam0.jpg.1234.part"
+    for path in (old, fresh):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"whom it shows nobody knows")
+    os.utime(old, (time.time() - 600,) * 2)
+    forgetting.forget(store, config, "Ada")
+    assert not old.exists() and fresh.exists()  # the second may be a snapshot that is being taken
+
+
+def test_an_export_that_cannot_be_read_is_in_the_way_of_forgetting(store: Store, config: Config) -> None:
+    people.add(store, "Ada", [reference(1)])
+    path = transfer.default_path(config.storage.data_dir)
+    transfer.write_entries(Cipher(new_key()), path, [])
+    with pytest.raises(PeopleError, match=r"not all was forgotten.*Move or delete it"):
+        forgetting.forget(store, config, "Ada")
+    path.unlink()
+    forgetting.forget(store, config, "Ada")
 
 
 def test_an_export_comes_back_the_same_in_another_store(store: Store, tmp_path: Path) -> None:

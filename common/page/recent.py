@@ -32,6 +32,10 @@ class Recent:
     def __init__(self) -> None:
         self._trails: OrderedDict[int, Trail] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        """Whether anything is remembered."""
+        return bool(self._trails)
+
     def note(self, result: Result) -> None:
         """Take a result in."""
         at = result.captured_at

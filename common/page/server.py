@@ -193,7 +193,8 @@ class Server:
 
         @contextlib.asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-            tasks = [asyncio.create_task(work) for work in (self.site.tick(), self.site.follow_alerts(), guard.watch())]
+            works = (self.site.tick(), self.site.follow_alerts(), self.site.follow_people(), guard.watch())
+            tasks = [asyncio.create_task(work) for work in works]
             try:
                 yield
             finally:

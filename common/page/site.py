@@ -24,12 +24,14 @@ from common.page.recent import Recent
 from common.page.stream import Streams
 from common.settings import Config
 from common.status import Board
+from common.store import Store, StoreError
 
 TICK_S = 1.0
 TOLD_EVERY_S = 5.0  # browsers are told how things stand at least so often
 _TIMED = 300  # results whose times are kept, of all cameras together
 _STALE_AFTER_S = 5.0  # a stage that is not well for so long is worth a word
 ALERTS_EVERY_S = 15.0
+PEOPLE_EVERY_S = 2.0  # somebody forgotten elsewhere is forgotten here so soon
 OPEN_EVERY_S = 5.0  # while one is open: how long nothing could be assessed is told with it
 
 log = logging.getLogger("mien.dashboard")
@@ -177,6 +179,22 @@ class Site:
             with contextlib.suppress(TimeoutError):
                 every_s = OPEN_EVERY_S if self.episodes else ALERTS_EVERY_S
                 await asyncio.wait_for(self._alerts_changed.wait(), every_s)
+
+    async def follow_people(self) -> None:
+        """Keep nobody in memory who was forgotten, or is called otherwise by now, wherever that was done."""
+        seen: int | None = None
+        while True:
+            await asyncio.sleep(PEOPLE_EVERY_S)
+            if not self.recent:
+                continue
+            try:
+                now = await self.desk.store(None, Store.generation)
+            except StoreError as error:
+                log.warning("people cannot be read at the moment: %s", error)
+                continue
+            if now != seen:
+                self.recent.forget()
+            seen = now
 
 
 def _step(one: Episode) -> Episode:

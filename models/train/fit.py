@@ -218,7 +218,10 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state; ValueError when it belongs to a run with another network."""
         before = RunConfig.model_validate(state["config"])
-        if any(getattr(before, key) != getattr(self.config, key) for key in ("shape", "stem", "widths", "depths", "enlarged")):
+        if any(
+            getattr(before, key) != getattr(self.config, key)
+            for key in ("shape", "stem", "widths", "depths", "enlarged")
+        ):
             raise ValueError(
                 "the checkpoint holds another network than the configuration; choose another run directory"
             )

@@ -16,18 +16,20 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from common import alert_store, history_rows, history_store, people
+from common import alert_store, forgetting, history_rows, history_store, people
 from common.history_rows import Tally
 from common.history_store import Subject
 from common.ledger import Ledger
 from common.messages import pack
+from common.news import NewsWriter
 from common.page import access
 from common.settings import Config
 from common.store import Store
 from common.transport import opened
 from tests.conftest import ROOT, stage_environment, wait_until
 from tests.page.serving import Served, add_user
-from tests.showing import five, preview
+from tests.people import reference
+from tests.showing import face, five, preview, result
 
 JPEG = b"\xff\xd8 not looked at by the server \xff\xd9" * 50
 
@@ -304,3 +306,31 @@ def contrast(one: str, other: str) -> float:
 
     bright, dark = sorted((light(one), light(other)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
+
+
+def test_whom_somebody_forgets_elsewhere_the_page_does_not_remember(
+    bus: subprocess.Popen[bytes], config: Config, tmp_path: Path
+) -> None:
+    add_user(config, "the admin", "admin")
+    with Store(config.storage.place) as store:
+        ada = people.add(store, "Ada", [reference(1)])
+    seen = result(640, 360, (face(7, (1, 2, 30, 40), "sad", name="Ada"),), captured_at=time.time())
+    writer = NewsWriter(config, "conductor.test.1")
+    with Served(config, tmp_path / "page.log") as page:
+        browser = page.await_ready().logged_in("the admin")
+
+        def remembered() -> bool:
+            return bool(browser.get("/live/recent", params={"track": 7, "person": ada.id}).json())
+
+        def shown() -> bool:
+            writer.publish(seen, "cam0")
+            return remembered()
+
+        # Past the first look at the people, from which on it is known that they have changed.
+        wait_until(shown, 20, "a result arrives")
+        wait_until(lambda: not remembered(), 10, "what came before that look is left out")
+        wait_until(shown, 20, "a result arrives")
+        with Store(config.storage.place) as store:
+            forgetting.forget(store, config, "Ada")
+        wait_until(lambda: not remembered(), 5, "the page forgets her, too")
+    writer.close()

@@ -256,7 +256,7 @@ class Face(_Checked):
     box: Box = Field(description="x, y, width, height in float pixels, inside the picture")
     score: Unit = Field(description="how sure the detector is")
     landmarks: tuple[Point, Point, Point, Point, Point] = Field(
-        description="eyes, nose, corners of the mouth, left in the picture first: x, y in float pixels, also outside of it"
+        description="eyes, nose, mouth's corners, left in the picture first: x, y in float pixels, may be outside of it"
     )
     identity: Identity = Field(description="who it is")
     expression: Expression = Field(description="how it looks")

@@ -38,6 +38,7 @@ from bench.pipeline import Running
 from bench.report import ROOT, Report, Usage, by_pool, in_turn, median, percentile, usage
 from bench.rivals import awake, mien_stages, resume, resume_all, stop
 from common import crowd
+from common.instance import instance_of
 from common.messages import IdentityJob, unpack
 from common.transport import Socket, opened, terminate
 from common.worker import job_topic
@@ -73,7 +74,7 @@ class Watcher:
         for name, pid in running.pids().items():
             if name.startswith("identity."):
                 jobs = opened("jobs", config.endpoint("jobs"), "sub")
-                jobs.subscribe(job_topic(f"identity.{_host()}.{pid}"))
+                jobs.subscribe(job_topic(instance_of("identity", pid)))
                 self._jobs.append(jobs)
         self.previews = self.looks = 0
         self._ending = threading.Event()
@@ -293,12 +294,6 @@ def summary(
         },
         y="ms",
     )
-
-
-def _host() -> str:
-    import socket
-
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:32] or "host"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket as network
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from common import media, people
 from common.analyse import private_endpoints
 from common.config import load
 from common.enrolment import PhotoReader
+from common.instance import instance_of
 from common.media import sample
 from common.messages import IdentityJob, Result, unpack
 from common.news import NewsReader
@@ -111,7 +111,7 @@ def played(config: Config, clip: str) -> tuple[list[tuple[float, Result]], list[
             while time.monotonic() < began + 60 + SECONDS:
                 if jobs is None and "identity.1" in running.pids():
                     jobs = opened("jobs", own.endpoint("jobs"), "sub")
-                    jobs.subscribe(job_topic(f"identity.{_host()}.{running.pids()['identity.1']}"))
+                    jobs.subscribe(job_topic(instance_of("identity", running.pids()["identity.1"])))
                 results += [(time.monotonic(), one) for _, one in reader.read(timeout_ms=20) if isinstance(one, Result)]
                 while jobs is not None and (parts := jobs.receive()) is not None:
                     looks += [time.monotonic()] * len(unpack(IdentityJob, parts[1]).shapes)
@@ -137,7 +137,3 @@ def _enrol(config: Config) -> None:
             people.add(store, name, [reader.reference_of(np.asarray(frame, np.uint8), clip)])
         for name in ("obama", "biden"):
             people.add(store, name.title(), [reader.reference(sample(f"{name}.jpg"))])
-
-
-def _host() -> str:
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in network.gethostname())[:32] or "host"

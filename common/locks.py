@@ -20,6 +20,7 @@ from common.keys import ALLOWED_FILE, OWN_FILE, SERVER_FILE, Allowed, Key, KeyRi
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.25
+OUT_S: Final = 60.0  # for whom a socket had to hang up on everybody
 SILENT_S: Final = 5.0  # an authenticator that has not turned for so long counts as dead
 ZAP: Final = Channel(
     name="authenticator", kind="push-pull", binds="every process that listens", send_queue=100, receive_queue=100,
@@ -137,6 +138,10 @@ class ServerLock(Lock):
             log.info("%s: the key %r opens this no more", self.channel, before.name_of(public))
         return bool(gone) or key != self._key
 
+    def shut_out(self, name: str) -> None:
+        """Let a key in no more for a while."""
+        self.authenticator.shut_out(self.domain, name)
+
     def _files(self) -> tuple[object, ...]:
         return self.ring.stamp(SERVER_FILE, ALLOWED_FILE)
 
@@ -168,6 +173,7 @@ class Authenticator(threading.Thread):
         self._ready = threading.Event()
         self._turned = time.monotonic()
         self._complained: dict[tuple[str, str], float] = {}
+        self._out: dict[tuple[str, str], float] = {}  # domain and name: until when
 
     @classmethod
     def running(cls) -> Authenticator:
@@ -237,7 +243,14 @@ class Authenticator(threading.Thread):
         text = key_text(public)
         if text == known[2]:
             return "server"
-        return known[1].name_of(text) if text in known[1].rights(channel) else None
+        if text not in known[1].rights(channel):
+            return None
+        name = known[1].name_of(text)
+        return name if time.monotonic() >= self._out.get((domain, name), 0.0) else None
+
+    def shut_out(self, domain: str, name: str) -> None:
+        """Let a key in no more for a minute; it keeps its right."""
+        self._out[domain, name] = time.monotonic() + OUT_S
 
     def _complain(self, channel: str, address: str) -> None:
         now = time.monotonic()

@@ -230,7 +230,7 @@ class Identity(_Checked):
     name: Text | None = Field(default=None, description="of a known person")
     number: Count | None = Field(default=None, description="of an unknown person: the same whenever seen again")
     distance: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="to the nearest person; 0.6 = apart"
+        default=None, description="to the nearest person, Euclidean; 0.6 = apart"
     )
     confidence: Unit | None = Field(default=None, description="probability that it is this person")
     withheld: bool = Field(default=False, description="nothing may be kept of this face: consent is refused or over")
@@ -255,7 +255,9 @@ class Face(_Checked):
     track: Count = Field(description="lasting id of this face; never used twice, not after a restart either")
     box: Box = Field(description="x, y, width, height in float pixels, inside the picture")
     score: Unit = Field(description="how sure the detector is")
-    landmarks: tuple[Point, Point, Point, Point, Point] = Field(description="eyes, nose, corners of the mouth")
+    landmarks: tuple[Point, Point, Point, Point, Point] = Field(
+        description="eyes, nose, mouth's corners, left in the picture first: x, y in float pixels, may be outside of it"
+    )
     identity: Identity = Field(description="who it is")
     expression: Expression = Field(description="how it looks")
 

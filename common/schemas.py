@@ -159,6 +159,8 @@ raw bytes where the table says so. No pickle, no base64, no msgpack extension ty
   own sequence: a gap is what was lost on the way to you.
 - A result holds at most {MAX_FACES} faces. `box` is x, y, width, height in float pixels, inside the picture.
 - `cannot_assess` (with its `reason`) and `pending` are answers of their own: neither means `neutral`.
+- A subscription has at most a thousand bytes, and a subscriber at most some thousand of them: subscribe to `results.`
+  rather than to each of very many cameras.
 - What a `control` message asks is done once, however often it is repeated under the same `request`; repeat it until its
   `reply` comes.
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
-import socket as network
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +20,7 @@ from typing import ClassVar
 
 from common import transport
 from common.config import ConfigError, load
+from common.instance import instance_of
 from common.lifeline import BEAT_EVERY_S, WORN_OUT, Lifeline
 from common.messages import Control, Message, Reply, Stats
 from common.meter import Meter
@@ -51,7 +50,7 @@ class Stage(ABC):
 
     Attributes:
         name: row of the stage table.
-        config, instance: the checked configuration; this process's own id, ``stage.host.pid``.
+        config, instance: the checked configuration; this process's own id (``common/instance.py``).
         camera: the camera's name, for stages that run once a camera.
         poller: watches the stage's sockets; ``handle`` gets those that are ready.
         meter: what the stage counts; published once a second.
@@ -62,8 +61,7 @@ class Stage(ABC):
     def __init__(self, config: Config, *, camera: str | None = None) -> None:
         self.config = config
         self.camera = camera
-        host = "".join(c if c.isalnum() or c == "-" else "-" for c in network.gethostname())[:32] or "host"
-        self.instance = f"{self.name}.{host}.{os.getpid()}"
+        self.instance = instance_of(self.name)
         self.log = logging.getLogger(f"mien.{self.name}" + (f".{camera}" if camera else ""))
         self.meter = Meter()
         self.poller = Poller()

@@ -6,8 +6,6 @@ it has failed, and everything else keeps running. What is known is published as 
 
 from __future__ import annotations
 
-import os
-import socket as network
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from common.child import Child, ChildSpec, Event, RestartPolicy, describe_exit
+from common.instance import instance_of
 from common.lifeline import WORN_OUT
 from common.messages import Stats
 from common.meter import Meter
@@ -59,8 +58,7 @@ class Supervisor:
         command_end = ("--config", str(config_file), *arguments)
         self.children = [Child(spec, command_end, data_dir, RestartPolicy(limits), self._events) for spec in specs]
         self._meter = Meter()
-        host = "".join(c if c.isalnum() or c == "-" else "-" for c in network.gethostname())[:32] or "host"
-        self._writer = NewsWriter(config, f"supervisor.{host}.{os.getpid()}")
+        self._writer = NewsWriter(config, instance_of("supervisor"))
         self._turned_at = time.monotonic()
         self._stopped = False
 

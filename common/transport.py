@@ -6,6 +6,7 @@ received can be looked at, or sent on, in place. Closing is explicit; ``LINGER``
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -16,11 +17,16 @@ import zmq.utils.z85
 
 from common.channels import CHANNELS, Channel
 from common.endpoints import listening, locked, parse, remote
-from common.locks import Authenticator, Lock, LockError, lock_for
+from common.keys import SERVER
+from common.locks import Authenticator, Lock, LockError, ServerLock, lock_for
+from common.wishes import LONGEST, Wishes
+
+log = logging.getLogger(__name__)
 
 Received = list[memoryview]
 
 _COPY_BELOW = 64 * 1024  # smaller parts are cheaper to copy than to hand over
+_WISHES_A_TURN = 256
 _REMOTE = {
     # Between machines: a peer that is gone without a word is given up soon, and looked for often. Each attempt asks
     # anew for the address behind the name.
@@ -84,6 +90,12 @@ class Socket:
             # for a while ("Assertion failed", libzmq 4.3.5, issue 3937).
             options |= {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 1, zmq.TCP_KEEPALIVE_INTVL: 1}
             options |= {zmq.TCP_KEEPALIVE_CNT: 3}
+        # Not for ipc, where nobody else can come, and whose file a second opening might lose.
+        self._wishes = Wishes() if role == "xpub" and bind and parse(endpoint) else None
+        self._complain_at = 0.0
+        if role in ("pub", "xpub"):
+            # What comes to these is subscriptions. ZeroMQ takes them in whether or not somebody reads: a few at a time.
+            options |= {zmq.MAXMSGSIZE: LONGEST, zmq.RCVHWM: min(8, channel.receive_queue)}
         if role == "push":
             options[zmq.IMMEDIATE] = 1  # nothing is queued for a peer that is not there
         if self._lock is not None:
@@ -123,25 +135,47 @@ class Socket:
         if self._lock is None or not self._lock.due():
             return
         try:
-            if not self._lock.changed():
-                return
-            if self._bound:
-                self._socket.unbind(self._address)  # closes the connections that came in by it, too
-            else:
-                for address in (self._address, *self._others):
-                    self._socket.disconnect(address)
-            deadline = time.monotonic() + 2.0
-            while True:
-                try:
-                    self._open()
-                    return
-                except zmq.ZMQError as error:  # ZeroMQ closes in the background
-                    if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
-                        raise TransportError(_explain(error, self.channel, self.endpoint, self._bound)) from error
-                    time.sleep(0.005)
+            if self._lock.changed():
+                self._open_anew()
         except LockError as error:
             self.close()
             raise TransportError(_refuse(error, self.channel, self.endpoint, self._bound)) from error
+
+    def _open_anew(self) -> None:
+        """Hang up on everybody; whoever may come back does so within a moment."""
+        if self._bound:
+            self._socket.unbind(self._address)  # closes the connections that came in by it, too
+        else:
+            for address in (self._address, *self._others):
+                self._socket.disconnect(address)
+        deadline = time.monotonic() + 2.0
+        while True:
+            try:
+                return self._open()
+            except zmq.ZMQError as error:  # ZeroMQ closes in the background
+                if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
+                    raise TransportError(_explain(error, self.channel, self.endpoint, self._bound)) from error
+                time.sleep(0.005)
+
+    def _heard(self, frame: zmq.Frame) -> None:
+        """Keep account of what is subscribed to; hang up when somebody asks for more than anybody needs."""
+        word = frame.bytes
+        if self._wishes is None or word[:1] not in (b"\0", b"\1"):
+            return
+        try:
+            who = str(frame.get("User-Id"))
+        except zmq.ZMQError:  # no key was asked for
+            who = ""
+        if not self._wishes.heard(word, who) or who == SERVER:
+            return
+        self._wishes.clear()
+        now = time.monotonic()
+        if now >= self._complain_at:
+            self._complain_at = now + 1.0
+            log.warning("%s: %s subscribes to far too much: hung up on all", self.channel.name, who or "somebody here")
+        if isinstance(self._lock, ServerLock):
+            self._lock.shut_out(who)
+        self._open_anew()
 
     def send(self, parts: Sequence[Any], *, timeout_ms: int = 0) -> bool:
         """Send one message; return False if it could not be queued in time (the message is then not sent at all).
@@ -180,6 +214,8 @@ class Socket:
             frames = self._socket.recv_multipart(0 if timeout_ms else zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
+        if self._wishes is not None:
+            self._heard(frames[0])
         return [frame.buffer for frame in frames]
 
     def wait(self, timeout_ms: int) -> bool:
@@ -292,21 +328,25 @@ def forward(front: Socket, back: Socket, *, timeout_ms: int, withheld: bytes = b
     """
     poller = Poller((front, back))
     poller.wait(timeout_ms)
+    for _ in range(_WISHES_A_TURN):
+        try:
+            frames = front._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            break
+        if len(frames) == 1 and frames[0].bytes[:1] in (b"\0", b"\1"):  # nothing else should publishers have to look at
+            front._heard(frames[0])
+            back._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
     moved = 0
     deadline = time.monotonic() + 0.1  # a flood must not keep the stage from its heartbeat
-    for source, target in ((front, back), (back, front)):
-        withheld_from_here = withheld if source is back else None
-        while time.monotonic() < deadline:
-            try:
-                frames = source._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                break
-            if withheld_from_here and frames[0].bytes.startswith(withheld_from_here):
-                continue
-            if source is front and not (len(frames) == 1 and frames[0].bytes[:1] in (b"\0", b"\1")):
-                continue  # no subscription: nothing that publishers should have to look at
-            target._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
-            moved += source is back
+    while time.monotonic() < deadline:
+        try:
+            frames = back._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            break
+        if withheld and frames[0].bytes.startswith(withheld):
+            continue
+        front._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+        moved += 1
     return moved
 
 

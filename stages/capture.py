@@ -57,10 +57,7 @@ class Capture(Stage):
         self._said_at = 0.0
         self._end_sent = False
         self._source = settings.source
-        between_machines = remote(self.config.endpoint("frames"))
-        self._encoding: Literal["raw", "jpeg"] = (
-            settings.encoding if settings.encoding != "auto" else "jpeg" if between_machines else "raw"
-        )
+        self._encoding = encoding(self.config, self._camera)
         self._switches = 0
         self._next_due = 0.0
         self._idle = False
@@ -265,6 +262,14 @@ class Capture(Stage):
             source=state.source[:1000],
         )
         self.news.publish(message, self._camera)
+
+
+def encoding(config: Config, camera: str) -> Literal["raw", "jpeg"]:
+    """Return how a camera's pictures travel: they go on to workers and to preview as they came to the conductor."""
+    wanted = config.cameras[camera].encoding
+    if wanted != "auto":
+        return wanted
+    return "jpeg" if any(remote(config.endpoint(channel)) for channel in ("frames", "jobs", "pictures")) else "raw"
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ IDLE_TICK_S = 0.5  # with nothing in the air; people may have been changed
 SHOWN_S = 0.15  # preview has looked at a picture by then …
 MOST_SHOWN = 4  # … and at the newest ones only: what is held cannot be written into by a fast camera
 ARCHIVE_WAITING = 16  # results that wait for a slow archive before no more frames are taken in
+MOST_TOLD, TOLD_WITHIN_S = 200, 10.0  # lines about workers that come and go
 RECORDED_EVERY_S = 0.1
 RECORDING_WAITING = 128 * 1024 * 1024  # bytes that a live run keeps for a slow disk before it gives its recording up
 
@@ -104,6 +105,7 @@ class Conductor(Stage):
             self._archive = opened("archive", config.endpoints.archive, "push", linger_ms=1000)
             self._sockets.append(self._archive)
         self._next_written = 0.0
+        self._told: deque[float] = deque(maxlen=MOST_TOLD)
         self._watched: set[bytes] = set()
         self._shared = RingReader(config)
         # Pictures that preview may be looking at, by camera: until when, and the picture.
@@ -285,11 +287,18 @@ class Conductor(Stage):
             word = bytes(parts[0][:256])
             worker = word[1:-1].decode("ascii", "replace")
             if word.startswith(b"\x01"):
-                self.log.info("%s has come", worker)
+                self._tell("%s has come", worker)
                 self._thinking.subscribed(worker, time.monotonic())
             elif word.startswith(b"\x00"):
-                self.log.info("%s has gone", worker)
+                self._tell("%s has gone", worker)
                 self._thinking.gone(worker, time.monotonic())
+
+    def _tell(self, what: str, worker: str) -> None:
+        """Log it, but for somebody who comes and goes without end."""
+        now = time.monotonic()
+        if len(self._told) < MOST_TOLD or now - self._told[0] > TOLD_WITHIN_S:
+            self._told.append(now)
+            self.log.info(what, worker)
 
     def _read_watchers(self) -> None:
         while (parts := self._pictures.receive()) is not None:

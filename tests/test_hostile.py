@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import socket
 import struct
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -15,9 +19,10 @@ import pytest
 from common import clock
 from common.keys import KeyRing
 from common.messages import BY_KIND, DetectionFinding, ExpressionFinding, Frame, Ready, Result, pack
+from common.news import NewsReader
 from common.settings import Config, SecurityConfig
 from common.transport import Socket, key_pair, opened
-from tests.conftest import free_ports
+from tests.conftest import end, free_ports, start_stage, wait_until
 from tests.running import Running
 
 NESTED = b"\x91" * 1000 + b"\xc0"  # an array in an array, 1000 deep
@@ -113,6 +118,46 @@ def test_garbage_on_every_socket_is_counted_and_dropped_and_the_work_goes_on(con
         assert conductor.rss_mb < 400
         lines = [line for line in mien.said().splitlines() if "bad message" in line]
         assert 1 <= len(lines) < 60  # told, but not once a message
+
+
+def test_a_flood_of_subscriptions_keeps_nobody_from_work_and_fills_no_log(
+    config: Config, bus: subprocess.Popen[bytes]
+) -> None:
+    with (config.run_dir / "log").open("wb") as log:
+        stages = [start_stage(name, config, stderr=log) for name in ("conductor", "preview")]
+    reader = NewsReader(config, ("stats.conductor", "stats.preview"))
+    heard: dict[str, list[float]] = {"stats.conductor": [], "stats.preview": []}
+    stop = threading.Event()
+
+    def read() -> bool:
+        for topic, _ in reader.read(timeout_ms=50):
+            heard[topic].append(time.monotonic())
+        return all(heard.values())
+
+    def flood(channel: str) -> None:
+        with opened(channel, config.endpoint(channel), "xsub") as ghost:
+            while not stop.is_set():
+                for word in (b"\1ghost/", b"\0ghost/") * 500:
+                    ghost.send([word], timeout_ms=100)
+
+    threads = [threading.Thread(target=flood, args=(channel,)) for channel in ("jobs", "pictures", "previews")]
+    try:
+        wait_until(read, 60, "figures of both")
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 6
+        wait_until(lambda: not read() or time.monotonic() > until, 10)
+        for stage, times in heard.items():
+            gaps = [later - earlier for earlier, later in itertools.pairwise([*times, time.monotonic()])]
+            assert max(gaps) < 4, (stage, gaps)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for process in stages:
+            assert end(process) == 0
+        reader.close()
+    assert len((config.run_dir / "log").read_text().splitlines()) < 300
 
 
 LISTENS = {"frames": "push", "findings": "push", "news_in": "pub", "control": "pub", "jobs": "sub", "pictures": "sub",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from common.cluster.addresses import connected
 from common.cluster.backlog import Backlog
 from common.config import save
+from common.instance import instance_of
 from common.messages import Stats
 from common.meter import Meter
 from common.news import NewsReader, NewsWriter
@@ -40,8 +39,7 @@ class View:
         self._table: Table | None = None
         self._backlog = Backlog()
         self._meter = Meter()
-        host = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:32] or "host"
-        self._sender = f"cluster.{host}.{os.getpid()}"
+        self._sender = instance_of("cluster")
 
     def turn(self, engine: Engine) -> None:
         """Take in the news, let the pools follow them, and publish how it stands."""

@@ -14,12 +14,15 @@ import msgpack
 import pytest
 from jsonschema import Draft202012Validator
 
+from common import config as configuration
 from common import schemas
+from common.keys import KeyRing
 from common.messages import PUBLIC, VERSION, Message, Result, kind_of, pack, unpack
 from common.news import NewsWriter
 from common.schema_fields import fields
-from common.settings import Config
-from tests.conftest import ROOT, end, stage_environment, wait_until
+from common.settings import Config, SecurityConfig
+from common.transport import key_pair
+from tests.conftest import ROOT, end, stage_environment, start_stage, wait_until
 from tests.node import node_folder
 
 
@@ -86,16 +89,23 @@ def test_check_tells_a_stale_document(tmp_path: Any, monkeypatch: pytest.MonkeyP
     assert schemas.main(["--check"]) == 0
 
 
+@pytest.mark.parametrize("keys", [False, True], ids=["on this machine", "with a key"])
 @pytest.mark.parametrize("name", ["subscribe.py", "subscribe.js"])
-def test_the_example_subscribers_print_what_is_seen(bus: subprocess.Popen[bytes], config: Config, name: str) -> None:
+def test_the_example_subscribers_print_what_is_seen(config: Config, name: str, keys: bool) -> None:
     script = ROOT / "examples" / name
     assert len(script.read_text().splitlines()) <= 20
+    ring = KeyRing(config.run_dir / "keys", key_pair)
+    _, key_file = ring.make("reading-room", ("subscriber",))
+    config = config.model_copy(update={"security": SecurityConfig(loopback=keys, keys_dir=ring.folder)})
+    configuration.save(config, config.run_dir / "config.json")
     command = [sys.executable, str(script)]
     if name.endswith(".js"):  # it finds its packages from where it lies
         command = ["node", shutil.copy(script, node_folder())]
+    bus = start_stage("bus", config)
     process = subprocess.Popen(
-        [*command, config.endpoints.news_out], env=stage_environment(), stdout=subprocess.PIPE, text=True
-    )
+        [*command, config.endpoints.news_out, *([str(key_file)] if keys else [])],
+        env=stage_environment(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     out = process.stdout
     assert out is not None
     writer = NewsWriter(config, "conductor.ward.1")
@@ -111,8 +121,9 @@ def test_the_example_subscribers_print_what_is_seen(bus: subprocess.Popen[bytes]
 
         wait_until(printed, 20, "the subscriber prints")
     finally:
-        end(process)  # type: ignore[arg-type]
+        end(process)
         thread.join(5)
         out.close()
         writer.close()
+        end(bus)
     assert lines[:2] == ["results.cam0 1234 Ada sad\n", "results.cam0 1234 pending small\n"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import threading
 import time
 
+import psutil
 import pytest
 
 from common import config as configuration
@@ -202,3 +204,48 @@ def test_a_locked_bus_takes_requests_by_their_own_way_in_alone_and_tells_names_t
         for socket in sockets:
             socket.close()
         assert end(process) == 0
+
+
+@pytest.mark.parametrize("locked", [False, True], ids=["without keys", "with keys"])
+def test_a_subscriber_without_measure_costs_little_and_the_news_go_on(config: Config, locked: bool) -> None:
+    ring = KeyRing(config.run_dir / "keys", key_pair)
+    ring.make("server", ())
+    settings = config.model_dump(mode="json") | {"security": {"loopback": locked, "keys_dir": str(ring.folder)}}
+    own = configuration.load(overrides=settings, environment={})
+    configuration.save(own, own.run_dir / "config.json")
+    KeyRing(own.run_dir / "greedy").install(ring.make("greedy", ("subscriber",))[1])
+    theirs = own.model_copy(update={"security": SecurityConfig(loopback=locked, keys_dir=own.run_dir / "greedy")})
+    with (own.run_dir / "log").open("wb") as log:
+        process = start_stage("bus", own, stderr=log)
+    writer, reader = NewsWriter(own, "test.1"), NewsReader(own, ("stats.test",))
+    came: list[float] = []
+
+    def news_come() -> bool:
+        writer.publish(a_stats(), "test")
+        came.extend(time.monotonic() for _ in reader.read(timeout_ms=5))
+        return bool(came)
+
+    try:
+        wait_until(news_come, 20, "news")
+        before = psutil.Process(process.pid).memory_info().rss
+        with opened("news_out", theirs.endpoint("news_out"), "xsub") as greedy:
+            sent, until = 0, time.monotonic() + 4.0
+            while time.monotonic() < until:
+                for _ in range(200):
+                    topic = b"%08d" % (sent // 2 if sent > 20_000 else sent)
+                    # First ever more of them, which are long; then some that come and go as quickly as can be.
+                    sent += greedy.send([b"\1" + topic * 30 if sent < 20_000 else bytes([sent % 2]) + b"a"])
+                news_come()
+            greedy.send([b"\1" + b"x" * 20_000], timeout_ms=1000)
+            wait_until(lambda: not news_come() or time.monotonic() - came[-1] < 0.1, 5)
+            gaps = [later - earlier for earlier, later in itertools.pairwise(came)]
+            grown = (psutil.Process(process.pid).memory_info().rss - before) / 2**20
+            print(f"the bus grew by {grown:.0f} MB, the longest gap was {max(gaps):.2f} s")
+            # Without keys nobody can be kept out: it comes back, and all are hung up on again.
+            assert max(gaps) < (1.5 if locked else 5) and grown < (64 if locked else 128)
+        assert process.poll() is None
+        assert "subscribes to far too much" in (own.run_dir / "log").read_text()
+    finally:
+        end(process)
+        writer.close()
+        reader.close()

@@ -14,12 +14,14 @@ from common import config as configuration
 from common import people
 from common.config import ConfigError, load
 from common.control import ask
-from common.messages import CameraState, Reply
+from common.keys import KeyRing
+from common.messages import CameraState, Control, Reply
 from common.news import NewsReader, NewsWriter
 from common.place import Place
 from common.plan import plan
 from common.settings import Config
 from common.store import Store
+from common.transport import key_pair
 from common.watching import Viewer, read
 from tests.conftest import await_bus, end, free_ports, start_stage, wait_until
 from tests.databases import Server
@@ -67,8 +69,6 @@ def test_news_go_up_and_requests_come_down_and_nothing_goes_round(config: Config
 
     try:
         wait_until(heard_of_it, 20, "the hub hears the cell")
-        from common.messages import Control
-
         request = Control.model_validate({"from": "test.hub", "request": "7" * 32, "do": "nothing"})
 
         def asked() -> bool:
@@ -92,6 +92,38 @@ def test_news_go_up_and_requests_come_down_and_nothing_goes_round(config: Config
     finally:
         for socket in (hub_ears, leaf_ears, hub, cell, replies):
             socket.close()
+
+
+def test_cells_that_open_with_keys_have_the_same_one(config: Config, run_dir: Path) -> None:
+    keys = run_dir / "hub-keys"
+    KeyRing(keys, key_pair).make("server", ())
+    shutil.copytree(keys, run_dir / "leaf-keys")
+    locked = config.model_dump(mode="json") | {"security": {"loopback": True, "keys_dir": str(keys)}}
+    hub = load(overrides=locked, environment={})
+    configuration.save(hub, run_dir / "config.json")
+    leaf = cell_of(hub, run_dir / "leaf", security={"loopback": True, "keys_dir": str(run_dir / "leaf-keys")})
+    processes = [start_stage("bus", hub), start_stage("bus", leaf), start_stage("chain", leaf)]
+    ears, cell = NewsReader(hub, ("camera.",)), NewsWriter(leaf, "test.leaf")
+    asker, asked = NewsWriter(hub, "test.hub", channel="control"), NewsReader(leaf, ("control.",))
+    state = CameraState(sender="test.leaf", camera="east", state="online", since=1.0)
+    request = Control.model_validate({"from": "test.hub", "request": "7" * 32, "do": "nothing"})
+
+    def heard_of_it() -> bool:
+        cell.publish(state, "east")
+        return bool(ears.read(timeout_ms=50))
+
+    def is_asked() -> bool:
+        asker.publish(request, "test-leaf")
+        return bool(asked.read(timeout_ms=50))
+
+    try:
+        wait_until(heard_of_it, 30, "the hub hears the cell")
+        wait_until(is_asked, 30, "the cell is asked")
+    finally:
+        for socket in (ears, cell, asker, asked):
+            socket.close()
+        for process in reversed(processes):
+            assert end(process) == 0
 
 
 def test_a_cell_starts_what_is_its_own_and_the_hub_what_is_everybodys(config: Config, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_on_a_terminal_it_draws_a_table_and_takes_it_away_again(config: Config, 
         with _running(config, out) as feed:
             wait_until(lambda: feed(five()) or "Renée Müller".encode() in shown, what="a row about Renée")
             assert b"\x1b[" in shown  # it draws over itself
-        assert shown.rstrip().endswith((b"\x1b[2K", b"\x1b[?25h"))
+        wait_until(lambda: shown.rstrip().endswith((b"\x1b[2K", b"\x1b[?25h")), what="the table is taken away")
     reading.join(5)
     os.close(ours)
 

@@ -188,15 +188,22 @@ def test_w_and_c_ask_for_another_source_and_the_outcome_is_told(
         asked.extend(message for _, message in reader.read(timeout_ms=20) if isinstance(message, Control))
         return next((one for one in asked if one.args == {"camera": "cam0", "source": source}), None)
 
+    def answer(reply: Reply, shown: str) -> None:
+        """Publish until it is shown: what is published before the writer is connected reaches nobody."""
+
+        def said() -> bool:
+            writer.publish(reply, reply.request)
+            return mien.says(shown)
+
+        wait_until(said, 30, f"the window says {shown!r}")
+
     mien.press("w")
     first = wait_until(lambda: request("webcam"), 30, "a request for the webcam")
     assert first.do == "source"
-    writer.publish(Reply(sender="c", request=first.request, ok=False, error="there is no webcam 0"), first.request)
-    mien.await_text("there is no webcam 0")
+    answer(Reply(sender="c", request=first.request, ok=False, error="there is no webcam 0"), "there is no webcam 0")
     mien.press("c")
     second = wait_until(lambda: request("screen"), 30, "a request for the screen")
-    writer.publish(Reply(sender="c", request=second.request, ok=True, result={"source": "screen"}), second.request)
-    mien.await_text("cam0 shows screen")
+    answer(Reply(sender="c", request=second.request, ok=True, result={"source": "screen"}), "cam0 shows screen")
     mien.press("o")
     wait_until(lambda: request("demo"), 30, "a request for the configured source")
     reader.close()

@@ -42,6 +42,7 @@ CORE_TARGET = 0.2
 GROWTH_TARGET_MB = 20.0
 P99_TARGET = 1.1
 STALLS = ("stopped", "reads nothing")
+OTHERS = 10  # beside somebody who stalls: a hundred in one process would mostly wait for each other
 _TIMED = 10  # subscribers whose messages are timed; to look into every message would cost more than the bus
 
 
@@ -65,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = _config(Path(folder))
         with running_bus(config) as bus, publishing(config, given.rate):
             cost(report, config, bus, given.subscribers, given.seconds, given.rounds)
-            with subscribers(config, given.subscribers) as others:
-                stalled(report, config, bus, others, given.seconds, given.rounds)
+            with subscribers(config, OTHERS) as others:
+                stalled(report, config, bus, others, given.seconds, 2 * given.rounds)
                 growth(report, config, bus, others, given.minutes)
     terminate()
     report.show()

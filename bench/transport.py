@@ -215,6 +215,9 @@ def _send_shared(endpoint: str, pixels: Pixels, seconds: float, receiver: Any) -
             seq += socket.send([frame.kind.encode(), pack(frame)], timeout_ms=100)
         while not socket.send([END, b""], timeout_ms=100):
             pass
+        # The ring's files go with it: not before the last picture has been looked at.
+        while taken < seq and receiver.poll() is None:
+            taken += back.receive(timeout_ms=100) is not None
     ring.close()
     remove_rings(config)
 

@@ -213,7 +213,7 @@ def _enrol_one(
     odd = outliers(references)
     report.rejected.extend((path, f"it shows somebody else than {name}'s other pictures") for path in odd)
     kept = [reference for path, reference in references if path not in odd]
-    there = next((p for p in people.everybody(store) if people.name_key(p.name) == people.name_key(name)), None)
+    there = people.called(store, name)
     if there is not None and not again:
         raise PeopleError(f"{there.name!r} is enrolled already (--again adds pictures)")
     alike = None if again else people.look_alike(people.gallery(store), [one.embedding for one in kept], name)

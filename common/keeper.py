@@ -293,9 +293,7 @@ class Keeper:
             self._look_now.set()
 
     def _enrolled(self, store: Store, order: Enrolment, references: list[Reference]) -> Person:
-        if order.again and any(
-            people.name_key(one.name) == people.name_key(order.name) for one in people.everybody(store)
-        ):
+        if order.again and people.called(store, order.name) is not None:
             return people.add_references(store, order.name, references, stranger=order.number)
         looks = [embedding for embedding, _, _ in order.looks]
         alike = None if order.again else people.look_alike(self._gallery, looks, order.name)

@@ -53,6 +53,11 @@ def find(store: Store, who: str) -> Person:
         return find_in(connection, who)
 
 
+def called(store: Store, name: str) -> Person | None:
+    """Return who has this name, None: nobody."""
+    return next((person for person in everybody(store) if name_key(person.name) == name_key(name)), None)
+
+
 def add(
     store: Store,
     name: str,
@@ -241,7 +246,7 @@ def from_unknown(store: Store, number: int, name: str, *, again: bool = False, *
         for row in rows
     ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
     name = checked_name(name)
-    if again and any(name_key(person.name) == name_key(name) for person in everybody(store)):
+    if again and called(store, name) is not None:
         return add_references(store, name, references, stranger=number)
     return add(store, name, references, stranger=number, **fields)
 

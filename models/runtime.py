@@ -84,7 +84,7 @@ def has_bf16_hardware() -> bool:
 
 
 def bf16_is_quicker() -> bool:
-    """Whether bfloat16 is the quicker one here: with AMX, and on ARM.
+    """Whether bfloat16 is the quicker one here: with AMX; on ARM it is believed to be (untested).
 
     Without AMX an Intel processor's AVX512-BF16 instructions take longer than those for float32: the detector 1.6
     times, the expression network 1.3 to 1.5 times (``bench/detector.py precision``, ``bench/networks.py``).

@@ -264,8 +264,11 @@ def test_every_locked_socket_stands_what_strangers_and_traitors_send(config: Con
         upstream = [
             opened(channel, mien.config.endpoint(channel), "xsub") for channel, r in LISTENS.items() if r == "sub"
         ]
-        workers = lambda: [name for name, stats in mien.stats.items() if stats.stage == "detection"]  # noqa: E731
-        [ghost, *_] = mien.until(workers, "a detection worker says how it is")
+
+        def worker() -> str | None:
+            return next((name for name, stats in mien.stats.items() if stats.stage == "detection"), None)
+
+        ghost = mien.until(worker, "a detection worker says how it is")
         seed = refused = 0
         while sent < count:
             seed += 1

@@ -267,34 +267,33 @@ def test_a_stranger_who_is_enrolled_in_view_keeps_what_they_were_seen_doing(stor
     assert people.unknown_people(store) == []
 
 
-def test_an_enrolment_that_was_refused_is_not_made_up_for_later(
-    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def impatient(config: Config, monkeypatch: pytest.MonkeyPatch) -> Keeper:
+    """A keeper that soon gives up on a store that somebody else is writing to."""
     monkeypatch.setattr("common.backend.BUSY_MS", 50)
-    kept = Keeper(config, "test")
-    kept.open()
+    keeper = Keeper(config, "test")
+    keeper.open()
+    return keeper
+
+
+def test_an_enrolment_that_was_refused_is_not_made_up_for_later(store: Store, impatient: Keeper) -> None:
     with store.write() as connection:
         store.changed(connection)
-        kept.write([sighting(9, unknown=1)])
-        person, why = enrolled(kept, "Ada", 1)
+        impatient.write([sighting(9, unknown=1)])
+        person, why = enrolled(impatient, "Ada", 1)
         assert person is None and why is not None
     wait_until(lambda: people.sightings_of(store, unknown=1), 5, "the sighting is written after all")
-    kept.close()
-    assert people.everybody(store) == [] and kept.answers() == []
+    impatient.close()
+    assert people.everybody(store) == [] and impatient.answers() == []
 
 
-def test_a_keeper_that_cannot_write_keeps_what_it_has(
-    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("common.backend.BUSY_MS", 50)
-    kept = Keeper(config, "test")
-    kept.open()
+def test_a_keeper_that_cannot_write_keeps_what_it_has(store: Store, impatient: Keeper) -> None:
     with store.write() as connection:
         store.changed(connection)
-        kept.write([sighting(9, unknown=1)])
-        wait_until(lambda: kept._complained > 0, 5, "it says that it cannot write")
+        impatient.write([sighting(9, unknown=1)])
+        wait_until(lambda: impatient._complained > 0, 5, "it says that it cannot write")
     wait_until(lambda: people.sightings_of(store, unknown=1), 5, "it is written after all")
-    kept.close()
+    impatient.close()
 
 
 def test_what_is_too_old_is_swept(store: Store, config: Config) -> None:

@@ -1,6 +1,6 @@
-"""The detector: time and recall by input size and precision, with every n-th frame only, with its size adapted.
+"""The detector: time and recall by input size and precision, with every n-th frame only, with close looks in between.
 
-    python bench/detector.py [precision|hardware|every|adapted …] [--rounds 15] [--quick]
+    python bench/detector.py [precision|hardware|every|close …] [--rounds 15] [--quick]
 
 Times are medians of the processor time of one call on one thread, the variants taken in turn in one run. Recall is
 judged on the crowd scene (faces of 40 px and more, neither hidden nor turned away), on the sample photographs against
@@ -32,7 +32,7 @@ from bench.models import Picture, crowd_frames, photo
 from bench.report import Report, median
 from bench.truth import Found, Score, iou, match, score
 from common import crowd, media
-from common.detail import Detail
+from common.attention import Attention
 from common.settings import Config
 from common.tracks import Tracker
 from models import appearance, runtime
@@ -227,35 +227,38 @@ def every_nth(report: Report, given: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def adapted(report: Report, given: argparse.Namespace) -> None:
-    """The input's size adapted to the smallest face in view, as the conductor chooses it."""
+def close_looks(report: Report, given: argparse.Namespace) -> None:
+    """Looks only around the faces that are followed between looks at everything, as the conductor chooses them."""
     side = Config().detection.input_long_side
     truth = crowd.truth()
     for scene in ("the crowd scene", "the demo clip"):
         pictures = _pictures(given, crowd.crowd_video() if "crowd" in scene else media.sample("woman.mp4"))
-        for adapt in (False, True):
+        for close in (False, True):
             detector = FaceDetector(input_long_side=side, score_threshold=THRESHOLD)
-            tracker, chooser = Tracker(), Detail(side, adapt=adapt)
+            tracker, attention = Tracker(), Attention(side, close=close)
             boxes: dict[int, list[Found]] = {}
             times, full = [], 0
             for number, picture in enumerate(pictures):
                 at_s = number / crowd.FRAME_RATE
-                share = chooser.choose(at_s, max(picture.shape[:2]), tracker.tracks)
+                near = attention.choose(at_s, (picture.shape[1], picture.shape[0]), tracker.tracks)
                 began = time.process_time()
-                faces = detector.detect(picture, share)
+                faces = detector.detect(picture) if near is None else detector.detect_near(picture, near)
                 times.append((time.process_time() - began) * 1e3)
                 tracks, _ = tracker.update(at_s, faces.boxes, faces.scores, _looks(picture, faces))
-                chooser.looked(at_s)
-                full += share == 1.0
+                attention.looked(at_s)
+                full += near is None
                 boxes[number] = [
                     (box.tolist(), track.id) for box, track in zip(faces.boxes, tracks, strict=True) if track
                 ]
             scored = score(boxes, truth) if "crowd" in scene else None
             report.add(
-                "the input's size adapted to the smallest face", scene=scene, adapted="yes" if adapt else "no",
+                "close looks around the faces that are followed, between full ones", scene=scene,
+                close_looks="yes" if close else "no",
                 cpu_ms_mean=float(np.mean(times[2:])), cpu_ms_median=median(times[2:]),
                 looked_at_in_full=full / len(pictures), faces_a_frame=sum(map(len, boxes.values())) / len(boxes),
-                crowd_recall=scored.recall if scored else None, ids_that_moved=scored.id_switches if scored else None,
+                crowd_recall=scored.recall if scored else None,
+                crowd_precision=scored.precision if scored else None,
+                ids_that_moved=scored.id_switches if scored else None,
             )  # fmt: skip
 
 
@@ -289,7 +292,7 @@ def _add_way(report: Report, table: str, way: str, cost: float, scored: Score) -
     )  # fmt: skip
 
 
-PARTS = {"precision": by_precision, "hardware": by_hardware, "every": every_nth, "adapted": adapted}
+PARTS = {"precision": by_precision, "hardware": by_hardware, "every": every_nth, "close": close_looks}
 
 
 def main(arguments: list[str] | None = None) -> int:

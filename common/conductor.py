@@ -73,7 +73,7 @@ class Work:
     tracks: list[Track] | None = None
     looks: list[tuple[float, float]] | None = None  # quality and turn of the faces that identity looks at
     known: tuple[Box, ...] | None = None
-    detail: float = 1.0
+    near: tuple[Box, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -340,14 +340,14 @@ class Conductor:
         if job.pool == "detection":
             if job.tries == 1:
                 work.known = work.line.named_boxes(frame)
-                work.detail = work.line.detail(frame)
+                work.near = work.line.near(frame)
             message = DetectionJob(
                 **head,
                 width=frame.width,
                 height=frame.height,
                 encoding=frame.encoding,
                 slot=frame.slot,
-                detail=work.detail,
+                near=work.near,
                 known=work.known,
             )
             self._outbox.job(worker, message, [] if frame.slot else [work.flight.pixels])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import clock
-from common.detail import Detail
+from common.attention import Attention
 from common.detected import Detected
 from common.expressions import EXPRESSIONS
 from common.messages import Box, Expression, Face, Frame, Identity, Probabilities, Result
@@ -84,10 +84,11 @@ class Line:
         self._offset_s = 0.0
         self._last_media_s = 0.0
         self._last_received = 0.0
-        self._detail = Detail(config.detection.input_long_side, adapt=config.detection.adapt_input)
-        # Where faces are blurred, a picture that nobody has looked at would have to be blurred whole.
-        rests = config.privacy.blur == "none"
-        every_s = config.pipeline.quiet_look_ms / 1e3 if rests else 0.0
+        # Where faces are blurred, whoever comes must be seen at once, and a picture that nobody looked at would have
+        # to be blurred whole.
+        clear = config.privacy.blur == "none"
+        self._attention = Attention(config.detection.input_long_side, close=config.detection.adapt_input and clear)
+        every_s = config.pipeline.quiet_look_ms / 1e3 if clear else 0.0
         self._quiet = Quiet(every_s, config.pipeline.still_look_ms / 1e3)
 
     # --- arrival ---
@@ -142,11 +143,11 @@ class Line:
             for box in (track.expected(at_s),)
         )[:64]
 
-    def detail(self, frame: Frame) -> float:
-        """Return with what share of the configured input size the detector shall look at a frame."""
+    def near(self, frame: Frame) -> tuple[Box, ...] | None:
+        """Return the boxes around which alone the detector shall look; None: at the whole picture."""
         if frame.still or frame.every_frame:  # as above
-            return 1.0
-        return self._detail.choose(self._media_s(frame), max(frame.width, frame.height), self._tracker.tracks)
+            return None
+        return self._attention.choose(self._media_s(frame), (frame.width, frame.height), self._tracker.tracks)
 
     # --- in order ---
 
@@ -169,7 +170,7 @@ class Line:
             self._forget_people()
         at_s = self._media_s(frame)
         self._last_media_s = at_s
-        self._detail.looked(at_s)
+        self._attention.looked(at_s)
         flight.tracks, ended = self._tracker.update(at_s, detected.boxes, detected.scores, detected.appearances)
         for track in ended:
             self._followed.pop(track.id, None)
@@ -302,7 +303,7 @@ class Line:
         )
 
     def _calm(self, frame: Frame, followed: Followed, box: list[float], at_s: float) -> list[float]:
-        """The box, its size averaged over a tenth of a second: closer and quicker looks differ by a few percent."""
+        """The box, its size averaged over a tenth of a second: close looks and full ones differ by a few percent."""
         if frame.still or frame.every_frame or not self._config.detection.adapt_input:
             return box
         x, y, width, height = box

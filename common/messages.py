@@ -138,8 +138,8 @@ class DetectionJob(_Job):
     height: Side
     encoding: Literal["raw", "jpeg"]
     slot: Slot | None = None
-    detail: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="share of the configured input size to look with; 1: as small faces as it can find"
+    near: Annotated[tuple[Box, ...], Field(max_length=MAX_FACES)] | None = Field(
+        default=None, description="look only around these boxes; null: at the whole picture"
     )
     known: tuple[Box, ...] | None = Field(
         default=None, description="faces near these boxes need no identity patch; null: patches of all faces"

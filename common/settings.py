@@ -132,7 +132,8 @@ class DetectionConfig(_Section):
         default=512, ge=64, le=4096, description="pixels of the longer side that the network sees; 40 px faces at 1280"
     )
     adapt_input: bool = Field(
-        default=True, description="look with a smaller input in between, while all faces in view are large enough"
+        default=True,
+        description="look only around the faces in view between looks at the whole picture; not with privacy.blur",
     )
     score_threshold: float = Field(
         default=0.35, gt=0, lt=1, description="weaker detections do not count; a track begins at 0.5, or here if higher"

@@ -94,7 +94,7 @@ def cut(picture: NDArray[np.uint8], square: Square, size: int = SIZE) -> NDArray
     # The turn below looks at neighbouring pixels only; halving is the quick way to average areas of a large face.
     cx, cy, side = square.cx - left, square.cy - top, square.side
     while side > 4 * size and min(patch.shape[:2]) > 1:
-        patch = _halved(patch)
+        patch = halved(patch)
         cx, cy, side = cx / 2, cy / 2, side / 2
     grey: Picture = patch if patch.ndim == 2 else np.asarray(cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
@@ -109,7 +109,7 @@ def cut(picture: NDArray[np.uint8], square: Square, size: int = SIZE) -> NDArray
     return np.asarray(upright, dtype=np.uint8)
 
 
-def _halved(patch: Picture) -> Picture:
+def halved(patch: Picture) -> Picture:
     """Half as wide and high, by averages of 2×2 pixels; an odd last row or column is left out."""
     height, width = patch.shape[0] // 2, patch.shape[1] // 2
     halved = cv2.resize(patch[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.crop import halved
+
 Reason = Literal["small", "cut", "turned", "dark", "bright", "blurred"]
 
 _SIDE = 48  # pixels: the measures are taken on a face of this size, whatever its size in the picture
@@ -118,6 +120,8 @@ def _face(cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
     # Large faces are thinned first: averaging a million pixels would cost more than all the rest.
     step = max(1, min(cut.shape[:2]) // (2 * _SIDE))
     grey = cv2.cvtColor(np.ascontiguousarray(cut[::step, ::step]), cv2.COLOR_BGR2GRAY)
+    while min(grey.shape) >= 2 * _SIDE:
+        grey = halved(np.asarray(grey, np.uint8))  # many times quicker than averaging areas of any other size
     shrinks = min(grey.shape) > _SIDE
     face = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.asarray(face, np.uint8)

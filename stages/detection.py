@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import cv2
 import numpy as np
 
-from common.detail import RUNGS
 from common.messages import MAX_FACES, DetectionFinding, DetectionJob, Message
 from common.pixels import decode
 from common.ring import RingReader
@@ -46,8 +45,9 @@ class Detection(Worker[DetectionJob]):
                 precision=settings.precision,
                 cache_dir=self.config.storage.data_dir / "compiled",
             )
-            for detail in (1.0, *(RUNGS if settings.adapt_input else ())):
-                self._detector.prepare(1280, 720, detail)
+            self._detector.prepare(1280, 720)
+            if settings.adapt_input and self.config.privacy.blur == "none":
+                self._detector.prepare_near()
         except ModelError as error:
             raise StageError(str(error)) from error
         # OpenCV makes tables at the first use: 0.1 s that the first face would wait for.
@@ -60,7 +60,7 @@ class Detection(Worker[DetectionJob]):
             picture = self._shared.picture(job.slot, job.width, job.height)
         else:
             picture = decode(blobs[0] if len(blobs) == 1 else b"", job.encoding, job.width, job.height)
-        found = self._detector.detect(picture, job.detail)
+        found = self._detector.detect(picture) if job.near is None else self._detector.detect_near(picture, job.near)
         boxes, landmarks = found.boxes[:MAX_FACES], found.landmarks[:MAX_FACES]
         qualities = np.zeros((len(boxes), 7), np.float32)
         looks = np.zeros((len(boxes), appearance.SIZE), np.float32)

@@ -142,15 +142,6 @@ def test_a_small_picture_is_not_enlarged_to_the_full_input() -> None:
     assert max(fit(320, 180, 640).input_size) == 320
 
 
-def test_a_quick_look_finds_the_same_large_face(detector: FaceDetector) -> None:
-    picture = photo("obama.jpg")
-    full, quick = detector.detect(picture), detector.detect(picture, 0.5)
-    assert len(full) == len(quick) == 1
-    size = float(full.boxes[0, 3])
-    assert np.abs(full.boxes - quick.boxes).max() < 0.12 * size
-    assert np.abs(full.landmarks - quick.landmarks).max() < 0.1 * size
-
-
 def test_compiled_shapes_are_bounded() -> None:
     detector = FaceDetector(input_long_side=64)
     for height in range(20, 200, 12):

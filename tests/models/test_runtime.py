@@ -106,6 +106,8 @@ def test_bf16_is_chosen_only_where_it_is_allowed_and_quicker(monkeypatch: pytest
     [
         ("avx2 avx512f avx512_bf16 amx_bf16", True, True),
         ("avx2 avx512f avx512_bf16", True, False),
+        ("AuthenticAMD avx2 avx512f avx512_bf16", True, True),
+        ("AuthenticAMD avx2 avx512f", False, False),
         ("avx2 avx512f", False, False),
         ("asimd bf16", True, True),
     ],

@@ -1,0 +1,52 @@
+"""Where the detector shall look in the next frame: everywhere, or only around the faces that are followed. Pure; time
+is media time.
+
+Faces that are followed stand near where they are expected, and to look there takes a fraction of the time that the
+whole picture takes. A look at the whole picture every so often, and whenever a face was missed, finds everybody else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from common.messages import Box
+from common.tracks import Track
+from models import sheet
+
+FULL_EVERY_S: Final = 0.15  # somebody who comes is seen so soon
+LOST_S: Final = 0.5  # a face unseen for so long may be anywhere
+WORTH: Final = 0.6  # close looks must look at no more than this share of the whole picture's pixels
+
+
+class Attention:
+    """Chooses where to look for one camera.
+
+    Args:
+        input_long_side: longer side of the detector's input for the whole picture, pixels.
+        close: False: always look everywhere.
+    """
+
+    def __init__(self, input_long_side: int, *, close: bool = True) -> None:
+        self._input_long_side = input_long_side
+        self._close = close
+        self._full_at_s = -math.inf  # the last frame that was looked at everywhere
+        self._looked_s = -math.inf  # the last frame whose faces have been tracked
+
+    def looked(self, at_s: float) -> None:
+        """The faces of a frame have been tracked."""
+        self._looked_s = at_s
+
+    def choose(self, at_s: float, size: tuple[int, int], tracks: Sequence[Track]) -> tuple[Box, ...] | None:
+        """Return the boxes around which to look in a frame of that width and height; None: everywhere."""
+        near = [track for track in tracks if at_s - track.seen_s <= LOST_S]
+        # A face that a close look has missed is looked for everywhere, once.
+        missed = any(self._full_at_s <= track.seen_s < self._looked_s for track in near)
+        due = at_s - self._full_at_s >= FULL_EVERY_S or at_s < self._full_at_s
+        whole = size[0] * size[1] * min(1.0, self._input_long_side / max(size)) ** 2
+        if not self._close or not near or missed or due or sheet.pixels(len(near)) > WORTH * whole:
+            self._full_at_s = at_s
+            return None
+        boxes = (track.expected(at_s).tolist() for track in near)
+        return tuple((box[0], box[1], box[2], box[3]) for box in boxes)

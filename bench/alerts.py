@@ -29,7 +29,7 @@ from common.alerts.rules import Rule
 from common.analyse import private_endpoints
 from common.config import load
 from common.expressions import EXPRESSIONS
-from common.messages import Alert, Expression, Face, Identity, Probabilities, Result
+from common.messages import Alert, Expression, Face, Identity, Probabilities, Result, Sample
 from common.news import NewsReader, NewsWriter
 from common.settings import Config
 from common.transport import terminate
@@ -211,8 +211,8 @@ def _watched(config: Config, seconds: float) -> tuple[list[tuple[float, Result]]
 def _feed(writer: NewsWriter, seconds: float, reader: NewsReader) -> None:
     begin, sent = time.monotonic(), 0
     while (passed := time.monotonic() - begin) < seconds:
-        while sent < passed * 30:
-            writer.publish(_result(0.5 + 0.4 * (sent // 90 % 2), time.time()), "cam0")
+        while sent < passed * 10:
+            writer.publish(Sample.of(_result(0.5 + 0.4 * (sent // 30 % 2), time.time())), "cam0")
             sent += 1
         reader.read(timeout_ms=10)
 

@@ -298,6 +298,17 @@ class Result(_OfFrame):
     faces: Annotated[tuple[Face, ...], Field(max_length=MAX_FACES)] = Field(default=(), description="in no order")
 
 
+class Sample(Result):
+    """``samples.<camera>``: a result, of each camera at most ten a second: for whoever need not know every frame."""
+
+    kind: ClassVar[str] = "samples"
+
+    @classmethod
+    def of(cls, result: Result) -> Sample:
+        """The same, to be published as a sample."""
+        return cls.model_construct(_fields_set=result.model_fields_set, **result.__dict__)
+
+
 class Picture(Message):
     """Conductor to preview: a result and its picture. Blob: raw pixels or JPEG, as ``encoding`` says; none with
     ``slot``.
@@ -448,6 +459,7 @@ class Reply(Message):
 
 PUBLIC: tuple[type[Message], ...] = (
     Result,
+    Sample,
     PublicResult,
     Correction,
     CameraState,

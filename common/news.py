@@ -45,7 +45,6 @@ class NewsReader:
     Attributes:
         socket: to be watched by a ``Poller``.
         bad: messages that could not be trusted; each is counted, logged at most once a second, and left out.
-        missed: messages lost on the way, by the gaps in their senders' sequences.
     """
 
     def __init__(self, config: Config, topics: Iterable[str], *, sampled: Mapping[str, float] | None = None) -> None:
@@ -53,7 +52,6 @@ class NewsReader:
         self._next_sample: dict[bytes, float] = {}
         self.socket: Socket = opened("news_out", config.endpoint("news_out"), "sub")
         self.bad = 0
-        self.missed = 0
         self._complaint = Complaint()
         for topic in topics:
             self.socket.subscribe(topic.encode())

@@ -22,6 +22,7 @@ from common.messages import (
     PublicResult,
     Reply,
     Result,
+    Sample,
     Stats,
 )
 from common.schema_fields import fields
@@ -82,6 +83,7 @@ _PUBLIC: dict[str, Any] = {
 # Kind: (topic, example of its map)
 EXAMPLES: dict[type[Message], tuple[str, dict[str, Any]]] = {
     Result: ("results.cam0", _RESULT),
+    Sample: ("samples.cam0", _RESULT | {"n": 1236}),
     PublicResult: ("public.cam0", _PUBLIC),
     Correction: (
         "corrections.cam0",
@@ -195,6 +197,11 @@ def document() -> str:
         pattern = f"{kind.kind}.<{_ABOUT.get(kind, 'camera')}>"
         said = " ".join((kind.__doc__ or "").replace("``", "`").split()).split(": ", 1)[-1].split(" Blob: ")[0]
         rows.append(f"| `{pattern}` | {said} | {_BLOBS.get(kind, '–')} |\n")
+        if kind is Sample:  # nothing that is not said above
+            sections.append(
+                f"\n## `{pattern}`\n\n{said[:1].upper()}{said[1:]} Its fields are those of `results.<camera>`.\n"
+            )
+            continue
         schema = kind.model_json_schema(by_alias=True)
         schema.pop("description", None)
         sections.append(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from common import alert_book, alert_store, snapshots
@@ -115,13 +114,10 @@ class AlertsStage(Stage):
             self._asker.close()
 
     def topics(self) -> tuple[str, ...]:
-        return ("results.", "corrections.", "camera.")
+        return ("samples.", "corrections.", "camera.")
 
     def pace_ms(self) -> float:
         return 1e3 * SAMPLE_S
-
-    def sampled(self) -> Mapping[str, float]:
-        return {"results.": SAMPLE_S}
 
     def detail(self) -> dict[str, float | str]:
         return {"open": len(self._desk.open), "sent": self._outbox.sent, "not sent": self._outbox.failed}

@@ -40,10 +40,10 @@ class Capture(Stage):
         super().__init__(config, camera=self._camera)
 
     def topics(self) -> tuple[str, ...]:
-        return (f"results.{self._camera}",)  # its own results come back: the true round trip
+        return (f"samples.{self._camera}",)  # its own results come back: the true round trip
 
     def sampled(self) -> Mapping[str, float]:
-        return {"results.": ROUND_TRIP_EVERY_S}
+        return {"samples.": ROUND_TRIP_EVERY_S}
 
     def open(self) -> None:
         cv2.setNumThreads(1)

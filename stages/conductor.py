@@ -28,6 +28,7 @@ from common.messages import (
     Picture,
     Ready,
     Result,
+    Sample,
     kind_of,
     pack,
     unpack,
@@ -47,6 +48,7 @@ from common.transport import Socket, opened
 from common.worker import job_topic
 
 TICK_S = 0.02
+SAMPLE_S = 0.1
 FAREWELL_S = 1.0  # for the end of a recording to get out
 IDLE_TICK_S = 0.5  # with nothing in the air; people may have been changed
 SHOWN_S = 0.15  # preview has looked at a picture by then …
@@ -115,6 +117,7 @@ class Conductor(Stage):
         self._motion: dict[str, Motion] = {}
         self._taking = True
         self._next_tick = 0.0
+        self._next_sample: dict[str, float] = {}  # by camera, monotonic seconds
         self._ended: set[str] = set()
 
     def handle(self, ready: set[Socket]) -> None:
@@ -192,6 +195,10 @@ class Conductor(Stage):
             self._waiting.append([b"picture", pack(self._picture(result, flight)), flight.pixels])
             self._archive_waiting()
         self.news.publish(result, result.camera)
+        now = time.monotonic()
+        if now >= self._next_sample.get(result.camera, 0.0):
+            self._next_sample[result.camera] = now + SAMPLE_S
+            self.news.publish(Sample.of(result), result.camera)
         self.picture(result, flight)
 
     def picture(self, result: Result, flight: Flight) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from common.control import Asker
-from common.messages import Message, MessageError, Result, unpack
+from common.messages import Message, MessageError, Result, Sample, unpack
 from common.news import Complaint
 from common.settings import Config
 from common.stage import Stage, StageError, WornOut, main
@@ -38,8 +39,7 @@ class DashboardStage(Stage):
         self._server: Server | None = None
         self._wishes: dict[str, Wish] = {}
         self._news: list[tuple[str, Message]] = []
-        self._sampled: dict[bytes, float] = {}
-        self._results_polled = False
+        self._following = False  # whether results are read
 
     def open(self) -> None:
         # Here, not above: it takes a second or more, in which the process can already be asked to end.
@@ -62,7 +62,7 @@ class DashboardStage(Stage):
         self._viewer = Viewer(self.config)
         self.poller.add(self._viewer.socket)
         self._results = opened("news_out", self.config.endpoint("news_out"), "sub")
-        self._results.subscribe(RESULTS)
+        self.poller.add(self._results)
         self._asker = Asker(self.config, self.news)
         server.start(listener)
         self.log.info("the page is at %s", server.address)
@@ -71,7 +71,10 @@ class DashboardStage(Stage):
             self.log.warning("log in at %s as %s with the password %s", server.address, access.FIRST_USER, password)
 
     def topics(self) -> tuple[str, ...]:
-        return ("camera.", "alerts.", "stats.", "corrections.")
+        return ("samples.", "camera.", "alerts.", "stats.", "corrections.")
+
+    def sampled(self) -> Mapping[str, float]:
+        return {"samples.": SAMPLE_EVERY_S}
 
     def on_news(self, topic: str, message: Message) -> None:
         self._news.append((topic, message))
@@ -89,11 +92,11 @@ class DashboardStage(Stage):
         self._viewer.watch(*self._server.site.feed.wanted)
         if self._viewer.socket in ready:
             self._read_previews()
-        if self._server.site.streams.reads_results != self._results_polled:
-            # While a program reads results they are waited for; otherwise nobody is in a hurry for them.
-            self._results_polled = not self._results_polled
-            (self.poller.add if self._results_polled else self.poller.remove)(self._results)
-        self._read_results()
+        if self._server.site.streams.reads_results != self._following:
+            self._following = not self._following
+            (self._results.subscribe if self._following else self._results.unsubscribe)(RESULTS)
+        if self._results in ready:
+            self._read_results()
         self._hand_over()
         self._ask()
 
@@ -147,27 +150,18 @@ class DashboardStage(Stage):
             self.meter.worked((time.perf_counter() - began) * 1e3)
 
     def _read_results(self) -> None:
-        """Look at one result of each camera now and then; checking all of them would cost more than the rest.
-
-        All of them only of cameras that a program listens to.
-        """
+        """Pass on the results of cameras that a program listens to."""
         assert self._results is not None and self._server is not None
         site = self._server.site
-        now = time.monotonic()
-        deadline = now + 0.1
+        deadline = time.monotonic() + 0.1
         while time.monotonic() < deadline and (parts := self._results.receive()) is not None:
             topic = bytes(parts[0][:128])
-            streamed = site.streams.wants(topic.removeprefix(RESULTS).decode("ascii", "replace"))
-            sampled = now - self._sampled.get(topic, 0.0) >= SAMPLE_EVERY_S
-            if len(parts) < 2 or not (streamed or sampled):
+            wanted = site.streams.wants(topic.removeprefix(RESULTS).decode("ascii", "replace"))
+            if len(parts) < 2 or not wanted:
                 continue
             try:
                 result = unpack(Result, parts[1])
-                if streamed:
-                    self._server.call(site.streams.take, f"results.{result.camera}", result)
-                if sampled:
-                    self._sampled[topic] = now
-                    self._server.call(site.sample, result)
+                self._server.call(site.streams.take, f"results.{result.camera}", result)
             except MessageError as error:
                 self.meter.bad_messages += 1
                 self._complaint(self.log, "results", error)
@@ -182,6 +176,9 @@ class DashboardStage(Stage):
 
         def take() -> None:
             for topic, message in news:
+                if isinstance(message, Sample):
+                    site.sample(message)
+                    continue
                 site.take(message)
                 if site.streams.open:
                     site.streams.take(topic, message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from common import history_upkeep
 from common.alerts.desk import seen_at
@@ -57,13 +56,10 @@ class HistoryStage(Stage):
         self._late.close()
 
     def topics(self) -> tuple[str, ...]:
-        return ("results.", "corrections.")
+        return ("samples.", "corrections.")
 
     def pace_ms(self) -> float:
         return 1e3 * SAMPLE_S
-
-    def sampled(self) -> Mapping[str, float]:
-        return {"results.": SAMPLE_S}
 
     def detail(self) -> dict[str, float | str]:
         return {"waiting": len(self._waiting), "lost": self._lost, "of nobody": self._gatherer.nobody}

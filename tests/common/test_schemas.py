@@ -52,7 +52,7 @@ def test_each_example_shows_every_field(kind: type[Message]) -> None:
 def test_the_schemas_in_the_document_are_json_and_describe_the_common_fields() -> None:
     blocks = [json.loads(text) for text in re.findall(r"```json\n(.*?)\n```", schemas.document(), re.DOTALL)]
     described: list[dict[str, Any]] = [block for block in blocks if "properties" in block]
-    assert len(described) == len(PUBLIC)
+    assert len(described) == len(PUBLIC) - 1, "a sample is described by its result"
     for schema in described:
         assert {"v", "at", "from", "n"} <= set(schema["properties"])
 

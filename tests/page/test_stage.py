@@ -20,7 +20,7 @@ from common import alert_store, forgetting, history_rows, history_store, people
 from common.history_rows import Tally
 from common.history_store import Subject
 from common.ledger import Ledger
-from common.messages import pack
+from common.messages import Sample, pack
 from common.news import NewsWriter
 from common.page import access
 from common.settings import Config
@@ -323,7 +323,7 @@ def test_whom_somebody_forgets_elsewhere_the_page_does_not_remember(
             return bool(browser.get("/live/recent", params={"track": 7, "person": ada.id}).json())
 
         def shown() -> bool:
-            writer.publish(seen, "cam0")
+            writer.publish(Sample.of(seen), "cam0")
             return remembered()
 
         # Past the first look at the people, from which on it is known that they have changed.

@@ -115,7 +115,8 @@ def test_a_program_hears_the_topics_and_cameras_it_asks_for_at_the_rate_it_asks_
         heard: dict[str, list[Any]] = {}
         for event, data in events:
             heard.setdefault(event, []).append(data)
-            if len(heard.get("alerts", [])) >= 2 and len(heard) >= 4:
+            cameras = {data["camera"] for data in heard.get("results", [])}
+            if len(heard.get("alerts", [])) >= 2 and len(heard) >= 4 and len(cameras) == 2:
                 break
     assert set(heard) - {"missed"} == {"results", "corrections", "camera", "alerts"}
     assert {data["camera"] for data in heard["results"]} == {"cam0", "cam1"}

@@ -18,7 +18,7 @@ from common import alert_store, control, forgetting, history_store, people
 from common import config as configuration
 from common.history_store import Subject
 from common.ledger import Ledger, LedgerError
-from common.messages import Alert, Face, Message, Stats
+from common.messages import Alert, Face, Message, Sample, Stats
 from common.news import NewsReader, NewsWriter
 from common.settings import Config
 from common.store import Store
@@ -62,7 +62,7 @@ class Ward:
             nonlocal sent
             if faces is not None and time.monotonic() - sent >= 0.1:
                 sent = time.monotonic()
-                self.writer.publish(result(time.time(), *faces), "ward")
+                self.writer.publish(Sample.of(result(time.time(), *faces)), "ward")
             for _, message in self.reader.read(timeout_ms=10):
                 self._take(message)
             return predicate()

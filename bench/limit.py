@@ -3,12 +3,14 @@
     python bench/limit.py [--seconds 5] [--rounds 3] [--profile]
 
 The limit is the frames a second of one process a core that does nothing but compute (``bench/bare.py``): detection,
-expression, identity as often as Mien asked for it, and the JPEG of the preview. Two limits are given: ``models`` counts
-whole calls (a picture in, faces out), ``networks`` only the time inside of networks, and the JPEG. Mien runs whole, as
-``launch.py`` starts it, watched by a viewer, its frames given as fast as they are taken (``bench/feeding.py``).
+expression, identity as often as Mien asked for it, and the JPEG of the preview. Once with a look at the whole picture
+in every frame, and once with the looks that Mien gave: around the faces of the last frame, at everything every so
+often. Of each, two limits are given: ``models`` counts whole calls (a picture in, faces out), ``networks`` only the
+time inside of networks, and the JPEG. Mien runs whole, as ``launch.py`` starts it, watched by a viewer, its frames
+given as fast as they are taken (``bench/feeding.py``).
 
-Latency: at the pace of a camera, Mien's from a picture to its result at a subscriber, less
-detection, crops and expression one after the other in a bare process at the same pace.
+Latency: at the pace of a camera, Mien's from a picture to its result at a subscriber, less detection, crops and
+expression one after the other in a bare process at the same pace.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from bench.report import ROOT, Report, Usage, by_pool, in_turn, median, percenti
 from bench.rivals import awake, mien_stages, resume, resume_all, stop
 from common import crowd
 from common.instance import instance_of
-from common.messages import IdentityJob, unpack
+from common.messages import DetectionJob, IdentityJob, unpack
 from common.transport import Socket, opened, terminate
 from common.worker import job_topic
 
@@ -47,6 +49,10 @@ SHARE, EXTRA_MS = 0.85, 8.0  # what is aimed at
 PICTURES = 150
 PROFILED = ("bus", "conductor", "detection", "identity", "expression", "preview")
 PACE = 30.0  # frames a second, for latency: a camera's
+LOOKS = ("the whole picture in every frame", "the looks that Mien gave")
+
+
+COUNTED = ("identities", "detections", "whole", "previews")
 
 
 @dataclass(slots=True)
@@ -55,28 +61,42 @@ class Watched:
 
     fed: list[Fed] = field(default_factory=list)
     cpu_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by pool
-    looks: int = 0  # of identity
+    identities: int = 0  # faces that identity looked at
+    detections: int = 0
+    whole: int = 0  # of them, looks at the whole picture
     previews: int = 0
+
+    def asked(self, looks: str) -> dict[str, float]:
+        """What the models alone shall do for a frame."""
+        return {
+            "identity": self.identities / self.frames,
+            "jpeg": min(1.0, self.previews / self.frames),
+            "whole": 1.0 if looks == LOOKS[0] else _whole(self),
+        }
 
     @property
     def frames(self) -> int:
         return max(sum(len(fed.results) for fed in self.fed), 1)
 
 
+def _whole(watched: Watched) -> float:
+    return watched.whole / max(watched.detections, 1)
+
+
 class Watcher:
-    """Takes previews, as a viewer does, and sees which faces identity is asked about, in a thread."""
+    """Takes previews, as a viewer does, and sees what detection and identity are asked, in a thread."""
 
     def __init__(self, running: Running) -> None:
         config = running.config
         self._previews = opened("previews", config.endpoint("previews"), "sub")
         self._previews.subscribe(b"preview.")
-        self._jobs: list[Socket] = []
+        self._jobs: list[tuple[str, Socket]] = []
         for name, pid in running.pids().items():
-            if name.startswith("identity."):
+            if (pool := name.partition(".")[0]) in ("detection", "identity"):
                 jobs = opened("jobs", config.endpoint("jobs"), "sub")
-                jobs.subscribe(job_topic(instance_of("identity", pid)))
-                self._jobs.append(jobs)
-        self.previews = self.looks = 0
+                jobs.subscribe(job_topic(instance_of(pool, pid)))
+                self._jobs.append((pool, jobs))
+        self.previews = self.identities = self.detections = self.whole = 0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher")
 
@@ -87,7 +107,7 @@ class Watcher:
     def __exit__(self, *_: object) -> None:
         self._ending.set()
         self._thread.join()
-        for socket in (self._previews, *self._jobs):
+        for socket in (self._previews, *(jobs for _, jobs in self._jobs)):
             socket.close()
 
     def _run(self) -> None:
@@ -95,9 +115,13 @@ class Watcher:
             self._previews.wait(50)
             while self._previews.receive() is not None:
                 self.previews += 1
-            for jobs in self._jobs:
+            for pool, jobs in self._jobs:
                 while (parts := jobs.receive()) is not None:
-                    self.looks += len(unpack(IdentityJob, parts[1]).shapes)
+                    if pool == "identity":
+                        self.identities += len(unpack(IdentityJob, parts[1]).shapes)
+                    else:
+                        self.detections += 1
+                        self.whole += unpack(DetectionJob, parts[1]).near is None
 
 
 class BareProcesses:
@@ -152,8 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     cores = os.cpu_count() or 1
     pictures = pictures_of(crowd.crowd_video(), PICTURES)
     full, paced = Watched(), Watched()
-    bare: list[list[dict[str, Any]]] = []
-    bare_paced: list[dict[str, Any]] = []
+    bare: dict[str, list[list[dict[str, Any]]]] = {looks: [] for looks in LOOKS}
+    bare_paced: dict[str, list[dict[str, Any]]] = {looks: [] for looks in LOOKS}
     report = Report("limit", "Mien on the crowd scene against what the models alone allow on the same cores")
     folder = Path(tempfile.mkdtemp(prefix="mien-"))
     try:
@@ -171,11 +195,12 @@ def main(arguments: list[str] | None = None) -> int:
                         with awake(running):
                             _go(running, camera, watcher, given, rate, into)
                         continue
-                    asked = {"identity": full.looks / full.frames, "jpeg": min(1.0, full.previews / full.frames)}
-                    if way == "bare":
-                        bare.append(alone.go(given.seconds, count=cores, rate=None, **asked))
-                    else:
-                        bare_paced += alone.go(given.seconds, count=1, rate=PACE, **asked)
+                    for looks in LOOKS:
+                        if way == "bare":
+                            answers = alone.go(given.seconds, count=cores, rate=None, **full.asked(looks))
+                            bare[looks].append(answers)
+                        else:
+                            bare_paced[looks] += alone.go(given.seconds, count=1, rate=PACE, **paced.asked(looks))
                 if given.profile:
                     with awake(running), profiled.temporary() as place:
                         hot = {name: pid for name, pid in running.pids().items() if name.partition(".")[0] in PROFILED}
@@ -200,13 +225,14 @@ def _go(
 ) -> None:
     camera.in_flight = given.in_flight
     camera.feed(0.5, rate=rate)
-    before, looks, previews = usage(running.pids(), memory=False), watcher.looks, watcher.previews
+    before = usage(running.pids(), memory=False)
+    counted = {name: getattr(watcher, name) for name in COUNTED}
     into.fed.append(camera.feed(given.seconds, rate=rate))
     after: Usage = usage(running.pids(), memory=False)
     for name, spent in by_pool(after.cpu_since(before)).items():
         into.cpu_s[name] += spent
-    into.looks += watcher.looks - looks
-    into.previews += watcher.previews - previews
+    for name, count in counted.items():
+        setattr(into, name, getattr(into, name) + getattr(watcher, name) - count)
 
 
 def _awake_at_the_end(running: Running) -> ExitStack:
@@ -219,46 +245,47 @@ def summary(
     report: Report,
     full: Watched,
     paced: Watched,
-    bare: list[list[dict[str, Any]]],
-    bare_paced: list[dict[str, Any]],
+    bare: dict[str, list[list[dict[str, Any]]]],
+    bare_paced: dict[str, list[dict[str, Any]]],
 ) -> None:
     """Write the tables."""
-    rounds = [answer for answers in bare for answer in answers]
-
-    def each(kind: str, name: str) -> float:
-        return median(answer[kind].get(name, 0.0) for answer in rounds)
-
-    steps = list(dict.fromkeys(name for answer in rounds for name in answer["spent_ms"]))
-    whole = {name: each("spent_ms", name) for name in steps}
-    inside = {name: each("inference_ms", name) for name in steps}
-    cores = len(bare[0])
-    models_ms = sum(whole.get(name, 0.0) for name in MODELS)
-    networks_ms = sum(inside.get(name, 0.0) for name in MODELS) + whole.get("jpeg", 0.0)
     mien = median(fed.rate for fed in full.fed)
     all_ms = sum(full.cpu_s.values()) / full.frames * 1e3
-    for name, cost in (("models (whole calls)", models_ms), ("networks and JPEG only", networks_ms)):
-        share = mien / (1e3 * cores / cost)
-        report.add(
-            "frames a second", limit=name, ms_a_frame=cost, limit_frames_s=1e3 * cores / cost, mien_frames_s=mien,
-            share=share, aim=SHARE, reached="yes" if share >= SHARE else "no",
-            # Of processor time: what the share would be if no core ever waited.
-            share_of_work=cost / all_ms,
-        )  # fmt: skip
     round_trips = [value for fed in paced.fed for value in fed.round_trips_ms]
-    path = median(answer["path_p50_ms"] for answer in bare_paced)
-    extra = percentile(round_trips, 0.5) - path
-    report.add(
-        f"latency at {PACE:.0f} frames/s, ms", mien_p50=percentile(round_trips, 0.5),
-        mien_p95=percentile(round_trips, 0.95), bare_path_p50=path,
-        bare_path_p95=median(answer["path_p95_ms"] for answer in bare_paced), extra_p50=extra, aim=EXTRA_MS,
-        reached="yes" if extra <= EXTRA_MS else "no",
-        full_speed_p50=percentile([value for fed in full.fed for value in fed.round_trips_ms], 0.5),
-    )  # fmt: skip
-    for name in steps:
+    steps: dict[str, dict[str, float]] = {}
+    for looks in LOOKS:
+        rounds = [answer for answers in bare[looks] for answer in answers]
+        names = list(dict.fromkeys(name for answer in rounds for name in answer["spent_ms"]))
+        whole, inside = (
+            {name: median(answer[kind].get(name, 0.0) for answer in rounds) for name in names}
+            for kind in ("spent_ms", "inference_ms")
+        )
+        cores = len(bare[looks][0])
+        models_ms = sum(whole.get(name, 0.0) for name in MODELS)
+        networks_ms = sum(inside.get(name, 0.0) for name in MODELS) + whole.get("jpeg", 0.0)
+        for name, cost in (("models (whole calls)", models_ms), ("networks and JPEG only", networks_ms)):
+            share = mien / (1e3 * cores / cost)
+            report.add(
+                "frames a second", looks=looks, limit=name, ms_a_frame=cost, limit_frames_s=1e3 * cores / cost,
+                mien_frames_s=mien, share=share, aim=SHARE, reached="yes" if share >= SHARE else "no",
+                # Of processor time: what the share would be if no core ever waited.
+                share_of_work=cost / all_ms,
+            )  # fmt: skip
+        path = median(answer["path_p50_ms"] for answer in bare_paced[looks])
+        extra = percentile(round_trips, 0.5) - path
         report.add(
-            "the models alone, ms of processor time a frame", step=name, counts="yes" if name in MODELS else "no",
-            call=whole[name], in_networks=inside[name],
+            f"latency at {PACE:.0f} frames/s, ms", looks=looks, mien_p50=percentile(round_trips, 0.5),
+            mien_p95=percentile(round_trips, 0.95), bare_path_p50=path,
+            bare_path_p95=median(answer["path_p95_ms"] for answer in bare_paced[looks]), extra_p50=extra, aim=EXTRA_MS,
+            reached="yes" if extra <= EXTRA_MS else "no",
+            full_speed_p50=percentile([value for fed in full.fed for value in fed.round_trips_ms], 0.5),
         )  # fmt: skip
+        for name in names:
+            report.add(
+                "the models alone, ms of processor time a frame", looks=looks, step=name,
+                counts="yes" if name in MODELS else "no", call=whole[name], in_networks=inside[name],
+            )  # fmt: skip
+        steps[looks] = {name: whole[name] for name in names if name in MODELS}
     for name, spent in sorted(full.cpu_s.items(), key=lambda item: -item[1]):
         report.add(
             "Mien, ms of processor time a frame", process=name, full_speed=spent / full.frames * 1e3,
@@ -279,8 +306,9 @@ def summary(
             f"Mien's own account at {PACE:.0f} frames/s, ms", of=name, p50=median(values), p95=percentile(values, 0.95)
         )
     report.notes.append(
-        f"each frame: {full.looks / full.frames:.2f} faces looked at by identity, "
-        f"{full.previews / full.frames:.2f} pictures encoded, "
+        f"each frame: {full.identities / full.frames:.2f} faces looked at by identity, "
+        f"{full.previews / full.frames:.2f} pictures encoded, the whole picture looked at in {_whole(full):.2f} of "
+        f"them at full speed and in {_whole(paced):.2f} at pace, "
         f"{sum(len(r.faces) for f in full.fed for _, r in f.results) / full.frames:.1f} faces; "
         f"{sum(fed.dropped for fed in full.fed)} frames dropped. The bench's own process (camera and viewer) is not in "
         "Mien's processor time, but takes time from it: a camera does, too."
@@ -289,7 +317,7 @@ def summary(
         file,
         "Processor time a frame, crowd scene",
         {
-            "models alone": {name: whole[name] for name in steps if name in MODELS},
+            **{f"models alone, {looks}": spent for looks, spent in steps.items()},
             "Mien": {name: spent / full.frames * 1e3 for name, spent in full.cpu_s.items()},
         },
         y="ms",

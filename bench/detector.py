@@ -216,7 +216,7 @@ def every_nth(report: Report, given: argparse.Namespace) -> None:
                 detected_ms.append(took_ms)
                 last_s = at_s
             boxes[number] = [
-                (track.expected(at_s).tolist(), track.id) for track in tracker.tracks if track.seen_s >= last_s
+                (list(track.expected(at_s)), track.id) for track in tracker.tracks if track.seen_s >= last_s
             ]
         scored, cost = score(boxes, truth), sum(detected_ms) / len(seen)
         points.append((cost, scored.recall))

@@ -48,5 +48,4 @@ class Attention:
         if not self._close or not near or missed or due or sheet.pixels(len(near)) > WORTH * whole:
             self._full_at_s = at_s
             return None
-        boxes = (track.expected(at_s).tolist() for track in near)
-        return tuple((box[0], box[1], box[2], box[3]) for box in boxes)
+        return tuple(track.expected(at_s) for track in near)

@@ -136,11 +136,10 @@ class Line:
             return None
         at_s = self._media_s(frame)
         return tuple(
-            (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+            track.expected(at_s)
             for track in self._tracker.tracks
             if not self._followed[track.id].identity.due(at_s, crossed=track.crossed)
             and not self.naming.collector.wants(track.id, at_s)
-            for box in (track.expected(at_s),)
         )[:64]
 
     def near(self, frame: Frame) -> tuple[Box, ...] | None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.messages import Box
 
 Floats = NDArray[np.float32]
 
@@ -55,7 +57,7 @@ class Track:
 
     Attributes:
         id: lasting; never used twice.
-        box: x, y, width, height when last seen, pixels.
+        box: x, y, width, height when last seen, pixels; plain numbers: for so few they are quicker than arrays.
         born_s, seen_s: media time of the first and the last sighting.
         sightings: frames in which it was seen.
         crossed: it has been so near another track that the two could have been mistaken; whoever keeps proof of who
@@ -63,25 +65,25 @@ class Track:
     """
 
     id: int
-    box: Floats  # (4,)
+    box: Box
     born_s: float
     seen_s: float
     appearance: Floats  # (D,), unit length
     sightings: int = 1
     crossed: bool = False
     blind_s: float = 0.0  # since the last sighting, time in which nobody looked
-    velocity: Floats = field(default_factory=lambda: np.zeros(2, np.float32))  # pixels per second, of the centre
+    velocity: tuple[float, float] = (0.0, 0.0)  # pixels per second, of the centre
 
-    def expected(self, at_s: float) -> Floats:
+    def expected(self, at_s: float) -> Box:
         """Return the box where the face should be at a time; the motion is trusted for half a second."""
-        box = self.box.copy()
-        box[:2] += self.velocity * min(max(at_s - self.seen_s, 0.0), 0.5)
-        return box
+        x, y, width, height = self.box
+        passed_s = min(max(at_s - self.seen_s, 0.0), 0.5)
+        return x + self.velocity[0] * passed_s, y + self.velocity[1] * passed_s, width, height
 
 
 @dataclass(slots=True)
 class _Place:
-    """A box as numbers: corners, centre, and the side of a square of its area."""
+    """A box as numbers: corners, centre, area, the side of a square of that area, and its longer side."""
 
     x: float
     y: float
@@ -91,12 +93,14 @@ class _Place:
     cy: float
     area: float
     size: float
+    longest: float
 
     @classmethod
-    def of(cls, box: Sequence[float]) -> _Place:
+    def of(cls, box: Box) -> _Place:
         x, y, width, height = box
         area = max(width * height, 1e-6)
-        return cls(x, y, x + width, y + height, x + width / 2, y + height / 2, area, math.sqrt(area))
+        middle = x + width / 2, y + height / 2
+        return cls(x, y, x + width, y + height, *middle, area, math.sqrt(area), max(width, height))
 
     def iou(self, other: _Place) -> float:
         width = min(self.right, other.right) - max(self.x, other.x)
@@ -152,12 +156,13 @@ class Tracker:
         ended = [track for track in self.tracks if at_s - track.seen_s - track.blind_s > limits.lost_s]
         self.tracks = [track for track in self.tracks if at_s - track.seen_s - track.blind_s <= limits.lost_s]
         found: list[Track | None] = [None] * len(boxes)
-        for index, track in self._match(at_s, boxes, appearances):
+        places: list[Box] = [(x, y, width, height) for x, y, width, height in boxes.tolist()]
+        for index, track in self._match(at_s, places, appearances):
             found[index] = track
-            self._continue(track, at_s, boxes[index], appearances[index])
-        for index in range(len(boxes)):
+            self._continue(track, at_s, places[index], appearances[index])
+        for index, place in enumerate(places):
             if found[index] is None and scores[index] >= limits.birth_score:
-                track = Track(self._new_id(), boxes[index].copy(), at_s, at_s, appearances[index].copy())
+                track = Track(self._new_id(), place, at_s, at_s, appearances[index].copy())
                 self.tracks.append(track)
                 found[index] = track
         self._note_crossings(at_s)
@@ -173,20 +178,21 @@ class Tracker:
             track.blind_s = min(track.blind_s + unlooked_s, self._limits.blind_s)
             track.crossed = True
 
-    def _match(self, at_s: float, boxes: Floats, appearances: Floats) -> list[tuple[int, Track]]:
+    def _match(self, at_s: float, boxes: Sequence[Box], appearances: Floats) -> list[tuple[int, Track]]:
         """Which detection, by its index, goes on with which track."""
-        # Plain numbers: for the few faces of a picture they are quicker than arrays, and most pairs are far apart.
         limits, tracks = self._limits, self.tracks
         pairs: dict[tuple[int, int], _Pair] = {}  # (track, detection), where the one may go on with the other
-        found = [_Place.of(box) for box in boxes.tolist()]
+        found = [_Place.of(box) for box in boxes]
         for row, track in enumerate(tracks):
-            expected = _Place.of(track.expected(at_s).tolist())
+            expected = _Place.of(track.expected(at_s))
             unseen_s = min(at_s - track.seen_s, limits.lost_s)
             reach = limits.reach + limits.reach_per_s * max(unseen_s - 0.1, 0.0)
             wanted = limits.alike_again if unseen_s > 0.5 else limits.alike
             for column, place in enumerate(found):
                 apart = math.hypot(place.cx - expected.cx, place.cy - expected.cy)
                 distance = apart / max(math.sqrt(place.size * expected.size), 1.0)
+                if distance > reach and apart > max(place.longest, expected.longest):  # most pairs: far apart
+                    continue
                 growth = max(place.size / expected.size, expected.size / place.size)
                 is_near = distance <= reach and growth <= limits.growth + 0.3 * unseen_s
                 overlap = expected.iou(place)
@@ -219,13 +225,15 @@ class Tracker:
                 settled.append((column, tracks[row]))
         return settled
 
-    def _continue(self, track: Track, at_s: float, box: Floats, appearance: Floats) -> None:
+    def _continue(self, track: Track, at_s: float, box: Box, appearance: Floats) -> None:
         seconds = at_s - track.seen_s
         if seconds > 0:
-            moved = ((box[:2] + box[2:] / 2) - (track.box[:2] + track.box[2:] / 2)) / np.float32(max(seconds, 1e-3))
-            trust = np.float32(0.5 if seconds < 0.5 else 1.0)
-            track.velocity = (track.velocity + trust * (moved - track.velocity)).astype(np.float32)
-        track.box = box.copy()
+            trust = 0.5 if seconds < 0.5 else 1.0
+            before, (right, down) = track.box, track.velocity
+            moved_right = (box[0] + box[2] / 2 - before[0] - before[2] / 2) / max(seconds, 1e-3)
+            moved_down = (box[1] + box[3] / 2 - before[1] - before[3] / 2) / max(seconds, 1e-3)
+            track.velocity = right + trust * (moved_right - right), down + trust * (moved_down - down)
+        track.box = box
         track.seen_s, track.blind_s = at_s, 0.0
         track.sightings += 1
         blended = 0.9 * track.appearance + 0.1 * appearance
@@ -234,7 +242,7 @@ class Tracker:
     def _note_crossings(self, at_s: float) -> None:
         if len(self.tracks) < 2:
             return
-        places = [(track, _Place.of(track.expected(at_s).tolist())) for track in self.tracks]
+        places = [(track, _Place.of(track.expected(at_s))) for track in self.tracks]
         for (one, here), (other, there) in itertools.combinations(places, 2):
             if here.iou(there) > 0.2:
                 one.crossed = other.crossed = True

@@ -15,9 +15,7 @@ HD = (1280, 720)
 
 
 def track(seen_s: float, box: Box = (100, 100, 60, 80), velocity: tuple[float, float] = (0, 0)) -> Track:
-    made = Track(1, np.array(box, np.float32), 0.0, seen_s, np.zeros(4, np.float32))
-    made.velocity = np.array(velocity, np.float32)
-    return made
+    return Track(1, box, 0.0, seen_s, np.zeros(4, np.float32), velocity=velocity)
 
 
 def looks(faces: int, *, size: tuple[int, int] = HD, close: bool = True) -> list[tuple[Box, ...] | None]:

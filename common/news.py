@@ -23,14 +23,19 @@ class NewsWriter:
 
     def __init__(self, config: Config, sender: str, *, channel: str = "news_in") -> None:
         self.sender = sender
-        self._socket = opened(channel, config.endpoint(channel), "pub", linger_ms=200)
+        self._socket = opened(channel, config.endpoint(channel), "xpub", linger_ms=200)
+        self._wanted: set[bytes] = set()  # beginnings of topics, by the bus's subscriptions
         self._n = 0
 
     def publish(self, message: Message, about: str) -> None:
         """Send a message as ``<kind>.<about>``: ``results.cam0``, ``stats.detection``, ``reply.<request>``."""
         self._n += 1
-        packed = pack(message.model_copy(update={"n": self._n}))
-        self._socket.send([f"{message.kind}.{about}".encode(), packed])
+        topic = f"{message.kind}.{about}".encode()
+        while self._socket.waits():
+            for word in map(bytes, self._socket.receive() or ()):
+                (self._wanted.add if word[:1] == b"\1" else self._wanted.discard)(word[1:])
+        if topic.startswith(tuple(self._wanted)):  # ZeroMQ would see to it, too; but to pack is most of the work
+            self._socket.send([topic, pack(message.model_copy(update={"n": self._n}))])
 
     def close(self) -> None:
         self._socket.close()

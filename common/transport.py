@@ -218,6 +218,10 @@ class Socket:
             self._heard(frames[0])
         return [frame.buffer for frame in frames]
 
+    def waits(self) -> bool:
+        """Return whether a message can be received at once; costs less than to try where there rarely is one."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
     def wait(self, timeout_ms: int) -> bool:
         """Return True as soon as a message can be received, False after ``timeout_ms``."""
         return bool(self._socket.poll(timeout_ms, zmq.POLLIN))

@@ -50,12 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         action="append",
         default=[],
-        help="directory of a finished run to learn from; repeatable",
+        help="a finished run to learn from: its directory, or what export --start wrote; repeatable",
     )
     fitting.add_argument(
         "--start",
         type=Path,
-        help="weights to start from instead of random ones: a file, or a finished run with as many blocks or more",
+        help="weights to start from instead of random ones, of a network with as many blocks or more: a run, as above",
     )
     exporting = commands.add_parser("export", help="write a run's averaged weights as ONNX, calibrated")
     exporting.add_argument("--run", type=Path, required=True, help="directory of the run")

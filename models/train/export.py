@@ -140,5 +140,5 @@ def export(run: Path, data: Path, onnx: Path, start: Path | None = None, adjustm
     onnx.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     if start is not None:
         halves = {name: v.half() if v.is_floating_point() else v for name, v in learned.state_dict().items()}
-        torch.save(halves, start)
+        torch.save({"config": state["config"], "average": halves}, start)
     return temperature

@@ -113,15 +113,25 @@ class Teachers:
 
 
 def teachers(runs: Sequence[Path], *, compiled: bool = False) -> Teachers | None:
-    """The averaged weights of finished runs as teachers; None without runs. FileNotFoundError names a missing one."""
+    """Finished runs as teachers, each as `finished` takes it; None without runs."""
     networks, sizes = [], []
     for run in runs:
-        if not (run / CHECKPOINT).is_file():
-            raise FileNotFoundError(f"{run / CHECKPOINT} does not exist; --teacher must be the directory of a run")
-        network, config = averaged_network(torch.load(run / CHECKPOINT, map_location="cpu", weights_only=False))
+        network, config = averaged_network(finished(run))
         networks.append(network)
         sizes.append(config.size)
     return Teachers(networks, sizes, compiled=compiled) if networks else None
+
+
+def finished(run: Path) -> dict[str, Any]:
+    """The settings and averaged weights of a run, from its directory or from the file that `export --start` wrote.
+
+    FileNotFoundError names what is missing.
+    """
+    file = run / CHECKPOINT if run.is_dir() else run
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; give a run's directory or a file that export --start wrote")
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=not run.is_dir())
+    return state
 
 
 def averaged_network(state: dict[str, Any]) -> tuple[ExpressionNet, RunConfig]:
@@ -353,7 +363,9 @@ def open_run(
         run.restore(torch.load(checkpoint, map_location="cpu", weights_only=False))
         log.info("going on after epoch %d, %.1f %% of the run", run.epoch, 100 * run.schedule.progress)
     elif start is not None:
-        weights = _start_weights(start, config)
+        state = finished(start)
+        # The run's stages may have more blocks than are wanted here.
+        weights = shortened(state["average"], RunConfig.model_validate(state["config"]).depths, config.depths)
         run.network.load_state_dict(weights)
         run.average.load_state_dict(weights)
     elif isinstance(run.network, FaceRecognitionShaped):
@@ -363,17 +375,6 @@ def open_run(
         with table.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(COLUMNS)
     return run
-
-
-def _start_weights(start: Path, config: RunConfig) -> dict[str, Tensor]:
-    """The weights in a file that `export` wrote, or those of a finished run, whose stages may have more blocks."""
-    if not start.is_dir():
-        weights: dict[str, Tensor] = torch.load(start, map_location="cpu", weights_only=True)
-        return weights
-    if not (start / CHECKPOINT).is_file():
-        raise FileNotFoundError(f"{start / CHECKPOINT} does not exist; --start must be a file or a run's directory")
-    state = torch.load(start / CHECKPOINT, map_location="cpu", weights_only=False)
-    return shortened(state["average"], RunConfig.model_validate(state["config"]).depths, config.depths)
 
 
 def fit(
@@ -392,7 +393,7 @@ def fit(
 
     ``deadline`` is in seconds of `time.time`; ``start`` holds weights to begin with; ``crew`` starts processes
     that help; ``compiled`` fuses the network's operations first, which needs a C++ compiler and a minute, and then
-    takes half the time; ``taught_by`` are directories of finished runs whose opinion is learned beside the votes.
+    takes half the time; ``taught_by`` are finished runs (`finished`) whose opinion is learned beside the votes.
     """
     torch.set_num_threads(threads)
     run = open_run(data, config_file, out, deadline=deadline, start=start, compiled=compiled, taught_by=taught_by)

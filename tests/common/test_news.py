@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
+from common import news
 from common.messages import CameraState, Stats, pack
-from common.news import NewsReader
+from common.news import NewsReader, NewsWriter
 from common.settings import Config
 from common.transport import opened
 from tests.conftest import wait_until
@@ -47,3 +50,35 @@ def test_of_sampled_topics_only_some_are_read_and_of_others_all(tmp_path: Path) 
     assert reader.bad == 0
     reader.close()
     bus.close()
+
+
+def test_what_nobody_reads_is_not_even_packed_and_what_somebody_comes_to_read_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = f"ipc://{tmp_path}/news"
+    config = Config().model_copy(update={"endpoints": Config().endpoints.model_copy(update={"news_in": endpoint})})
+    packed: list[str] = []
+    monkeypatch.setattr(news, "pack", lambda message: packed.append(message.kind) or pack(message))
+    bus = opened("news_in", endpoint, "xsub", bind=True)
+    writer = NewsWriter(config, "capture.test.1")
+    state = CameraState(sender="capture.test.1", camera="cam0", state="online", since=1.0)
+    try:
+        writer.publish(state, "cam0")
+        assert packed == []
+        bus.send([b"\1camera.cam1"])
+        bus.send([b"\1camera.cam0"])
+        wait_until(lambda: writer.publish(state, "cam0") or bus.receive(timeout_ms=10), what="it is heard")
+        assert packed
+        bus.send([b"\0camera.cam0"])
+
+        def silent() -> bool:
+            before = len(packed)
+            writer.publish(state, "cam0")
+            return len(packed) == before
+
+        wait_until(silent, what="the reader has gone")
+        writer.publish(state, "cam1")
+        assert wait_until(lambda: bus.receive(timeout_ms=10), what="the other topic is still heard")
+    finally:
+        writer.close()
+        bus.close()

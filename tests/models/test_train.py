@@ -213,7 +213,7 @@ def test_a_run_learns_writes_its_log_and_becomes_a_file_that_keeps_the_contract(
     faces = cut_all(fer.load(data / "fer_val.npz").images, settings.size)
     expected = metrics.softmax(logits_of(network, faces, settings.size), temperature)
     assert classifier.classify(faces) == pytest.approx(expected, abs=5e-3)
-    fit(data, data / "run.toml", data / "second", threads=1, start=data / "start.pt")
+    fit(data, data / "run.toml", data / "second", threads=1, start=data / "start.pt", taught_by=[data / "start.pt"])
 
 
 def test_a_student_learns_what_its_teachers_say_and_not_the_votes(data: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_run_can_begin_with_the_first_blocks_of_another() -> None:
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="--teacher must be the directory of a run"):
+    with pytest.raises(FileNotFoundError, match="give a run's directory or a file"):
         teachers([tmp_path / "nobody"])
 
 

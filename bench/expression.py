@@ -1,7 +1,8 @@
 """What the expression network says about the sample media, through our own detector and crop.
 
-``python -m bench.expression`` prints, for squares of several sides, turned upright by the eyes or not: how steadily the
-woman's clip is followed and what is shown in its three parts, the man's clip, the five people, and the portraits.
+``python -m bench.expression`` prints, for squares of several sides, turned upright by the eyes or not, with the detector
+looking at every whole picture or as it does live: how steadily the woman's clip is followed and what is shown in its
+three parts, the man's clip, the five people, and the portraits.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from common import media
+from common.attention import Attention
 from common.expressions import EXPRESSIONS
 from common.settings import Config
 from common.smoothing import Smoother
-from models import crop
+from common.tracks import Tracker
+from models import appearance, crop
 from models.detector import Detections, FaceDetector
 from models.expression import ExpressionClassifier
 
@@ -40,8 +43,12 @@ class Seen:
     faces: Detections
 
 
-def watch(path: Path, detector: FaceDetector, step: int) -> list[Seen]:
-    """Every ``step``-th picture of a clip with its faces."""
+LOOKS = ("whole", "as live")
+
+
+def watch(path: Path, detector: FaceDetector, step: int, looks: str) -> list[Seen]:
+    """Every ``step``-th picture of a clip with its faces; ``looks``: the whole picture, or as a live run does."""
+    attention, tracker = Attention(detector.input_long_side, close=looks == "as live"), Tracker()
     clip = cv2.VideoCapture(str(path))
     if not clip.isOpened():
         raise OSError(f"OpenCV cannot open {path}")
@@ -51,8 +58,13 @@ def watch(path: Path, detector: FaceDetector, step: int) -> list[Seen]:
             good, picture = clip.retrieve()
             if not good:
                 raise OSError(f"{path}: frame {number} cannot be decoded")
-            frame = np.asarray(picture, dtype=np.uint8)
-            seen.append(Seen(number / rate, frame, detector.detect(frame)))
+            frame, at_s = np.asarray(picture, dtype=np.uint8), number / rate
+            near = attention.choose(at_s, (frame.shape[1], frame.shape[0]), tracker.tracks)
+            faces = detector.detect(frame) if near is None else detector.detect_near(frame, near)
+            described = [appearance.describe(frame, box) for box in faces.boxes]
+            tracker.update(at_s, faces.boxes, faces.scores, np.array(described, np.float32))
+            attention.looked(at_s)
+            seen.append(Seen(at_s, frame, faces))
         number += 1
     return seen
 
@@ -112,14 +124,17 @@ def main() -> None:
     console = Console()
     console.width = max(console.width, 120)
     cv2.setNumThreads(1)
-    detector, classifier = FaceDetector(), ExpressionClassifier(options.model)
-    woman = watch(media.sample("woman.mp4"), detector, options.step)
-    man = watch(media.sample("man.mp4"), detector, options.step)
+    settings = Config().detection
+    detector = FaceDetector(input_long_side=settings.input_long_side, score_threshold=settings.score_threshold)
+    classifier = ExpressionClassifier(options.model)
+    clips = ("woman.mp4", "man.mp4")
+    seen = {looks: [watch(media.sample(name), detector, options.step, looks) for name in clips] for looks in LOOKS}
 
-    columns = ("side", "turned", "jitter", "changes", "longest delay, ms", *PARTS_S, "man's clip")
+    columns = ("side", "turned", "looks", "jitter", "changes", "longest delay, ms", *PARTS_S, "man's clip")
     table = Table(*columns, title="labels shown in the clips")
     for side in options.sides:
-        for upright in (False, True):
+        for upright, looks in itertools.product((False, True), LOOKS):
+            woman, man = seen[looks]
             times, probabilities = classify(woman, classifier, side, upright)
             labels = shown(times, probabilities)
             changes = sum(before != after for before, after in itertools.pairwise(labels))
@@ -131,11 +146,11 @@ def main() -> None:
             ]
             runs = shown(*classify(man, classifier, side, upright))
             order = [label for at, label in enumerate(runs) if at == 0 or runs[at - 1] != label]
-            first = (f"{side:.2f}", "yes" if upright else "no", f"{jitter:.3f}", str(changes), f"{longest * 1e3:.0f}")
-            table.add_row(*first, *parts, ", ".join(order))
+            first = (f"{side:.2f}", "yes" if upright else "no", looks, f"{jitter:.3f}", str(changes))
+            table.add_row(*first, f"{longest * 1e3:.0f}", *parts, ", ".join(order))
     console.print(table)
     if options.timeline:
-        _print_timeline(console, *classify(woman, classifier, crop.SIDE, True))
+        _print_timeline(console, *classify(seen["as live"][0], classifier, crop.SIDE, True))
     _print_pictures(console, detector, classifier)
 
 

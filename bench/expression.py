@@ -1,6 +1,6 @@
 """What the expression network says about the sample media, through our own detector and crop.
 
-``python -m bench.expression`` prints, for squares of several sides, turned upright by the eyes or not, with the detector
+``python -m bench.expression`` prints, for squares of several sides, turned upright by the eyes or not, the detector
 looking at every whole picture or as it does live: how steadily the woman's clip is followed and what is shown in its
 three parts, the man's clip, the five people, and the portraits.
 """

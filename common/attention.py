@@ -11,12 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from common.messages import Box
+from common.messages import MAX_FACES, Box
 from common.tracks import Track
 from models import sheet
 
 FULL_EVERY_S: Final = 0.15  # somebody who comes is seen so soon
 LOST_S: Final = 0.5  # a face unseen for so long may be anywhere
+SHY_S: Final = 1.0  # a face that only a look at the whole picture finds is looked for in that way for so long
 WORTH: Final = 0.6  # close looks must look at no more than this share of the whole picture's pixels
 
 
@@ -30,9 +31,11 @@ class Attention:
 
     def __init__(self, input_long_side: int, *, close: bool = True) -> None:
         self._input_long_side = input_long_side
-        self._close = close
+        self.close = close
         self._full_at_s = -math.inf  # the last frame that was looked at everywhere
         self._looked_s = -math.inf  # the last frame whose faces have been tracked
+        self._sought: frozenset[int] = frozenset()  # tracks for which that last look was made
+        self._shy_until_s = -math.inf
 
     def looked(self, at_s: float) -> None:
         """The faces of a frame have been tracked."""
@@ -40,12 +43,21 @@ class Attention:
 
     def choose(self, at_s: float, size: tuple[int, int], tracks: Sequence[Track]) -> tuple[Box, ...] | None:
         """Return the boxes around which to look in a frame of that width and height; None: everywhere."""
-        near = [track for track in tracks if at_s - track.seen_s <= LOST_S]
-        # A face that a close look has missed is looked for everywhere, once.
-        missed = any(self._full_at_s <= track.seen_s < self._looked_s for track in near)
-        due = at_s - self._full_at_s >= FULL_EVERY_S or at_s < self._full_at_s
+        boxes = {track: track.expected(at_s) for track in tracks if at_s - track.seen_s <= LOST_S}
+        near = {track: box for track, box in boxes.items() if _touches(box, size)}
+        # A face that a close look has missed is looked for everywhere, once; and for a while where that alone finds it.
+        missed = frozenset(track.id for track in near if self._full_at_s <= track.seen_s < self._looked_s)
+        if any(track.id in missed & self._sought and track.seen_s == self._full_at_s for track in near):
+            self._shy_until_s = at_s + SHY_S
+        due = at_s - self._full_at_s >= FULL_EVERY_S or at_s < self._full_at_s or at_s < self._shy_until_s
         whole = size[0] * size[1] * min(1.0, self._input_long_side / max(size)) ** 2
-        if not self._close or not near or missed or due or sheet.pixels(len(near)) > WORTH * whole:
-            self._full_at_s = at_s
-            return None
-        return tuple(track.expected(at_s) for track in near)
+        saves = 0 < len(near) <= MAX_FACES and sheet.pixels(len(near)) <= WORTH * whole
+        if self.close and saves and not missed and not due:
+            return tuple(near.values())
+        self._full_at_s = at_s
+        self._sought = missed
+        return None
+
+
+def _touches(box: Box, size: tuple[int, int]) -> bool:
+    return box[0] < size[0] and box[1] < size[1] and box[0] + box[2] > 0 and box[1] + box[3] > 0

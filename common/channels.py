@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["push-pull", "pub-sub", "xpub-sub", "pub-xsub"]
+Kind = Literal["push-pull", "pub-sub", "xpub-sub", "xpub-xsub"]
 
 SMALL = 1024 * 1024  # a map and some arrays
 LARGE = 128 * 1024 * 1024  # an 8K picture is 95 MiB raw
@@ -81,7 +81,7 @@ CHANNELS: dict[str, Channel] = {
         ),
         Channel(
             name="news_in",
-            kind="pub-xsub",
+            kind="xpub-xsub",
             binds="bus",
             send_queue=1000,
             receive_queue=1000,
@@ -99,7 +99,7 @@ CHANNELS: dict[str, Channel] = {
         ),
         Channel(
             name="control",
-            kind="pub-xsub",
+            kind="xpub-xsub",
             binds="bus",
             send_queue=1000,
             receive_queue=1000,

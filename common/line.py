@@ -303,7 +303,7 @@ class Line:
 
     def _calm(self, frame: Frame, followed: Followed, box: list[float], at_s: float) -> list[float]:
         """The box, its size averaged over a tenth of a second: close looks and full ones differ by a few percent."""
-        if frame.still or frame.every_frame or not self._config.detection.adapt_input:
+        if frame.still or frame.every_frame or not self._attention.close:
             return box
         x, y, width, height = box
         gap_s = at_s - followed.sized_s

@@ -57,7 +57,7 @@ class Message(_Checked):
     v: Literal[1] = Field(default=VERSION, description="protocol version")
     at: float = Field(default_factory=time.time, description="when it was sent; unix seconds of the sender's clock")
     sender: Instance = Field(alias="from", description="stage and instance that sent it")
-    n: Count = Field(default=0, description="the sender's own sequence on this socket; a gap is a loss")
+    n: Count = Field(default=0, description="the sender's own sequence under this topic; a gap is a loss")
 
 
 class Clock(_Checked):

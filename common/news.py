@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from common.messages import Message, MessageError, kind_of, pack, unpack
@@ -12,11 +13,14 @@ from common.transport import Socket, opened
 
 log = logging.getLogger(__name__)
 
-_SAMPLED_TOPICS = 1024  # that are remembered; topics come from outside
+_TOPICS = 1024  # that are remembered; some come from outside, and each request has one of its own
 
 
 class NewsWriter:
     """Publishes on the bus. Nothing blocks: without a bus the news is lost, which subscribers see as a gap in ``n``.
+
+    What nobody subscribes to is not even packed. (After a restart of the bus, what somebody subscribed to before it is:
+    ZeroMQ keeps subscriptions over a connection that was lost.)
 
     ``channel`` is ``control`` for requests, which have a way in of their own where other machines can reach the bus.
     """
@@ -25,17 +29,19 @@ class NewsWriter:
         self.sender = sender
         self._socket = opened(channel, config.endpoint(channel), "xpub", linger_ms=200)
         self._wanted: set[bytes] = set()  # beginnings of topics, by the bus's subscriptions
-        self._n = 0
+        self._n: OrderedDict[bytes, int] = OrderedDict()  # messages by topic
 
     def publish(self, message: Message, about: str) -> None:
         """Send a message as ``<kind>.<about>``: ``results.cam0``, ``stats.detection``, ``reply.<request>``."""
-        self._n += 1
         topic = f"{message.kind}.{about}".encode()
+        n = self._n[topic] = self._n.pop(topic, 0) + 1
+        if len(self._n) > _TOPICS:
+            self._n.popitem(last=False)
         while self._socket.waits():
             for word in map(bytes, self._socket.receive() or ()):
                 (self._wanted.add if word[:1] == b"\1" else self._wanted.discard)(word[1:])
         if topic.startswith(tuple(self._wanted)):  # ZeroMQ would see to it, too; but to pack is most of the work
-            self._socket.send([topic, pack(message.model_copy(update={"n": self._n}))])
+            self._socket.send([topic, pack(message.model_copy(update={"n": n}))])
 
     def close(self) -> None:
         self._socket.close()
@@ -90,7 +96,7 @@ class NewsReader:
         now = time.monotonic()
         if now < self._next_sample.get(topic, 0.0):
             return True
-        if len(self._next_sample) < _SAMPLED_TOPICS or topic in self._next_sample:
+        if len(self._next_sample) < _TOPICS or topic in self._next_sample:
             self._next_sample[topic] = now + pause_s
         return False
 

@@ -158,7 +158,7 @@ A message has two parts or more: the **topic** (ASCII), one **msgpack map** of a
 raw bytes where the table says so. No pickle, no base64, no msgpack extension types. Numbers are finite.
 
 - `v` is the version, `at` the sender's clock (unix seconds), `from` the sending stage and instance, `n` the sender's
-  own sequence: a gap is what was lost on the way to you.
+  own sequence under this topic: a gap is what was lost on the way to you.
 - A result holds at most {MAX_FACES} faces. `box` is x, y, width, height in float pixels, inside the picture.
 - `cannot_assess` (with its `reason`) and `pending` are answers of their own: neither means `neutral`.
 - A subscription has at most a thousand bytes, and a subscriber at most some thousand of them: subscribe to `results.`

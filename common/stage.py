@@ -7,6 +7,9 @@ pure code elsewhere. ``python -m stages.NAME --config FILE`` runs one.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import logging
 import signal
 import sys
@@ -143,6 +146,7 @@ class Stage(ABC):
             lifeline.say("loading")
             self.poller.wake_by(lifeline.wake)
             self.open()
+            give_back_memory()
             self.state = "running"
             lifeline.say("ready")
             while not lifeline.stopping.is_set() and not self.finished:
@@ -233,6 +237,14 @@ def main(stage: type[Stage], argv: list[str] | None = None) -> int:
         transport.terminate()
         lifeline.close()
     return 0
+
+
+def give_back_memory() -> None:
+    """Return to the system what starting up has used and left, up to a tenth of the process; only glibc can."""
+    gc.collect()
+    gc.freeze()  # what is there by now stays: nobody need look through it again
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def set_up_logging(verbose: bool) -> None:

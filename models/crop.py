@@ -17,7 +17,7 @@ Picture = NDArray[np.uint8]
 SIZE: Final = 48
 """Side of the expression network's input in pixels."""
 
-SIDE: Final = 1.12
+SIDE: Final = 1.18
 """Side of the square, in longer sides of the detector's box: of sides from 0.95 to 1.3, one with which the sample
 clips are followed best (``python -m bench.expression``)."""
 

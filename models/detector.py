@@ -125,13 +125,15 @@ class FaceDetector:
         return runtime.chosen_precision(options["precision"], bf16_allowed=True)
 
     def prepare(self, width: int, height: int) -> None:
-        """Compile for pictures of this size now, so that the first one does not wait for it."""
-        self._network(fit(width, height, self.input_long_side).input_size)
+        """Compile for pictures of this size now and look once, so that the first one does not wait for it."""
+        network, buffer = self._network(fit(width, height, self.input_long_side).input_size)
+        network(buffer)
 
     def prepare_near(self) -> None:
-        """Compile for `detect_near` now."""
+        """The same for `detect_near`."""
         for layout in sheet.LAYOUTS:
-            self._network((layout.side, layout.side))
+            network, buffer = self._network((layout.side, layout.side))
+            network(buffer)
 
     def detect(self, picture: NDArray[np.uint8]) -> Detections:
         """The faces in `picture`, (H, W, 3) uint8 BGR, from 1×1 pixel up to 8K. Raises ValueError for anything else."""

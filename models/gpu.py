@@ -59,9 +59,10 @@ class TorchExpressionClassifier:
         self._device = device
         try:
             card = json.loads(weights.with_name("expression.json").read_text(encoding="utf-8"))
-            config = RunConfig.model_validate(card["run"])
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            config = RunConfig.model_validate(state["config"])
             network = new_network(config)
-            network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            network.load_state_dict(state["average"])
             # The weights are those to go on training from; what ships differs by how it weighs rare expressions.
             network.head.bias.data = torch.tensor(card["head_bias"], dtype=torch.float32)
             self._network = network.float().eval().to(device)

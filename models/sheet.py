@@ -112,12 +112,14 @@ def _cut(picture: NDArray[np.uint8], tile: _Tile, size: int) -> NDArray[np.uint8
     left, top = min(max(tile.x, 0), width - 1), min(max(tile.y, 0), height - 1)
     right, bottom = max(min(tile.x + tile.side, width), left + 1), max(min(tile.y + tile.side, height), top + 1)
     region: NDArray[Any] = picture[top:bottom, left:right]
-    beyond = (top - tile.y, tile.y + tile.side - bottom, left - tile.x, tile.x + tile.side - right)
-    if any(beyond):
-        above, below, before, after = (max(0, length) for length in beyond)
-        region = cv2.copyMakeBorder(region, above, below, before, after, cv2.BORDER_REPLICATE)
-    # Bilinear looks at 2 × 2 pixels: beyond a shrinking of two it would leave pixels out. Halving is many times quicker
-    # than averaging areas of any other size.
-    while min(region.shape[:2]) >= 2 * size:
+    x, y, scale = float(tile.x - left), float(tile.y - top), tile.side / size
+    # What follows looks at neighbouring pixels only. Halving is many times quicker than averaging areas of other sizes.
+    while scale >= 2 and min(region.shape[:2]) > 1:
         region = halved(region)
-    return np.asarray(cv2.resize(region, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+        x, y, scale = x / 2, y / 2, scale / 2
+    shift = scale / 2 - 0.5
+    to_region = np.array([[scale, 0, x + shift], [0, scale, y + shift]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(region, to_region, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
+    )

@@ -15,7 +15,8 @@ import pytest
 from common import control
 from common.expressions import EXPRESSIONS
 from common.media import sample
-from common.messages import Result
+from common.messages import Result, Sample
+from common.news import NewsReader
 from common.settings import Config
 from tests.conftest import ROOT, end, stage_environment
 from tests.running import Running
@@ -41,6 +42,26 @@ def test_a_person_on_video_gets_one_lasting_track_a_name_status_and_an_expressio
             assert x >= 0 and y >= 0 and x + width <= 640 and y + height <= 360
             if face.expression.probabilities is not None:
                 assert sum(face.expression.probabilities.model_dump().values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_samples_are_results_and_at_most_ten_a_second(config: Config) -> None:
+    with Running(config, "demo") as mien:
+        mien.fresh_results(5)
+        reader, samples = NewsReader(mien.config, ("samples.",)), []
+
+        def sampled() -> bool:
+            samples.extend(message for _, message in reader.read() if isinstance(message, Sample))
+            return len(samples) >= 30
+
+        try:
+            mien.until(sampled, "thirty samples")
+            mien.until(lambda: mien.results[-1].seq >= samples[-1].seq, "their results")
+        finally:
+            reader.close()
+        results = {result.seq: result.faces for result in mien.results}
+        assert all(results[one.seq] == one.faces for one in samples)
+        assert (len(samples) - 1) / (samples[-1].at - samples[0].at) < 10.5
+        assert [one.n for one in samples] == list(range(samples[0].n, samples[0].n + len(samples)))
 
 
 def test_a_killed_worker_is_replaced_alone_and_the_results_go_on(config: Config) -> None:

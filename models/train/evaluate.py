@@ -100,7 +100,9 @@ def evaluate(data: Path, model: Path, baseline: Path | None, pictures: Path | No
     console.print(f"{len(split)} validation images, {len(kept)} of them judged by the evaluation rule")
 
     ours = ExpressionClassifier(model)
-    contenders: list[tuple[str, Classifier]] = [(model.name, ours)]
+    contenders: list[tuple[str, Classifier]] = [(f"{model.name}, {ours.precision}", ours)]
+    if ours.precision != "f32":
+        contenders.append((f"{model.name}, f32", ExpressionClassifier(model, precision="f32")))
     if baseline is not None:
         contenders.append(("mini-XCEPTION", MiniXception(baseline)))
     summary = Table(

@@ -125,12 +125,14 @@ def teachers(runs: Sequence[Path], *, compiled: bool = False) -> Teachers | None
 def finished(run: Path) -> dict[str, Any]:
     """The settings and averaged weights of a run, from its directory or from the file that `export --start` wrote.
 
-    FileNotFoundError names what is missing.
+    FileNotFoundError names what is missing; ValueError: the file holds something else.
     """
     file = run / CHECKPOINT if run.is_dir() else run
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; give a run's directory or a file that export --start wrote")
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=not run.is_dir())
+    if not {"config", "average"} <= state.keys():
+        raise ValueError(f"{file} does not say which network its weights are of: export them again with --start")
     return state
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from common.attention import FULL_EVERY_S, LOST_S, Attention
-from common.messages import Box
+from common.messages import MAX_FACES, Box
 from common.tracks import Track
 
 FRAME_S = 1 / 30
@@ -75,3 +75,29 @@ def test_a_source_that_begins_again_is_looked_at_everywhere() -> None:
     attention = Attention(512)
     attention.choose(100.0, HD, [track(100.0)])
     assert attention.choose(1.0, HD, [track(1.0)]) is None
+
+
+def test_a_face_that_only_full_looks_find_does_not_blink() -> None:
+    attention, seen_s, found = Attention(512), 0.0, 0
+    for number in range(120):
+        at_s = number * FRAME_S
+        if attention.choose(at_s, HD, [track(seen_s)]) is None:
+            seen_s, found = at_s, found + 1
+        attention.looked(at_s)
+    assert found > 0.9 * 120
+
+
+def test_a_face_whose_motion_leads_out_of_the_picture_is_not_looked_for_there() -> None:
+    attention = Attention(512)
+    attention.choose(0.0, HD, [])
+    leaving, here = track(0.0, velocity=(40_000, 30_000)), track(0.0, (500, 300, 60, 80))
+    assert attention.choose(0.1, HD, [leaving, here]) == ((500.0, 300.0, 60.0, 80.0),)
+    assert attention.choose(0.12, HD, [leaving]) is None
+
+
+def test_more_faces_than_a_frame_may_have_are_looked_for_everywhere() -> None:
+    attention = Attention(4096)
+    crowd = [track(0.0) for _ in range(MAX_FACES + 1)]
+    attention.choose(0.0, (3840, 2160), [])
+    assert attention.choose(FRAME_S, (3840, 2160), crowd[:-1]) is not None
+    assert attention.choose(2 * FRAME_S, (3840, 2160), crowd) is None

@@ -388,6 +388,32 @@ def test_while_nobody_is_in_view_pictures_are_shown_and_few_are_looked_at() -> N
     assert [result.seq for result in scene.out.results if result.seq >= came.seq] == list(range(came.seq, 510))
 
 
+@pytest.mark.parametrize(
+    ("settings", "fields", "close"),
+    [
+        ({}, {}, True),
+        ({"privacy": {"blur": "unknown"}}, {}, False),
+        ({"detection": {"adapt_input": False}}, {}, False),
+        ({"pipeline": {}}, {"every_frame": True}, False),
+        ({"pipeline": {}}, {"still": True}, False),
+    ],
+    ids=["live", "blurred", "switched off", "every frame", "pictures"],
+)
+def test_the_detector_looks_around_the_faces_in_view_only_live(
+    settings: dict[str, Any], fields: dict[str, Any], close: bool
+) -> None:
+    scene, near = Scene(**settings), []
+    for seq in range(30):
+        scene.frame(seq, **fields)
+        near += [job.near for _, job, _ in scene.out.jobs if isinstance(job, DetectionJob)]
+        scene.answer_all(faces=2)
+        scene.now += 1 / 30
+    assert len(near) == 30
+    looked = [boxes for boxes in near if boxes is not None]
+    assert all(len(boxes) == 2 for boxes in looked)
+    assert len(looked) > 20 if close else not looked
+
+
 def test_where_faces_are_blurred_every_frame_is_looked_at() -> None:
     scene = Scene(privacy={"blur": "unknown"})
     for seq in range(200):

@@ -25,7 +25,7 @@ from common.transport import Socket, TransportError, key_pair, opened
 from tests.conftest import free_ports, wait_until
 
 # How a channel's two ends look to whoever tries: his own role, and that of the socket which listens.
-ENDS = {"push-pull": ("push", "pull"), "pub-xsub": ("pub", "sub"), "xpub-sub": ("sub", "xpub")}
+ENDS = {"push-pull": ("push", "pull"), "xpub-xsub": ("xpub", "sub"), "xpub-sub": ("sub", "xpub")}
 
 
 @pytest.fixture

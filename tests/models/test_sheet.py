@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import cv2
 import numpy as np
 import pytest
@@ -83,9 +85,14 @@ def test_boxes_stay_inside_of_a_picture_that_cuts_a_face(detector: FaceDetector)
     assert (found.boxes[:, :2] + found.boxes[:, 2:] <= (cut.shape[1], cut.shape[0])).all()
 
 
-@pytest.mark.parametrize("box", [[-500, -500, 40, 40], [5000, 20, 40, 40], [0, 0, 0, 0], [10, 10, 9000, 9000]])
+FAR = [[-500, -500, 40, 40], [5000, 20, 40, 40], [4e5, 4e5, 40, 40], [0, 0, 0, 0], [10, 10, 9e4, 9e4]]
+
+
+@pytest.mark.parametrize("box", FAR)
 def test_a_place_outside_or_without_size_is_no_error(detector: FaceDetector, box: list[float]) -> None:
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(detector.detect_near(np.full((64, 80, 3), 128, np.uint8), [box])) == 0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 100_000
 
 
 def test_a_picture_of_another_kind_is_refused(detector: FaceDetector) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench import expression as bench
 from common import media
 from common.expressions import EXPRESSIONS
+from common.settings import Config
 from models import crop, runtime
 from models.detector import FaceDetector
 from models.expression import LABELS, LARGEST_BATCH, WEIGHTS, ExpressionClassifier, _Rows
@@ -86,8 +87,10 @@ def test_nobody_of_the_five_looks_negative(classifier: ExpressionClassifier) -> 
     assert not {"angry", "disgusted", "fearful", "sad"} & set(labels)
 
 
-def test_the_clip_is_followed_from_tears_to_laughter(classifier: ExpressionClassifier) -> None:
-    seen = bench.watch(media.sample("woman.mp4"), FaceDetector(), step=6)
+@pytest.mark.parametrize("looks", bench.LOOKS)
+def test_the_clip_is_followed_from_tears_to_laughter(classifier: ExpressionClassifier, looks: str) -> None:
+    side = Config().detection.input_long_side
+    seen = bench.watch(media.sample("woman.mp4"), FaceDetector(input_long_side=side), 1, looks)
     times, probabilities = bench.classify(seen, classifier, crop.SIDE, upright=True)
     leading = {
         part: LABELS[int(probabilities[(times >= begin) & (times < end)].mean(axis=0).argmax())]
@@ -96,6 +99,9 @@ def test_the_clip_is_followed_from_tears_to_laughter(classifier: ExpressionClass
     assert leading["cries"] in {"sad", "fearful"}
     assert leading["looks up"] in {"surprised", "neutral"}
     assert leading["laughs"] == "happy"
+    labels = bench.shown(times, probabilities)
+    assert sum(before != after for before, after in itertools.pairwise(labels)) <= 6
+    assert max(bench.delays(times, probabilities, labels)) <= 0.5
 
 
 def test_a_worker_does_not_load_torch() -> None:

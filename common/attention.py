@@ -49,7 +49,8 @@ class Attention:
         missed = frozenset(track.id for track in near if self._full_at_s <= track.seen_s < self._looked_s)
         if any(track.id in missed & self._sought and track.seen_s == self._full_at_s for track in near):
             self._shy_until_s = at_s + SHY_S
-        due = at_s - self._full_at_s >= FULL_EVERY_S or at_s < self._full_at_s or at_s < self._shy_until_s
+        shy = 0 < self._shy_until_s - at_s <= SHY_S
+        due = at_s - self._full_at_s >= FULL_EVERY_S or at_s < self._full_at_s or shy
         whole = size[0] * size[1] * min(1.0, self._input_long_side / max(size)) ** 2
         saves = 0 < len(near) <= MAX_FACES and sheet.pixels(len(near)) <= WORTH * whole
         if self.close and saves and not missed and not due:

@@ -220,6 +220,8 @@ class Socket:
 
     def waits(self) -> bool:
         """Return whether a message can be received at once; costs less than to try where there rarely is one."""
+        if self._lock is not None:
+            self.look()
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:

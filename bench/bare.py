@@ -1,4 +1,6 @@
-"""The models alone: what has to be computed for a frame, in a plain loop, without messages or memory of other frames.
+"""The models alone: what has to be computed for a frame, in a plain loop, without messages.
+
+Of other frames it remembers only where faces were in the last one.
 
 ``python bench/bare.py PICTURES.npy`` reads lines of JSON (``seconds``, ``rate``: frames a second or null, ``identity``:
 faces a frame that identity looks at, ``jpeg``: pictures a frame that are encoded, ``whole``: the share of pictures that
@@ -67,7 +69,7 @@ class Bare:
         near = self._owed["whole"] < 1 and bool(self._before)
         self._owed["whole"] = self._owed["whole"] if near else max(0.0, self._owed["whole"] - 1)
         with self._step("detection"):
-            found = self._detector.detect_near(picture, self._before) if near else self._detector.detect(picture)
+            found = self._detector.detect(picture, self._before if near else None)
         self._before = found.boxes.tolist()
         faces = list(zip(found.boxes, found.landmarks, strict=True))
         with self._step("crops"):

@@ -242,7 +242,7 @@ def close_looks(report: Report, given: argparse.Namespace) -> None:
                 at_s = number / crowd.FRAME_RATE
                 near = attention.choose(at_s, (picture.shape[1], picture.shape[0]), tracker.tracks)
                 began = time.process_time()
-                faces = detector.detect(picture) if near is None else detector.detect_near(picture, near)
+                faces = detector.detect(picture, near)
                 times.append((time.process_time() - began) * 1e3)
                 tracks, _ = tracker.update(at_s, faces.boxes, faces.scores, _looks(picture, faces))
                 attention.looked(at_s)

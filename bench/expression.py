@@ -60,7 +60,7 @@ def watch(path: Path, detector: FaceDetector, step: int, looks: str) -> list[See
                 raise OSError(f"{path}: frame {number} cannot be decoded")
             frame, at_s = np.asarray(picture, dtype=np.uint8), number / rate
             near = attention.choose(at_s, (frame.shape[1], frame.shape[0]), tracker.tracks)
-            faces = detector.detect(frame) if near is None else detector.detect_near(frame, near)
+            faces = detector.detect(frame, near)
             described = [appearance.describe(frame, box) for box in faces.boxes]
             tracker.update(at_s, faces.boxes, faces.scores, np.array(described, np.float32))
             attention.looked(at_s)

@@ -43,8 +43,10 @@ class Attention:
 
     def choose(self, at_s: float, size: tuple[int, int], tracks: Sequence[Track]) -> tuple[Box, ...] | None:
         """Return the boxes around which to look in a frame of that width and height; None: everywhere."""
-        boxes = {track: track.expected(at_s) for track in tracks if at_s - track.seen_s <= LOST_S}
-        near = {track: box for track, box in boxes.items() if _touches(box, size)}
+        if not self.close:
+            return None
+        recent = (track for track in tracks if at_s - track.seen_s <= LOST_S)
+        near = {track: box for track in recent if _touches(box := track.expected(at_s), size)}
         # A face that a close look has missed is looked for everywhere, once; and for a while where that alone finds it.
         missed = frozenset(track.id for track in near if self._full_at_s <= track.seen_s < self._looked_s)
         if any(track.id in missed & self._sought and track.seen_s == self._full_at_s for track in near):
@@ -53,7 +55,7 @@ class Attention:
         due = at_s - self._full_at_s >= FULL_EVERY_S or at_s < self._full_at_s or shy
         whole = size[0] * size[1] * min(1.0, self._input_long_side / max(size)) ** 2
         saves = 0 < len(near) <= MAX_FACES and sheet.pixels(len(near)) <= WORTH * whole
-        if self.close and saves and not missed and not due:
+        if saves and not missed and not due:
             return tuple(near.values())
         self._full_at_s = at_s
         self._sought = missed

@@ -27,6 +27,9 @@ MAX_STRETCH = (
 MAX_SHAPES = 12  # compiled input shapes kept; cameras of one cell rarely differ in more
 NMS_IOU = 0.3
 
+# Faces before the best of those that overlap are chosen: boxes (N, 4), scores (N,), landmarks (N, 5, 2).
+_Candidates = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
@@ -130,42 +133,42 @@ class FaceDetector:
         network(buffer)
 
     def prepare_near(self) -> None:
-        """The same for `detect_near`."""
-        for layout in sheet.LAYOUTS:
-            network, buffer = self._network((layout.side, layout.side))
+        """The same for looks around faces."""
+        for side in {layout.side for layout in sheet.LAYOUTS}:
+            network, buffer = self._network((side, side))
             network(buffer)
 
-    def detect(self, picture: NDArray[np.uint8]) -> Detections:
-        """The faces in `picture`, (H, W, 3) uint8 BGR, from 1×1 pixel up to 8K. Raises ValueError for anything else."""
+    def detect(self, picture: NDArray[np.uint8], near: Sequence[Sequence[float]] | None = None) -> Detections:
+        """The faces in `picture`, (H, W, 3) uint8 BGR, from 1×1 pixel up to 8K. Raises ValueError for anything else.
+
+        With `near`, only those that stand about where these boxes (x, y, width, height) are, in a fraction of the time:
+        each is looked at in the size that the detector sees best, and may have moved by half of its own.
+        """
         width, height = _size(picture)
+        return _best(*(self._whole(picture) if near is None else self._around(picture, near)), width, height)
+
+    def _whole(self, picture: NDArray[np.uint8]) -> _Candidates:
+        height, width = picture.shape[:2]
         placed = fit(width, height, self.input_long_side)
         network, buffer = self._network(placed.input_size)
         _lay(picture, buffer[0], placed.content_size)
         boxes, scores, landmarks = self._look(network, buffer)
         scale = np.array([width / placed.content_size[0], height / placed.content_size[1]])
-        return _best(boxes * np.tile(scale, 2), scores, landmarks * scale, width, height)
+        return boxes * np.tile(scale, 2), scores, landmarks * scale
 
-    def detect_near(self, picture: NDArray[np.uint8], boxes: Sequence[Sequence[float]]) -> Detections:
-        """The faces in `picture`, as for `detect`, that stand about where `boxes` (x, y, width, height) are.
-
-        Takes a fraction of the time; a face may have moved by half its size, and is looked at in the size that the
-        detector sees best. Others are not found.
-        """
-        width, height = _size(picture)
+    def _around(self, picture: NDArray[np.uint8], boxes: Sequence[Sequence[float]]) -> _Candidates:
         layout = sheet.layout_for(len(boxes))
-        found = []
+        found: list[_Candidates] = [(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))]
         for first in range(0, len(boxes), layout.places):
             laid = sheet.Sheet(layout, boxes[first : first + layout.places])
             network, buffer = self._network((layout.side, layout.side))
             laid.lay(picture, buffer[0])
             found.append(laid.to_picture(*self._look(network, buffer)))
-        if not found:
-            return _best(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)), width, height)
         near, scores, landmarks = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return _best(near, scores, landmarks, width, height)
+        return near, scores, landmarks
 
-    def _look(self, network: Network, buffer: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """All candidates, before the best of those that overlap are chosen: boxes, scores, landmarks, input pixels."""
+    def _look(self, network: Network, buffer: NDArray[np.float32]) -> _Candidates:
+        """The candidates in pixels of the input."""
         outputs = dict(zip(network.output_names, network(buffer), strict=True))
         if centerface.CELLS in outputs:
             return centerface.decode(outputs[centerface.CELLS], self.score_threshold)

@@ -60,7 +60,7 @@ class Detection(Worker[DetectionJob]):
             picture = self._shared.picture(job.slot, job.width, job.height)
         else:
             picture = decode(blobs[0] if len(blobs) == 1 else b"", job.encoding, job.width, job.height)
-        found = self._detector.detect(picture) if job.near is None else self._detector.detect_near(picture, job.near)
+        found = self._detector.detect(picture, job.near)
         boxes, landmarks = found.boxes[:MAX_FACES], found.landmarks[:MAX_FACES]
         qualities = np.zeros((len(boxes), 7), np.float32)
         looks = np.zeros((len(boxes), appearance.SIZE), np.float32)

@@ -92,7 +92,8 @@ def test_a_killed_worker_is_replaced_alone_and_the_results_go_on(config: Config)
 
 
 def test_a_worker_started_by_hand_joins_and_gets_work(config: Config) -> None:
-    with Running(config, "demo", "--workers", "detection=1") as mien:
+    slow = {"input_long_side": 1280, "adapt_input": False}  # one worker alone must not be quick enough
+    with Running(config, "demo:crowd", "--workers", "detection=1", detection=slow) as mien:
         mien.fresh_results(3)
         command = [sys.executable, "-m", "stages.detection", "--config", str(mien.path)]
         worker = subprocess.Popen(command, env=stage_environment(), stdin=subprocess.DEVNULL)

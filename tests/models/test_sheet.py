@@ -29,7 +29,7 @@ def same(found: Detections, wanted: Detections, least: float) -> bool:
 def test_the_five_people_are_found_where_they_are_expected(detector: FaceDetector) -> None:
     picture = photo("five_people.jpg")
     whole = detector.detect(picture)
-    near = detector.detect_near(picture, whole.boxes.tolist())
+    near = detector.detect(picture, whole.boxes.tolist())
     assert same(near, whole, 0.7)
     for box, points in zip(near.boxes, near.landmarks, strict=True):
         match = int(np.argmax(overlap(box, whole.boxes)))
@@ -44,14 +44,14 @@ def test_faces_may_have_moved_since(detector: FaceDetector, right: float, down: 
     expected = whole.boxes.copy()
     expected[:, 0] += right * expected[:, 2:].max(axis=1)
     expected[:, 1] += down * expected[:, 2:].max(axis=1)
-    assert same(detector.detect_near(picture, expected.tolist()), whole, 0.6)
+    assert same(detector.detect(picture, expected.tolist()), whole, 0.6)
 
 
 @pytest.mark.parametrize("people", [1, 2, 4])
 def test_only_those_who_are_asked_for_are_found(detector: FaceDetector, people: int) -> None:
     picture = photo("five_people.jpg")
     whole = detector.detect(picture)
-    near = detector.detect_near(picture, whole.boxes[:people].tolist())
+    near = detector.detect(picture, whole.boxes[:people].tolist())
     assert len(near) == people
     assert all(overlap(box, near.boxes).max() > 0.6 for box in whole.boxes[:people])
 
@@ -61,25 +61,25 @@ def test_twenty_faces_take_several_sheets(detector: FaceDetector) -> None:
     picture = np.tile(face, (4, 5, 1))
     whole = detector.detect(picture)
     assert len(whole) == 20
-    assert same(detector.detect_near(picture, whole.boxes.tolist()), whole, 0.6)
+    assert same(detector.detect(picture, whole.boxes.tolist()), whole, 0.6)
 
 
 def test_who_is_expected_twice_is_one(detector: FaceDetector) -> None:
     picture = photo("obama.jpg")
     box = detector.detect(picture).boxes[0].tolist()
-    assert len(detector.detect_near(picture, [box, [box[0] + 8, box[1], box[2], box[3]]])) == 1
+    assert len(detector.detect(picture, [box, [box[0] + 8, box[1], box[2], box[3]]])) == 1
 
 
 def test_nobody_is_found_where_nobody_is(detector: FaceDetector) -> None:
-    assert len(detector.detect_near(np.full((480, 640, 3), 90, np.uint8), [[100, 100, 50, 60]])) == 0
-    assert len(detector.detect_near(photo("obama.jpg"), [])) == 0
+    assert len(detector.detect(np.full((480, 640, 3), 90, np.uint8), [[100, 100, 50, 60]])) == 0
+    assert len(detector.detect(photo("obama.jpg"), [])) == 0
 
 
 def test_boxes_stay_inside_of_a_picture_that_cuts_a_face(detector: FaceDetector) -> None:
     picture = photo("obama.jpg")
     x, y, width, height = detector.detect(picture).boxes[0].tolist()
     cut = np.ascontiguousarray(picture[:, int(x + 0.25 * width) :])
-    found = detector.detect_near(cut, [[-0.25 * width, y, width, height]])
+    found = detector.detect(cut, [[-0.25 * width, y, width, height]])
     assert len(found) == 1
     assert (found.boxes[:, :2] >= 0).all()
     assert (found.boxes[:, :2] + found.boxes[:, 2:] <= (cut.shape[1], cut.shape[0])).all()
@@ -91,13 +91,13 @@ FAR = [[-500, -500, 40, 40], [5000, 20, 40, 40], [4e5, 4e5, 40, 40], [0, 0, 0, 0
 @pytest.mark.parametrize("box", FAR)
 def test_a_place_outside_or_without_size_is_no_error(detector: FaceDetector, box: list[float]) -> None:
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert len(detector.detect_near(np.full((64, 80, 3), 128, np.uint8), [box])) == 0
+    assert len(detector.detect(np.full((64, 80, 3), 128, np.uint8), [box])) == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 100_000
 
 
 def test_a_picture_of_another_kind_is_refused(detector: FaceDetector) -> None:
     with pytest.raises(ValueError, match="convert it first"):
-        detector.detect_near(np.zeros((48, 48), np.uint8), [[0, 0, 10, 10]])
+        detector.detect(np.zeros((48, 48), np.uint8), [[0, 0, 10, 10]])
 
 
 def test_a_sheet_takes_no_more_than_it_has_places_for() -> None:

@@ -1,5 +1,7 @@
 """A very cheap description of what somebody looks like, to keep people apart who pass in front of each other."""
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,9 +31,11 @@ def describe(picture: NDArray[np.uint8], box: ArrayLike) -> NDArray[np.float32]:
     step = max(1, min(right - left, bottom - top) // _COARSE)
     coarse = np.ascontiguousarray(picture[top:bottom:step, left:right:step])
     thumbnail = cv2.resize(coarse, (_GRID, _GRID), interpolation=cv2.INTER_AREA) * np.float32(1 / 255)
-    lab: NDArray[np.float32] = np.asarray(cv2.cvtColor(thumbnail, cv2.COLOR_BGR2LAB), np.float32).reshape(-1, 3)
-    lightness = lab[:, 0] - lab[:, 0].mean()
-    lab[:, 0] = lightness * (20.0 / (lightness.std() + 5.0))
-    lab[:, 1:] *= np.float32(_COLOUR_WEIGHT)
+    lab: NDArray[np.float32] = np.asarray(cv2.cvtColor(thumbnail, cv2.COLOR_BGR2LAB), np.float32)
+    mean, spread = cv2.meanStdDev(lab)
+    lightness = lab[:, :, 0]
+    lightness -= mean[0, 0]
+    lightness *= 20.0 / (spread[0, 0] + 5.0)
+    lab[:, :, 1:] *= _COLOUR_WEIGHT
     vector = lab.reshape(-1)
-    return vector / np.float32(max(float(np.linalg.norm(vector)), 1e-6))
+    return vector / np.float32(max(math.sqrt(float(vector @ vector)), 1e-6))

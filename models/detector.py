@@ -239,25 +239,16 @@ def _best(boxes: NDArray[Any], scores: NDArray[Any], landmarks: NDArray[Any], wi
     """The best of the overlapping candidates, boxes clipped to the picture; all in its pixels."""
     limit = np.array([width, height])
     low = np.clip(boxes[:, :2], 0, limit)
-    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, limit)
-    order = np.flatnonzero(np.all(high - low >= 1.0, axis=1))
-    order = order[np.argsort(-scores[order], kind="stable")]
-    kept = order[suppress(low[order], high[order], NMS_IOU)]
+    clipped = np.concatenate([low, np.clip(boxes[:, :2] + boxes[:, 2:], 0, limit) - low], axis=1)
+    whole = [row for row, (_, _, wide, high) in enumerate(clipped.tolist()) if wide >= 1.0 and high >= 1.0]
+    kept = [whole[row] for row in suppress(clipped[whole], scores[whole], NMS_IOU)]
     return Detections(
-        boxes=np.concatenate([low[kept], high[kept] - low[kept]], axis=1).astype(np.float32),
+        boxes=clipped[kept].astype(np.float32),
         scores=scores[kept].astype(np.float32),
         landmarks=landmarks[kept].astype(np.float32),
     )
 
 
-def suppress(low: NDArray[Any], high: NDArray[Any], max_iou: float) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression: which of the boxes, given best first by their corners (N, 2), remain."""
-    areas = np.prod(high - low, axis=1)
-    left = np.arange(len(areas))
-    kept: list[int] = []
-    while left.size:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        overlap = np.prod(np.maximum(np.minimum(high[best], high[left]) - np.maximum(low[best], low[left]), 0), axis=1)
-        left = left[overlap <= max_iou * (areas[best] + areas[left] - overlap)]
-    return np.array(kept, np.intp)
+def suppress(boxes: NDArray[Any], scores: NDArray[Any], max_iou: float) -> list[int]:
+    """Greedy non-maximum suppression: which of the boxes (N, 4), x, y, width, height, remain, the best first."""
+    return [int(row) for row in cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, max_iou)]

@@ -119,7 +119,8 @@ def _face(cut: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The face in grey at the fixed size."""
     # Large faces are thinned first: averaging a million pixels would cost more than all the rest.
     step = max(1, min(cut.shape[:2]) // (2 * _SIDE))
-    grey = cv2.cvtColor(np.ascontiguousarray(cut[::step, ::step]), cv2.COLOR_BGR2GRAY)
+    thinned = cut if step == 1 else np.ascontiguousarray(cut[::step, ::step])
+    grey = cv2.cvtColor(thinned, cv2.COLOR_BGR2GRAY)
     while min(grey.shape) >= 2 * _SIDE:
         grey = halved(np.asarray(grey, np.uint8))  # many times quicker than averaging areas of any other size
     shrinks = min(grey.shape) > _SIDE

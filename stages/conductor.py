@@ -325,7 +325,7 @@ class Conductor(Stage):
             except MessageError as error:
                 self.meter.bad_messages += 1
                 self._complain(self.log, socket.channel.name, error)
-            if socket is self._frames and self._thinking.full():
+            if (socket is self._frames and self._thinking.full()) or not socket.waits():
                 return
 
     def _on_frame(self, parts: list[memoryview], now: float) -> None:

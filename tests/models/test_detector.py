@@ -157,9 +157,9 @@ def test_the_score_threshold_decides() -> None:
 
 
 def test_suppression_keeps_the_better_of_two_that_overlap() -> None:
-    low = np.array([[0, 0], [1, 1], [20, 20]], np.float32)
-    assert suppress(low, low + 10, 0.3).tolist() == [0, 2]
-    assert suppress(low[:0], low[:0], 0.3).tolist() == []
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 10, 10]], np.float32)
+    assert suppress(boxes, np.array([0.7, 0.8, 0.9], np.float32), 0.3) == [2, 1]
+    assert suppress(boxes[:0], boxes[:0, 0], 0.3) == []
 
 
 def test_detections_are_valid_or_not_made() -> None:

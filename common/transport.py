@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 Received = list[memoryview]
 
-# What `zmq.Socket` adds to these two (socket kinds that are not used here, flags as enumerations) takes half the time of
-# a small message, and a frame takes some thirty of its parts from process to process.
+# What `zmq.Socket` adds to these two (socket kinds that are not used here, flags as enumerations) takes half the time
+# of a small message, and a frame takes some thirty of its parts from process to process.
 _send = zmq.backend.Socket.send
 _receive = zmq.backend.Socket.recv
 _NOBLOCK, _SNDMORE, _POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)

@@ -36,8 +36,8 @@ from common.analyse import private_endpoints
 from common.channels import CHANNELS
 from common.child import environment
 from common.config import load
-from common.messages import RING_SLOTS, Frame, MessageError, kind_of, pack, unpack
-from common.ring import MOST_BYTES, RingReader, RingWriter, remove_rings
+from common.messages import Frame, MessageError, kind_of, pack, unpack
+from common.ring import RingReader, RingWriter, remove_rings, slots_for
 from common.settings import Config
 from common.transport import opened, terminate
 
@@ -55,7 +55,6 @@ OTHERS = ("imagezmq", "imagezmq-pub", "netgear")
 END = b"end"
 TARGET, BETTER = 0.8, 1.0
 NONE = float("nan")  # nothing came in time
-AHEAD = RING_SLOTS // 2  # frames in shared memory that have not been looked at
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
         for size in given.sizes.split(","):
             width, height = SIZES[size]
-            here = [way for way in ways if way != "shared" or RING_SLOTS * width * height * 3 <= MOST_BYTES]
+            here = [way for way in ways if way != "shared" or slots_for(width * height * 3)]
             rates: dict[str, list[float]] = {way: [] for way in here}
             spent: dict[str, list[float]] = {way: [] for way in here}
             for way in in_turn(here, given.rounds):
@@ -91,8 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             summary(report, size, rates, spent)
             drawn[size] = {WAYS[way]: median(values) for way, values in rates.items()}
     report.notes.append(
-        f"shared memory ends at {MOST_BYTES // 2**20} MiB for {RING_SLOTS} pictures of a camera: larger ones travel in "
-        "messages. best: the least disturbed round of each, to look at where other programs use the machine."
+        "best: the least disturbed round of each, to look at where other programs use the machine."
     )
     report.figures["rates"] = lambda path: plots.bars(
         path, "Raw frames from process to process", drawn, y="frames/s (logarithmic)", log_y=True
@@ -201,15 +199,16 @@ def _shared_config(endpoint: str) -> Config:
 def _send_shared(endpoint: str, pixels: Pixels, seconds: float, receiver: Any) -> None:
     config = _shared_config(endpoint)
     ring, ends, seq, taken = RingWriter(config, f"cam{time.monotonic_ns()}"), time.perf_counter() + seconds, 0, 0
+    ahead = slots_for(pixels.nbytes) // 2  # frames that have not been looked at
     with (
         opened("frames", endpoint, "push", linger_ms=5000) as socket,
         opened("findings", f"{endpoint}-back", "pull", bind=True) as back,
     ):
         while time.perf_counter() < ends:
             # A message is small, the picture is not in it: what holds a camera back here are results that come back.
-            while back.receive(timeout_ms=1 if seq - taken >= AHEAD else 0) is not None:
+            while back.receive(timeout_ms=1 if seq - taken >= ahead else 0) is not None:
                 taken += 1
-            if seq - taken >= AHEAD or (slot := ring.put(pixels)) is None:
+            if seq - taken >= ahead or (slot := ring.put(pixels)) is None:
                 continue
             frame = _frame(seq, pixels, slot=slot)
             seq += socket.send([frame.kind.encode(), pack(frame)], timeout_ms=100)

@@ -29,11 +29,18 @@ from common.settings import Config
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES: Final = 96 * 1024 * 1024  # of a ring: larger pictures travel in messages
+MOST_BYTES: Final = 160 * 1024 * 1024  # of a ring: six pictures of 3840 × 2160
+FEWEST_SLOTS: Final = 4  # with fewer, most are held by somebody: pictures that large travel in messages
 HELD_AT_MOST_S: Final = 3.0  # a conductor that died releases nothing
 _HEADER: Final = 4096
 _GENERATION, _HELD = 0, 1
 _OPEN_RINGS: Final = 8  # that a reader keeps mapped: cameras of a cell, and each camera's last run
+
+
+def slots_for(picture_bytes: int) -> int:
+    """Return how many pictures of that size a ring holds; 0: they travel in messages."""
+    slots = min(RING_SLOTS, (MOST_BYTES - _HEADER) // _slot_bytes(picture_bytes))
+    return slots if slots >= FEWEST_SLOTS else 0
 
 
 def ring_dir(config: Config) -> Path | None:
@@ -76,13 +83,13 @@ class RingWriter:
         if ring is None:
             return None
         now = time.monotonic()
-        for step in range(RING_SLOTS):
-            number = (self._next + step) % RING_SLOTS
+        for step in range(ring.slots):
+            number = (self._next + step) % ring.slots
             if not ring.header[number, _HELD] or now - self._written_at[number] > HELD_AT_MOST_S:
                 break
         else:
             return None
-        self._next = (number + 1) % RING_SLOTS
+        self._next = (number + 1) % ring.slots
         self._generation += 1
         ring.header[number] = (0, 0)  # whoever still looks at it sees that it is gone
         ring.slot(number)[:] = pixels.reshape(-1)
@@ -98,7 +105,7 @@ class RingWriter:
     def _make(self, picture_bytes: int) -> None:
         assert self._directory is not None
         self.close()
-        if _size(picture_bytes) > MOST_BYTES:
+        if not slots_for(picture_bytes):
             return
         self._made += 1
         path = self._directory / f"{self._camera}-{os.getpid()}-{self._made}"
@@ -163,6 +170,8 @@ class RingReader:
                 raise MessageError(f"the shared memory {slot.ring} cannot be read: {error}") from error
             while len(self._rings) > _OPEN_RINGS:
                 self._rings.popitem(last=False)
+        if slot.number >= ring.slots:
+            raise MessageError(f"the shared memory {slot.ring} has {ring.slots} pictures, no number {slot.number}")
         return ring
 
 
@@ -189,19 +198,21 @@ class _Ring:
     """A mapped ring.
 
     Attributes:
-        header: (RING_SLOTS, 2) uint64: generation, held.
+        slots: how many pictures it holds.
+        header: (slots, 2) uint64: generation, held.
     """
 
     def __init__(self, path: Path, picture_bytes: int) -> None:
         self.path = path
         self.picture_bytes = picture_bytes
+        self.slots = slots_for(picture_bytes)
         with path.open("rb+") as file:
             size = os.fstat(file.fileno()).st_size
             if size != _size(picture_bytes):
                 raise ValueError(f"it has {size} bytes, {_size(picture_bytes)} were expected")
             self._map = mmap.mmap(file.fileno(), size)
         self._bytes = np.frombuffer(self._map, np.uint8)
-        self.header = self._bytes[: RING_SLOTS * 16].view(np.uint64).reshape(RING_SLOTS, 2)
+        self.header = self._bytes[: self.slots * 16].view(np.uint64).reshape(self.slots, 2)
 
     def slot(self, number: int) -> NDArray[np.uint8]:
         begin = _HEADER + number * _slot_bytes(self.picture_bytes)
@@ -213,7 +224,7 @@ def _slot_bytes(picture_bytes: int) -> int:
 
 
 def _size(picture_bytes: int) -> int:
-    return _HEADER + RING_SLOTS * _slot_bytes(picture_bytes)
+    return _HEADER + slots_for(picture_bytes) * _slot_bytes(picture_bytes)
 
 
 def _is_ours(directory: Path) -> bool:

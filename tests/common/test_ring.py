@@ -110,6 +110,18 @@ def test_another_size_gets_another_ring(config: Config) -> None:
     writer.close()
 
 
+def test_large_pictures_have_fewer_places(config: Config) -> None:
+    writer, reader = RingWriter(config, "cam0"), RingReader(config)
+    width, height = 3840, 2160
+    slots = [writer.put(np.full((height, width, 3), value, np.uint8)) for value in range(9)]
+    assert {slot.number for slot in slots if slot is not None} == set(range(6))
+    assert slots[-1] is not None
+    assert (reader.picture(slots[-1], width, height)[::99, ::99] == 8).all()
+    with pytest.raises(MessageError, match="has 6 pictures, no number 7"):
+        reader.picture(slots[-1].model_copy(update={"number": 7}), width, height)
+    writer.close()
+
+
 def test_pictures_that_are_too_large_or_leave_the_machine_travel_as_bytes(tmp_path: Path) -> None:
     here = Config(run_dir=tmp_path / "run")
     assert RingWriter(here, "cam0").put(np.zeros((4320, 7680, 3), np.uint8)) is None

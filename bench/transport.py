@@ -89,9 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
                 spent[way].append(cpu_ms)
             summary(report, size, rates, spent)
             drawn[size] = {WAYS[way]: median(values) for way, values in rates.items()}
-    report.notes.append(
-        "best: the least disturbed round of each, to look at where other programs use the machine."
-    )
+    report.notes.append("best: the least disturbed round of each, to look at where other programs use the machine.")
     report.figures["rates"] = lambda path: plots.bars(
         path, "Raw frames from process to process", drawn, y="frames/s (logarithmic)", log_y=True
     )

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import uvicorn
@@ -28,6 +28,7 @@ from common.settings import Config
 _STARTS_WITHIN_S = 30.0
 _TAKES_NOTHING_MS = 60_000  # the system closes the connection of a client that takes nothing for so long
 _ENDS_WITHIN_S = 1.5
+_AGAIN_AFTER_S = 1.0
 
 log = logging.getLogger("mien.dashboard")
 
@@ -60,6 +61,16 @@ def listening(config: Config) -> socket.socket:
             f"the page cannot be served at {settings.host}:{settings.port}: {why} (dashboard.host, dashboard.port)"
         ) from error
     return listener
+
+
+async def lasting(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what shall never end; when it fails, say so, and begin anew after a moment."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            log.exception("%s failed; it begins anew", work.__qualname__)
+            await asyncio.sleep(_AGAIN_AFTER_S)
 
 
 class _Served(uvicorn.Server):
@@ -193,8 +204,8 @@ class Server:
 
         @contextlib.asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-            works = (self.site.tick(), self.site.follow_alerts(), self.site.follow_people(), guard.watch())
-            tasks = [asyncio.create_task(work) for work in works]
+            works = (self.site.tick, self.site.follow_alerts, self.site.follow_people, guard.watch)
+            tasks = [asyncio.create_task(lasting(work)) for work in works]
             try:
                 yield
             finally:

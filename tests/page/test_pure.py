@@ -19,7 +19,7 @@ from common.history_rows import REASONS
 from common.history_store import Ribbon
 from common.page import feed as feeds
 from common.page import ribbon as ribbons
-from common.page import told
+from common.page import server, told
 from common.page.feed import IN_FLIGHT, Feed, packed
 from common.page.forms import local
 from common.page.recent import Recent
@@ -278,3 +278,20 @@ def test_what_the_page_is_drawn_with_comes_with_the_package() -> None:
     for file in static.iterdir():
         text = file.read_text(encoding="utf-8")
         assert not re.search(r"https?://(?!www\.w3\.org)", text), file  # nothing from elsewhere
+
+
+def test_work_in_the_background_that_fails_is_said_and_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "_AGAIN_AFTER_S", 0.0)
+    begun: list[int] = []
+
+    async def follow_something() -> None:
+        begun.append(len(begun))
+        if len(begun) < 3:
+            raise OSError("the disk is gone")
+
+    asyncio.run(asyncio.wait_for(server.lasting(follow_something), 10))
+    assert len(begun) == 3
+    assert caplog.text.count("follow_something failed; it begins anew") == 2
+    assert "the disk is gone" in caplog.text

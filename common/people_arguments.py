@@ -48,6 +48,7 @@ def add_parser(commands: Any, everywhere: argparse.ArgumentParser) -> None:
     export = verb("export", "write people to a file, encrypted with this store's key")
     export.add_argument("file", type=Path, nargs="?", help="default: in the data directory's folder 'exports'")
     export.add_argument("--who", action="append", default=[], help="only this person; may be repeated")
+    export.add_argument("--force", action="store_true", help="replace a file that is there already")
     bring = verb("import", "read people from a file that 'export' wrote")
     bring.add_argument("file", type=Path)
     bring.add_argument("--key", metavar="KEY", help="the key of the store that it comes from, when that is another one")

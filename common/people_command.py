@@ -176,7 +176,7 @@ def _split(store: Store, config: Config, arguments: argparse.Namespace) -> int:
 
 def _export(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     path = arguments.file or transfer.default_path(config.storage.data_dir)
-    count = transfer.write(store, path, arguments.who)
+    count = transfer.write(store, path, arguments.who, force=arguments.force)
     print(f"{count} people written to {path}; whoever reads it needs this store's key")
     return 0
 

@@ -39,12 +39,14 @@ def default_path(data_dir: Path) -> Path:
     return data_dir / FOLDER / f"people-{time.strftime('%Y%m%d-%H%M%S')}.mien"
 
 
-def write(store: Store, path: Path, who: Sequence[str] = ()) -> int:
+def write(store: Store, path: Path, who: Sequence[str] = (), *, force: bool = False) -> int:
     """Write people (default: all) to a file, encrypted with the store's key; returns how many.
 
     Raises:
-        PeopleError: no such person, or the file cannot be written.
+        PeopleError: no such person, or the file is there already (without ``force``) or cannot be written.
     """
+    if os.path.exists(path) and not force:  # a path that is no path is told of when it is written
+        raise PeopleError(f"{path} exists: choose another name, or replace it with --force")
     chosen = [people.find(store, one) for one in who] if who else people.everybody(store)
     entries = [_entry(store, person) for person in chosen]
     write_entries(store.cipher, path, entries)

@@ -163,6 +163,16 @@ def test_a_consent_that_has_run_out_is_told_wherever_the_person_is(typed: Typed)
     assert "consent given, " in typed("change", "Ada", "--until", "never")[1]
 
 
+def test_an_export_replaces_a_file_only_when_told_to(typed: Typed, tmp_path: Path) -> None:
+    path = tmp_path / "people.mien"
+    path.write_bytes(b"the only copy of something")
+    code, said = typed("export", path)
+    assert code == 2 and "--force" in said
+    assert path.read_bytes() == b"the only copy of something"
+    assert typed("export", path, "--force")[0] == 0
+    assert path.read_bytes().startswith(transfer.MAGIC)
+
+
 def test_imports_of_a_newer_version_of_another_key_and_of_nothing(typed: Typed, data_dir: Path, tmp_path: Path) -> None:
     with Store(tmp_path / "other") as other:
         people.add(other, "Ben", [reference(2)])

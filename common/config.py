@@ -52,7 +52,8 @@ def load(
         lines = [f"the configuration{where} cannot be used:"]
         for problem in error.errors(include_url=False):
             key = ".".join(str(step) for step in problem["loc"]) or "(whole)"
-            lines.append(f"  {key} = {_shown(problem['input'])}: {_advice(problem, Config)}")
+            given = " is missing" if problem["type"] == "missing" else f" = {_shown(problem['input'])}"
+            lines.append(f"  {key}{given}: {_advice(problem, Config)}")
         raise ConfigError("\n".join(lines)) from error
 
 
@@ -115,9 +116,11 @@ def _shown(value: Any) -> str:
 
 
 def _advice(problem: Any, model: type[BaseModel]) -> str:
-    message: str = problem["msg"]
+    if problem["type"] == "missing":
+        return f"it must be said in {_shown(problem['input'])}"
     if problem["type"] != "extra_forbidden":
-        return message.removeprefix("Value error, ")
+        message: str = problem["msg"].removeprefix("Value error, ")
+        return message.replace("a valid tuple", "a list")  # what a file calls it
     for step in problem["loc"][:-1]:
         field = model.model_fields.get(str(step))
         annotation = field.annotation if field else None

@@ -77,6 +77,8 @@ def test_every_wrong_key_is_named_with_its_value_and_what_would_be_right(tmp_pat
         ("[pipeline]\nstall_ms = 100\ndeadline_ms = 150", "stall_ms must be longer than pipeline.deadline_ms"),
         ("[pipeline]\ndeadline_ms = nan", "pipeline.deadline_ms"),
         ("[supervision]\nrestarts = 1e999", "supervision.restarts"),
+        ("[[alerts.rules]]\nexpressions = ['sad']", "alerts.rules.0.name is missing: it must be said in {'expr"),
+        ("[cell]\ncameras = 3", "cell.cameras = 3: Input should be a list"),
         (f"run_dir = '/tmp/{'x' * 120}'", "too long for a socket"),
     ],
 )

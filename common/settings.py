@@ -169,7 +169,9 @@ class IdentityConfig(_Section):
 
 class ExpressionConfig(_Section):
     model: Path | None = Field(default=None, description="an ONNX file with the contract of docs/models.md")
-    precision: Literal["auto", "f32", "bf16"] = "auto"
+    precision: Literal["auto", "f32", "bf16", "int8"] = Field(
+        default="auto", description="int8: only the network that ships; auto: the quickest of them here"
+    )
     batch: int = Field(default=8, ge=1, le=64, description="faces a job at most")
     settle_ms: float = Field(default=200, ge=0, le=2000, description="time constant of the smoothing")
     margin: float = Field(default=0.08, ge=0, le=0.5, description="a new label leads by this much before it is shown")

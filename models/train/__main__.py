@@ -1,4 +1,4 @@
-"""Command line of training: ``python -m models.train fit|export|evaluate …``."""
+"""Command line of training: ``python -m models.train fit|export|quantise|evaluate …``."""
 
 import argparse
 import datetime
@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.expression import WEIGHTS
+from models.expression import WEIGHTS, eight_bits
 from models.runtime import ModelError
 from models.train.crew import SharedCrew, new_crew
 from models.train.evaluate import evaluate
 from models.train.export import export
 from models.train.fit import Run, fit
+from models.train.quantise import quantise
 
 
 def _deadline(text: str) -> float:
@@ -70,9 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="0 to 1: take away what the "
         "network knows of how rare an expression is; more recall of rare ones, less accuracy",
     )
+    quantising = commands.add_parser("quantise", help="write a model file in eight bits beside it, if it stays as good")
+    quantising.add_argument("--data", type=Path, required=True, help="directory with fer_train.npz and fer_val.npz")
+    quantising.add_argument("--model", type=Path, default=WEIGHTS, help="ONNX file")
     evaluating = commands.add_parser("evaluate", help="print every figure about a model file")
     evaluating.add_argument("--data", type=Path, required=True, help="directory with fer_val.npz")
-    evaluating.add_argument("--model", type=Path, default=WEIGHTS, help="ONNX file")
+    evaluating.add_argument("--model", type=Path, default=WEIGHTS, help="ONNX file; its eight bits are judged, too")
     evaluating.add_argument("--baseline", type=Path, help="emotion_model_quantized.tflite of the package fer")
     evaluating.add_argument("--plots", type=Path, help="directory for the plots")
     options = parser.parse_args(arguments)
@@ -102,9 +106,18 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "export":
         temperature = export(options.run, options.data, options.out, options.start, options.favour_rare)
         print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB, temperature {temperature:.3f}")
+        _quantise(options.out, options.data)
+    elif options.command == "quantise":
+        _quantise(options.model, options.data)
     else:
         width = None if sys.stdout.isatty() else 120
         evaluate(options.data, options.model, options.baseline, options.plots, Console(width=width))
+
+
+def _quantise(onnx: Path, data: Path) -> None:
+    found = quantise(onnx, data)
+    verdict = "" if found.accepted else ": not written, that is too much"
+    print(f"{eight_bits(onnx)}: from {found.before} to {found.after}{verdict}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from common.expressions import EXPRESSIONS
-from models import crop
-from models.expression import ExpressionClassifier
+from models import crop, runtime
+from models.expression import ExpressionClassifier, eight_bits
 from models.train import data as fer
 from models.train.baseline import MiniXception
 from models.train.metrics import Scores, calibration_error, score
@@ -99,10 +99,13 @@ def evaluate(data: Path, model: Path, baseline: Path | None, pictures: Path | No
     truth = kept.truth()
     console.print(f"{len(split)} validation images, {len(kept)} of them judged by the evaluation rule")
 
-    ours = ExpressionClassifier(model)
-    contenders: list[tuple[str, Classifier]] = [(f"{model.name}, {ours.precision}", ours)]
-    if ours.precision != "f32":
-        contenders.append((f"{model.name}, f32", ExpressionClassifier(model, precision="f32")))
+    ways = {
+        made.precision: made for made in (ExpressionClassifier(model), ExpressionClassifier(model, precision="f32"))
+    }
+    if eight_bits(model).is_file() and runtime.int8_is_quicker():
+        ways = {"int8": ExpressionClassifier(eight_bits(model), precision="f32"), **ways}
+    ours = next(iter(ways.values()))  # what the run-time chooses
+    contenders: list[tuple[str, Classifier]] = [(f"{model.name}, {kind}", made) for kind, made in ways.items()]
     if baseline is not None:
         contenders.append(("mini-XCEPTION", MiniXception(baseline)))
     summary = Table(

@@ -14,15 +14,16 @@ from bench import expression as bench
 from common import media
 from common.expressions import EXPRESSIONS
 from common.settings import Config
-from models import crop, runtime
+from models import crop, expression, runtime
 from models.detector import FaceDetector
-from models.expression import LABELS, LARGEST_BATCH, WEIGHTS, ExpressionClassifier, _Rows
+from models.expression import EIGHT_BITS, LABELS, LARGEST_BATCH, WEIGHTS, ExpressionClassifier, Precision, _Rows
 from models.runtime import ModelError
 
 
-@pytest.fixture(scope="module")
-def classifier() -> ExpressionClassifier:
-    return ExpressionClassifier()
+@pytest.fixture(scope="module", params=["auto", "f32", "int8"])
+def classifier(request: pytest.FixtureRequest) -> ExpressionClassifier:
+    precision: Precision = request.param
+    return ExpressionClassifier(precision=precision)
 
 
 def faces_of(name: str, size: int) -> NDArray[np.uint8]:
@@ -33,15 +34,16 @@ def faces_of(name: str, size: int) -> NDArray[np.uint8]:
     return np.stack([crop.cut(picture, square, size) for square in squares])
 
 
-def test_the_file_keeps_the_contract() -> None:
-    model = runtime.read(WEIGHTS)
+@pytest.mark.parametrize("file", [WEIGHTS, EIGHT_BITS], ids=lambda file: file.name)
+def test_the_file_keeps_the_contract(file: Path) -> None:
+    model = runtime.read(file)
     assert [port.any_name for port in model.inputs] == ["face"]
     assert [port.any_name for port in model.outputs] == ["probabilities"]
     shape = model.inputs[0].get_partial_shape()
     assert shape[0].is_dynamic
     assert shape[1].get_length() == 1
     assert shape[2].get_length() == shape[3].get_length() == crop.SIZE
-    assert WEIGHTS.stat().st_size <= 8_000_000
+    assert sum(part.stat().st_size for part in file.parent.glob(f"{file.stem}.*")) <= 8_000_000
 
 
 def test_labels_are_in_the_order_of_the_contract() -> None:
@@ -115,6 +117,27 @@ def test_wrong_faces_are_refused_with_what_was_expected(classifier: ExpressionCl
     for wrong in (*(np.zeros(shape, np.uint8) for shape in shapes), np.zeros((1, right, right), np.float32)):
         with pytest.raises(ValueError, match=rf"expected grey faces \(N, {right}, {right}\) uint8, got"):
             classifier.classify(wrong)  # type: ignore[arg-type]
+
+
+def test_the_processor_decides_about_eight_bits_and_without_them_it_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for flags, chosen in (("avx2 avx512_vnni", "int8"), ("avx2", "f32")):
+        monkeypatch.setattr(runtime, "_processor_words", lambda flags=flags: frozenset(flags.split()))
+        assert ExpressionClassifier().precision == chosen
+    damaged = tmp_path / EIGHT_BITS.name
+    damaged.write_bytes(EIGHT_BITS.read_bytes()[:1000])
+    monkeypatch.setattr(expression, "EIGHT_BITS", damaged)
+    with pytest.raises(ModelError, match=r"expression-int8\.xml cannot be read"):
+        ExpressionClassifier(precision="int8")
+    monkeypatch.setattr(runtime, "_processor_words", lambda: frozenset({"avx512_vnni"}))
+    assert ExpressionClassifier().precision == "f32"
+    assert "runs without eight bits" in caplog.text
+
+
+def test_eight_bits_are_for_the_network_that_ships() -> None:
+    with pytest.raises(ModelError, match="says itself how it computes"):
+        ExpressionClassifier(WEIGHTS, precision="int8")
 
 
 def test_a_missing_a_damaged_and_a_foreign_file_are_named(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from torch.nn import functional  # noqa: E402
 
 from models import crop, files  # noqa: E402
 from models.dlib_weights import read_weights  # noqa: E402
-from models.expression import ExpressionClassifier  # noqa: E402
+from models.expression import ExpressionClassifier, eight_bits  # noqa: E402
 from models.train import config as run_config  # noqa: E402
 from models.train import data as fer  # noqa: E402
 from models.train import metrics  # noqa: E402
+from models.train import quantise as quantising  # noqa: E402
 from models.train.__main__ import main  # noqa: E402
 from models.train.augment import Augmentation  # noqa: E402
 from models.train.evaluate import cut_all  # noqa: E402
@@ -28,6 +29,7 @@ from models.train.export import export, without_prior, write_onnx  # noqa: E402
 from models.train.fit import COLUMNS, Run, averaged_network, fit, logits_of, teachers, training_set  # noqa: E402
 from models.train.network import ExpressionNet, FaceRecognitionShaped, normalize, shortened  # noqa: E402
 from models.train.pretrained import CHIP_CONTRAST, start_with_face_recognition  # noqa: E402
+from models.train.quantise import quantise  # noqa: E402
 from models.train.schedule import Schedule  # noqa: E402
 
 SETTINGS = """
@@ -197,7 +199,9 @@ def test_a_checkpoint_of_another_network_is_refused(data: Path) -> None:
         other.restore(state)
 
 
-def test_a_run_learns_writes_its_log_and_becomes_a_file_that_keeps_the_contract(data: Path) -> None:
+def test_a_run_learns_writes_its_log_and_becomes_files_that_keep_the_contract(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (data / "run.toml").write_text(SETTINGS.replace("passes = 3", "passes = 12"))
     scores = fit(data, data / "run.toml", data / "run", threads=1)
     assert scores.accuracy > 0.6
@@ -214,6 +218,15 @@ def test_a_run_learns_writes_its_log_and_becomes_a_file_that_keeps_the_contract(
     expected = metrics.softmax(logits_of(network, faces, settings.size), temperature)
     assert classifier.classify(faces) == pytest.approx(expected, abs=5e-3)
     fit(data, data / "run.toml", data / "second", threads=1, start=data / "start.pt", taught_by=[data / "start.pt"])
+
+    found = quantise(data / "out.onnx", data)
+    assert found.accepted
+    in_eight_bits = ExpressionClassifier(eight_bits(data / "out.onnx"), precision="f32")
+    assert in_eight_bits.classify(faces) == pytest.approx(expected, abs=0.1)
+    assert (in_eight_bits.classify(faces) != classifier.classify(faces)).any()
+    monkeypatch.setattr(quantising, "MOST_LOST", -1.0)  # whatever it costs is too much
+    assert not quantise(data / "out.onnx", data).accepted
+    assert not eight_bits(data / "out.onnx").exists()
 
 
 def test_a_student_learns_what_its_teachers_say_and_not_the_votes(data: Path) -> None:

@@ -95,7 +95,7 @@ def main(arguments: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             config = configure(arguments, found, stack)
             place = stack.enter_context(RunDir(config))
-            outputs.create(found.rate)
+            outputs.create(found.rate, still=found.still)
             stack.callback(outputs.close)
             progress = stack.enter_context(Progress(found.frames))
             analysis = Analysis(config, found, outputs, progress, verbose=arguments.verbose)
@@ -146,6 +146,7 @@ def configure(arguments: argparse.Namespace, found: Input, stack: contextlib.Exi
         "loop": False,
         "cameras": {CAMERA: CameraConfig(source=found.source).model_dump()},
         "endpoints": private_endpoints(run_dir),
+        "cell": {},
     }
     settings["pipeline"] |= {
         "first_track": 1,
@@ -206,6 +207,9 @@ class Analysis:
         tally, outputs = self.tally, self._outputs
         for failure in outputs.failures:
             say(failure)
+        if self.complete and outputs.failures:
+            say(f"{tally.frames} frames were analysed; what could be written of them is in {outputs.kept}")
+            return 1
         if self.complete:
             try:
                 outputs.publish()
@@ -218,7 +222,7 @@ class Analysis:
                 f"({tally.frames / max(self._seconds, 1e-9):.1f} frames/s){missing}: "
                 + " and ".join(map(str, outputs.finals))
             )
-            return 1 if outputs.failures or tally.not_analysed or self.warnings or self.failure else 0
+            return 1 if tally.not_analysed or self.warnings or self.failure else 0
         why = "interrupted" if interrupted and self.failure is None else self.failure
         if not tally.frames:
             outputs.discard()

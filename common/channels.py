@@ -8,7 +8,7 @@ from typing import Literal
 Kind = Literal["push-pull", "pub-sub", "xpub-sub", "xpub-xsub"]
 
 SMALL = 1024 * 1024  # a map and some arrays
-LARGE = 128 * 1024 * 1024  # an 8K picture is 95 MiB raw
+LARGE = 256 * 1024 * 1024  # the largest picture, raw, and what belongs to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

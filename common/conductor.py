@@ -39,6 +39,7 @@ from common.settings import Config
 from common.tracks import Track
 from models.quality import turned
 
+IDENTITY_WAITS_S = 2.0  # for a worker; longer ones are asked for anew, with what is to be seen then
 SILENT_S = 1.0  # when nothing of a camera's run could be taken for so long, it may be over
 EMBEDDING = 128
 CHIP = 150
@@ -402,7 +403,11 @@ class Conductor:
             looks=[(float(detected.qualities[face, 0]), turned(detected.landmarks[face])) for face, _ in wanted],
         )
         keep = flight.frame.every_frame or flight.frame.still
-        job = Job(id=next(self._job_ids), pool="identity", camera=line.camera, payload=work, keep=keep)
+        # A face that has waited so long has a newer picture by then.
+        deadline = float("inf") if keep else flight.detected_at + IDENTITY_WAITS_S
+        job = Job(
+            id=next(self._job_ids), pool="identity", camera=line.camera, payload=work, keep=keep, deadline=deadline
+        )
         flight.open_identity.add(job.id)
         self.dispatcher.put(job)
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ def load(
     settings: dict[str, Any] = {}
     if path is not None:
         settings = _read(path)
-    _merge(settings, _from_environment(os.environ if environment is None else environment))
+    named = settings.get("cameras")
+    names = tuple(named) if isinstance(named, dict) else ()
+    _merge(settings, _from_environment(os.environ if environment is None else environment, names))
     _merge(settings, dict(overrides or {}))
     try:
         return Config.model_validate(settings)
@@ -80,19 +82,33 @@ def _read(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environment: Mapping[str, str], cameras: Sequence[str]) -> dict[str, Any]:
+    """What variables say; ``cameras`` are the names in the file, which may have capitals."""
     settings: dict[str, Any] = {}
     for variable, text in environment.items():
         # MIEN_DATA_DIR is the short way to say storage.data_dir; it moves everything Mien keeps.
         if variable == "MIEN_DATA_DIR":
-            settings.setdefault("storage", {})["data_dir"] = text
+            storage = settings.setdefault("storage", {})
+            if not isinstance(storage, dict):
+                raise ConfigError("the environment variables MIEN_STORAGE and MIEN_DATA_DIR contradict each other")
+            storage["data_dir"] = text
             continue
-        steps = variable.removeprefix("MIEN_").lower().split("__")
-        if not variable.startswith("MIEN_") or steps[0] not in Config.model_fields:
+        if not variable.startswith("MIEN_"):
             continue
+        given = variable.removeprefix("MIEN_").split("__")
+        steps = [step.lower() for step in given]
+        if steps[0] not in Config.model_fields:
+            if len(steps) > 1:  # a single word may be anybody's
+                known = ", ".join(f"MIEN_{name.upper()}" for name in sorted(Config.model_fields))
+                raise ConfigError(f"the environment variable {variable} sets nothing; there are {known} …")
+            continue
+        if steps[0] == "cameras" and len(steps) > 1:
+            steps[1] = next((name for name in cameras if name.lower() == steps[1]), steps[1])
         section = settings
         for step in steps[:-1]:
             section = section.setdefault(step, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"the environment variable {variable} and another one contradict each other")
         try:
             section[steps[-1]] = json.loads(text)
         except ValueError:

@@ -131,6 +131,21 @@ def ports(config: Config) -> Iterator[Check]:
             yield Check(what=f"port {port} ({channel})", ok=False, text=f"{text}: {advice}")
 
 
+def page(config: Config) -> Iterator[Check]:
+    """The page's port: free, ours, or whose."""
+    settings = config.dashboard
+    if not settings.enabled:
+        return
+    holder, what = _holder(settings.host, settings.port), f"port {settings.port} (dashboard)"
+    if holder is None:
+        yield Check(what=what, ok=True, text="free")
+    elif _running(config) and (holder == "" or "stages.dashboard" in holder):
+        yield Check(what=what, ok=True, text="used by the Mien that is running")
+    else:
+        by = f" by {holder}" if holder else ""
+        yield Check(what=what, ok=False, text=f"in use{by}: end that program, or set dashboard.port to another one")
+
+
 def keys(config: Config) -> Iterator[Check]:
     """What other machines can reach opens with keys: is there one here, and is the other machine to be found."""
     found = parse(config.endpoint("news_out"))
@@ -196,7 +211,7 @@ def processor(config: Config) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Check]], ...] = (
-    system, processor, cameras, screen, models, sample_media, ports, keys, storage,
+    system, processor, cameras, screen, models, sample_media, ports, page, keys, storage,
 )  # fmt: skip
 
 

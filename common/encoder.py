@@ -32,11 +32,13 @@ class VideoEncoder:
     Args:
         path: file to write, ``.mp4``.
         rate: pictures a second.
+        least_side: pixels of the longer side, to which a smaller first picture is enlarged.
     """
 
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path, rate: float, *, least_side: int = 1) -> None:
         self.path = path
         self.rate = rate
+        self._least_side = least_side
         self._process: subprocess.Popen[bytes] | None = None
         self._complaints: IO[bytes] | None = None
         self._size = (0, 0)
@@ -47,11 +49,15 @@ class VideoEncoder:
     def write(self, picture: NDArray[np.uint8], media_time_s: float) -> None:
         """Append a picture, (height, width, 3) uint8 BGR, of any size. Raises EncoderError: disk full and the like."""
         if self._process is None:
-            self._start(picture.shape[1], picture.shape[0])
+            scale = max(1.0, self._least_side / max(picture.shape[:2]))
+            self._start(max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
             self._began_s = media_time_s
         fitted = _fitted(picture, self._size)
         missing = round((media_time_s - self._began_s) * self.rate) - self._written
-        if self._last is not None and 0 < missing <= _LONGEST_GAP_S * self.rate:
+        if self._last is not None and missing > 0:
+            if missing > _LONGEST_GAP_S * self.rate:  # left out, and what comes after it follows at once
+                self._began_s += missing / self.rate
+                missing = 0
             for _ in range(missing):
                 self._put(self._last)
         self._put(fitted)

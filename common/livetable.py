@@ -17,6 +17,7 @@ from common import words
 from common.expressions import COLOURS
 from common.messages import CameraState, Correction, Face, Message, Result, Stats
 from common.news import NewsReader
+from common.outlet import written
 from common.settings import Config
 
 TOPICS = ("results.", "camera.", "corrections.", "stats.")
@@ -229,9 +230,8 @@ def run(config: Config, stop: threading.Event, out: TextIO) -> None:
         if not console.is_terminal:
             while not stop.is_set():
                 _read(reader, table)
-                for line in table.lines():
-                    out.write(line + "\n")
-                    out.flush()
+                if not all(written(line, out) for line in table.lines()):
+                    return
             return
         with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="ellipsis") as live:
             while not stop.is_set():

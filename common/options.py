@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,16 @@ def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lamb
             parse_source(settings.source)
         except SourceError as error:
             raise ConfigError(f"camera {name}: {error}") from error
+    everything = config.model_dump() | {"cameras": {name: chosen.model_dump() for name, chosen in cameras.items()}}
+    if config.cell.cameras is not None and camera is not None:
+        everything["cell"]["cameras"] = [camera]
     try:
-        return Config.model_validate(
-            {**config.model_dump(), "cameras": {name: chosen.model_dump() for name, chosen in cameras.items()}}
-        )
+        return Config.model_validate(everything)
     except ValidationError as error:
-        raise ConfigError(f"--camera {camera!r}: a name is made of letters, digits, - and _, at most 64") from error
+        problem = error.errors(include_url=False)[0]
+        if problem["loc"][:1] == ("cameras",):
+            raise ConfigError(f"--camera {camera!r}: a name is made of letters, digits, - and _, at most 64") from error
+        raise ConfigError(f"--camera {camera}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def find_webcam() -> int | None:
@@ -96,7 +101,7 @@ def _workers(text: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in _names(text):
         pool, mark, count = part.partition("=")
-        if not mark or pool.strip() not in POOLS or not count.strip().isdigit():
+        if not mark or pool.strip() not in POOLS or not re.fullmatch(r"[0-9]{1,4}", count.strip()):
             raise ConfigError(f"--workers {text}: write it like detection=2,expression=3; pools are {', '.join(POOLS)}")
         counts[pool.strip()] = int(count)
     return counts

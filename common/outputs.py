@@ -7,6 +7,8 @@ from pathlib import Path
 from common.encoder import EncoderError, VideoEncoder
 from common.tables import Table, check_format, create_table, unfinished
 
+STILLS_SIDE = 640  # pixels; of a film of independent pictures, at least
+
 
 class OutputError(Exception):
     """A file that cannot be written; the text says which, why, and what to do."""
@@ -43,17 +45,20 @@ class Outputs:
 
     def spare(self, source: str) -> None:
         """Raise OutputError when writing would destroy the input."""
+        read = Path(source)
         for path in self.finals:
-            if any(Path(source) == name.absolute() for name in (path, unfinished(path))):
+            written = [name for name in (path, unfinished(path)) if name.exists()]
+            if read.exists() and any(name.samefile(read) for name in written):
                 raise OutputError(f"{path} is the input itself: choose another name for the output")
 
-    def create(self, rate: float) -> None:
-        """Create the files. Raises OutputError: read-only folder, no space."""
+    def create(self, rate: float, *, still: bool = False) -> None:
+        """Create the files, for a video or for ``still`` pictures. Raises OutputError: read-only folder, no space."""
         try:
             self.table = create_table(unfinished(self.finals[0]))
             for path in self.finals[1:]:
                 unfinished(path).touch()
-                self.video = VideoEncoder(unfinished(path), rate)
+                # All pictures of a folder are fitted into the first one's size: a tiny one must not make all tiny.
+                self.video = VideoEncoder(unfinished(path), rate, least_side=STILLS_SIDE if still else 1)
         except OSError as error:
             self.discard()
             raise OutputError(f"{error.filename or self.finals[0]} cannot be written: {error.strerror}") from error
@@ -67,7 +72,9 @@ class Outputs:
                 try:
                     file.close()
                 except (OSError, EncoderError) as error:
-                    self.failures.append(str(error))
+                    name = self.finals[0 if file is table else 1]
+                    told = str(error)
+                    self.failures.append(told if str(name.parent) in told else f"{name} cannot be written: {told}")
 
     def publish(self) -> None:
         """Give the complete files their names. Raises OSError."""

@@ -121,7 +121,7 @@ class ReadingThread(threading.Thread):
             due = None
             while self._wanted():
                 now = time.monotonic()
-                if self.reader.paused:
+                if self.reader.paused and self.seen:  # a source that is new shows that it works
                     self._pacer = due = None
                     self.reader.changed.wait()
                     continue

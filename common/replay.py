@@ -36,6 +36,7 @@ from common.messages import (
     Result,
     unpack,
 )
+from common.outlet import written
 from common.recall import Enrolment, Snapshot
 from common.recorded import PLAIN, SECTIONS
 from common.recording import Recording, RecordingError
@@ -83,7 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
             for _ in recording.blocks():
                 pass  # damage is found before anything is said
         with Recording(path, lambda: Cipher(key_of(config.storage.data_dir, make=False))) as recording:
-            done = replay(recording, _print)
+            done = replay(recording, _Printed())
     except RecordingError as error:
         tell(str(error))
         return 2
@@ -279,8 +280,16 @@ def _blank(finding: IdentityFinding) -> list[bytes]:
     return [bytes(finding.count * EMBEDDING * 4), bytes(finding.count * CHIP * CHIP * 3)]
 
 
-def _print(message: Result | Correction) -> None:
-    print(json.dumps({"kind": message.kind, **said(message)}, ensure_ascii=False, separators=(",", ":")))
+class _Printed:
+    """Prints what is decided, a line of JSON each, for as long as somebody reads it."""
+
+    def __init__(self) -> None:
+        self._read = True
+
+    def __call__(self, message: Result | Correction) -> None:
+        if self._read:
+            said_again = {"kind": message.kind, **said(message)}
+            self._read = written(json.dumps(said_again, ensure_ascii=False, separators=(",", ":")), sys.stdout)
 
 
 _NOBODY = Snapshot(gallery=ReplayedRecall(Tape()).gallery)

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import mmap
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -34,6 +35,7 @@ FEWEST_SLOTS: Final = 4  # with fewer, most are held by somebody: pictures that 
 HELD_AT_MOST_S: Final = 3.0  # a conductor that died releases nothing
 _HEADER: Final = 4096
 _GENERATION, _HELD = 0, 1
+_TOKEN_BYTES: Final = 8
 _OPEN_RINGS: Final = 8  # that a reader keeps mapped: cameras of a cell, and each camera's last run
 
 
@@ -67,7 +69,6 @@ class RingWriter:
     def __init__(self, config: Config, camera: str) -> None:
         self._directory = ring_dir(config)
         self._camera = camera
-        self._made = 0
         self._ring: _Ring | None = None
         self._written_at = [0.0] * RING_SLOTS
         self._next = 0
@@ -107,13 +108,16 @@ class RingWriter:
         self.close()
         if not slots_for(picture_bytes):
             return
-        self._made += 1
-        path = self._directory / f"{self._camera}-{os.getpid()}-{self._made}"
+        # Never a name that was there before: readers know rings by their names.
+        path = self._directory / f"{self._camera}-{secrets.token_hex(_TOKEN_BYTES)}"
         try:
             with contextlib.suppress(FileExistsError):
                 self._directory.mkdir(mode=0o700, parents=True)
             if not _is_ours(self._directory):
                 raise PermissionError(f"{self._directory} is not a directory of this user alone")
+            for left in self._directory.iterdir():  # by a process that was killed; a camera has one at a time
+                if left.name[: -2 * _TOKEN_BYTES - 1] == self._camera:
+                    left.unlink(missing_ok=True)
             with path.open("xb+") as file:
                 # All of it now: memory that runs out while a picture is written would end the process.
                 if hasattr(os, "posix_fallocate"):
@@ -170,6 +174,7 @@ class RingReader:
                 raise MessageError(f"the shared memory {slot.ring} cannot be read: {error}") from error
             while len(self._rings) > _OPEN_RINGS:
                 self._rings.popitem(last=False)
+        self._rings.move_to_end(key)
         if slot.number >= ring.slots:
             raise MessageError(f"the shared memory {slot.ring} has {ring.slots} pictures, no number {slot.number}")
         return ring

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from common.ring import remove_rings
 from common.settings import Config
 
 CONFIG_FILE = "config.json"
+_CHOSEN = "source-"  # and the camera's name
 
 
 class RunDirError(RuntimeError):
@@ -96,7 +98,14 @@ class RunDir:
         for name in (*CHANNELS, CONFIG_FILE, f"{CONFIG_FILE}.part", "pid"):
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
+        for chosen in self.path.glob(f"{_CHOSEN}*"):
+            chosen.unlink(missing_ok=True)
         remove_rings(self.config)
+
+
+def chosen_file(config: Config, camera: str) -> Path:
+    """Where the source is written down that somebody has chosen for a camera in this run."""
+    return config.run_dir / f"{_CHOSEN}{camera}"
 
 
 def attached(config: Config) -> Config:

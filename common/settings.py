@@ -7,10 +7,10 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig
 from common.channels import CHANNELS
@@ -22,6 +22,16 @@ from common.place import Place, checked
 
 POOLS = ("detection", "identity", "expression")
 _IPC_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no user whose home {path} could be in") from error
+
+
+HomePath = Annotated[Path, AfterValidator(_at_home)]  # ~ is what the shell takes it for
 
 
 class _Section(BaseModel):
@@ -111,7 +121,7 @@ class EndpointsConfig(_Section):
 class SecurityConfig(_Section):
     """Keys for what other machines can reach; see ``python launch.py keys``."""
 
-    keys_dir: Path | None = Field(default=None, description="null: 'keys' in the data directory")
+    keys_dir: HomePath | None = Field(default=None, description="null: 'keys' in the data directory")
     loopback: bool = Field(
         default=False, description="keys on this machine's TCP endpoints, too: where others work on it"
     )
@@ -127,7 +137,7 @@ class WorkersConfig(_Section):
 
 
 class DetectionConfig(_Section):
-    model: Path | None = Field(default=None, description="a YuNet ONNX file of your own; null: CenterFace")
+    model: HomePath | None = Field(default=None, description="a YuNet ONNX file of your own; null: CenterFace")
     input_long_side: int = Field(
         default=512, ge=64, le=4096, description="pixels of the longer side that the network sees; 40 px faces at 1280"
     )
@@ -168,7 +178,7 @@ class IdentityConfig(_Section):
 
 
 class ExpressionConfig(_Section):
-    model: Path | None = Field(default=None, description="an ONNX file with the contract of docs/models.md")
+    model: HomePath | None = Field(default=None, description="an ONNX file with the contract of docs/models.md")
     precision: Literal["auto", "f32", "bf16", "int8"] = Field(
         default="auto", description="int8: only the network that ships; auto: the quickest of them here"
     )
@@ -201,8 +211,8 @@ class PreviewConfig(_Section):
 
 
 class StorageConfig(_Section):
-    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("mien", appauthor=False)))
-    snapshot_dir: Path | None = Field(default=None, description="null: 'snapshots' in the data directory")
+    data_dir: HomePath = Field(default_factory=lambda: Path(platformdirs.user_data_dir("mien", appauthor=False)))
+    snapshot_dir: HomePath | None = Field(default=None, description="null: 'snapshots' in the data directory")
     url: str | None = Field(
         default=None, description="postgresql://USER@HOST/DATABASE, shared by machines; null: SQLite in data_dir"
     )
@@ -238,8 +248,8 @@ class DashboardConfig(_Section):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0: all of them")
     port: int = Field(default=8080, ge=1, le=65535)
     names: tuple[str, ...] = Field(default=(), description="names under which browsers may reach this machine besides")
-    tls_cert: Path | None = Field(default=None, description="certificate with its chain, PEM; with tls_key: https")
-    tls_key: Path | None = Field(default=None, description="the certificate's private key, PEM")
+    tls_cert: HomePath | None = Field(default=None, description="certificate with its chain, PEM; with tls_key: https")
+    tls_key: HomePath | None = Field(default=None, description="the certificate's private key, PEM")
     session_hours: float = Field(default=12, gt=0, le=24 * 30, description="a log-in ends after this")
     idle_minutes: float = Field(default=30, gt=0, le=24 * 60, description="… or so long after its last page was closed")
 
@@ -317,7 +327,7 @@ class Config(_Section):
     shared_memory: bool = Field(
         default=True, description="raw pictures reach processes of the same machine through shared memory"
     )
-    run_dir: Path = Field(default_factory=_default_run_dir, description="sockets of this run")
+    run_dir: HomePath = Field(default_factory=_default_run_dir, description="sockets of this run")
     recording: Literal["off", "plain", "biometric"] = Field(
         default="off", description="what the conductor writes to the archive; set by --record and --record-biometrics"
     )

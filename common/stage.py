@@ -200,6 +200,11 @@ class Stage(ABC):
         except ControlError as error:
             self.answer(request.request, error=str(error))
             return
+        except Exception as error:
+            # Requests are repeated until they are answered: one that ends the stage would end the next one, too.
+            self.log.exception("the request to %r failed", request.do)
+            self.answer(request.request, error=f"{request.do!r} failed: {type(error).__name__}: {error}")
+            return
         if result is not None:
             self.answer(request.request, result)
 

@@ -18,6 +18,7 @@ from common.endpoints import remote
 from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, Slot, pack
 from common.reader import Reader, ReaderState, Taken
 from common.ring import RingWriter
+from common.rundir import chosen_file
 from common.settings import Config
 from common.sources import SourceError
 from common.sources.spec import parse_source
@@ -56,7 +57,7 @@ class Capture(Stage):
         self._said: tuple[str, str] | None = None
         self._said_at = 0.0
         self._end_sent = False
-        self._source = settings.source
+        self._source = self._chosen() or settings.source
         self._encoding = encoding(self.config, self._camera)
         self._switches = 0
         self._next_due = 0.0
@@ -64,7 +65,7 @@ class Capture(Stage):
         self._ring = RingWriter(self.config, self._camera)
         try:
             self._reader = Reader(
-                settings.source,
+                self._source,
                 every_frame=self.config.every_frame,
                 loop=None if self.config.loop else False,
                 frozen_after_s=settings.frozen_after_s,
@@ -239,9 +240,30 @@ class Capture(Stage):
             self.answer(request, error=str(error))
             return
         self._source = wanted
+        self._remember(wanted)
         self.log.info("source is now %s", switch.result())
         result: Answer = {"camera": self._camera, "source": switch.result()}
         self.answer(request, result)
+
+    def _chosen(self) -> str | None:
+        """What somebody has chosen instead of the configured source in this run, before this process was started."""
+        try:
+            source = chosen_file(self.config, self._camera).read_text(encoding="utf-8")
+            parse_source(source)
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError, SourceError) as error:
+            self.log.warning("the source that was chosen cannot be used any more, going back: %s", error)
+            return None
+        return source
+
+    def _remember(self, source: str) -> None:
+        file = chosen_file(self.config, self._camera)
+        try:
+            file.with_suffix(".part").write_text(source, encoding="utf-8")
+            file.with_suffix(".part").replace(file)
+        except OSError as error:
+            self.log.warning("after a restart of this stage the source will be the configured one again: %s", error)
 
     def _say_state(self, state: ReaderState) -> None:
         now = time.monotonic()
@@ -251,7 +273,10 @@ class Capture(Stage):
             return
         if self._said is None or word != self._said[0]:
             text = f"{state.source}: {word}" + (f" ({state.reason})" if state.reason else "")
-            (self.log.warning if word in ("offline", "stalled") else self.log.info)("%s", text)
+            # Where nothing may be lost, a file that takes long to read is only slow.
+            lost = word == "offline" or (word == "stalled" and not self.config.every_frame)
+            failed = word == "ended" and state.reason not in (None, "closed")
+            (self.log.warning if lost or failed else self.log.info)("%s", text)
         self._said, self._said_at = said, now
         message = CameraState(
             sender=self.instance,

@@ -8,7 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from common.messages import MAX_SIDE
+
 Pixels = NDArray[np.uint8]  # (H, W, 3) BGR, contiguous
+MOST_PIXELS = 85_000_000  # of a picture: raw, it still fits a message
 
 
 class SourceError(Exception):
@@ -63,7 +66,8 @@ class Source(Protocol):
 def to_bgr(pixels: NDArray[Any]) -> Pixels:
     """Bring grey (H, W) or (H, W, 1), BGRA (H, W, 4), or 16-bit pixels to (H, W, 3) uint8 BGR, contiguous.
 
-    Alpha is dropped; 16-bit values keep their high byte. Raises SourceError for any other shape or type.
+    Alpha is dropped; 16-bit values keep their high byte. Raises SourceError for any other shape or type, and for what
+    is too large.
     """
     if pixels.dtype == np.uint16:
         pixels = (pixels // np.uint16(256)).astype(np.uint8)
@@ -73,5 +77,11 @@ def to_bgr(pixels: NDArray[Any]) -> Pixels:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or not pixels.size:
         raise SourceError(f"pixels of shape {pixels.shape} and type {pixels.dtype} are not a picture")
+    height, width = pixels.shape[:2]
+    if max(height, width) > MAX_SIDE or height * width > MOST_PIXELS:
+        raise SourceError(
+            f"a picture of {width} × {height} is too large: at most {MAX_SIDE} pixels a side and "
+            f"{MOST_PIXELS // 1_000_000} megapixels; make it smaller"
+        )
     bgr: Pixels = np.ascontiguousarray(pixels[:, :, :3])
     return bgr

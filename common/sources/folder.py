@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Folder:
         files = [
             path
             for path in files
-            if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
+            if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and not path.is_dir()
         ]
         if not files:
             endings = ", ".join(sorted(IMAGE_ENDINGS))
@@ -72,7 +73,8 @@ class Folder:
                 self.notify(f"skipped: {error}")
                 continue
             self._given += 1
-            return Picture(pixels, float(self._given - 1), path.name)
+            name = os.fsencode(path.name).decode("utf-8", "backslashreplace")  # messages are UTF-8
+            return Picture(pixels, float(self._given - 1), name)
 
     def close(self) -> None:
         """Forget the list."""
@@ -84,6 +86,8 @@ def read_image(path: Path) -> Pixels:
 
     Raises SourceError: not readable, empty, damaged, too large, or not an image.
     """
+    if path.exists() and not path.is_file():
+        raise SourceError(f"{path} is no file")  # to read from a pipe could take for ever
     try:
         # Not cv2.imread, which cannot open every path on Windows.
         content = np.fromfile(path, dtype=np.uint8)
@@ -97,4 +101,7 @@ def read_image(path: Path) -> Pixels:
         raise SourceError(f"{path} cannot be decoded: {error.err}") from error
     if pixels is None:
         raise SourceError(f"{path} is damaged, cut off, or not an image")
-    return to_bgr(pixels)
+    try:
+        return to_bgr(pixels)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from error

@@ -101,7 +101,13 @@ def _stream(url: str) -> SourceSpec:
 
 
 def _path(text: str) -> SourceSpec:
-    path = Path(text).expanduser()
+    try:
+        text.encode()
+        path = Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise SourceError(f"{os.fsencode(text)!r}: a name that is not UTF-8 cannot be used; rename the file") from None
+    except RuntimeError:  # ~somebody who has no account here
+        raise SourceError(_no_such(text)) from None
     device = re.fullmatch(r"/dev/video(\d+)", text)
     if device:
         return SourceSpec(kind="webcam", description=f"webcam {int(device[1])}", index=int(device[1]))

@@ -63,7 +63,8 @@ class Video:
 
     def _begin(self) -> None:
         # One decoding thread: a process computes on one thread, and more would only add delay and memory.
-        capture = cv2.VideoCapture(self.place, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        # With its whole path: FFmpeg takes what stands before a colon for a protocol.
+        capture = cv2.VideoCapture(str(Path(self.place).absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not capture.isOpened():
             raise SourceError(f"{self.description} is damaged, cut off, or not a video that FFmpeg can read")
         rate = capture.get(cv2.CAP_PROP_FPS)
@@ -88,8 +89,11 @@ class Video:
                 raise SourceError(
                     f"{self.description} holds no picture that can be decoded: it is damaged or has no video"
                 )
-            # The count is an estimate in some containers, so that a small difference says nothing.
-            if self._read < self._announced - max(2, self._announced // 20):
+            # The count is an estimate in some containers, from the length, so that a small difference says nothing,
+            # and nothing at all where the pictures that there are reach to the end.
+            shown_s = (self._last_s or 0.0) - self._began_s + self._period_s
+            few = self._read < self._announced - max(2, self._announced // 20)
+            if few and shown_s < 0.95 * self._announced * self._period_s - 2 * self._period_s:
                 count = f"{self._read} of {self._announced} pictures"
                 self.notify(f"{self.description} ended after {count}: it is damaged or cut off")
             return None

@@ -16,8 +16,12 @@ import psutil
 import pytest
 
 from common import analyse
+from common.analyse import Analysis, Input
 from common.encoder import EncoderError, VideoEncoder
 from common.media import sample
+from common.outputs import OutputError, Outputs
+from common.progress import Progress
+from common.settings import Config
 from common.sources import open_source
 from common.tables import COLUMNS, create_table, rows_of, unfinished
 from tests.analysing import Analysing, Rows, analysed, clip, gone, read_rows
@@ -94,6 +98,22 @@ def test_a_video_of_odd_size_is_playable_and_keeps_the_time(tmp_path: Path) -> N
     assert _film(tmp_path / "odd.mp4") == (13, (62, 34), 25.0)
     content = (tmp_path / "odd.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")  # a browser can begin before it has all
+
+
+def test_after_a_long_gap_a_video_keeps_time_again(tmp_path: Path) -> None:
+    encoder = VideoEncoder(tmp_path / "gap.mp4", 10.0)
+    times = [0.0, 0.5, 1.0, 21.0, 21.5, 22.0]
+    for number, at_s in enumerate(times):
+        encoder.write(np.full((48, 64, 3), number * 20, np.uint8), at_s)
+    encoder.close()
+    assert _film(tmp_path / "gap.mp4")[0] == 22  # a second, the gap left out, and another second
+
+
+def test_a_tiny_first_picture_does_not_make_a_film_of_pictures_tiny(tmp_path: Path) -> None:
+    encoder = VideoEncoder(tmp_path / "dots.mp4", 1.0, least_side=640)
+    encoder.write(np.zeros((1, 1, 3), np.uint8), 0.0)
+    encoder.close()
+    assert _film(tmp_path / "dots.mp4")[:2] == (1, (640, 640))
 
 
 def test_a_video_of_one_pixel_is_written(tmp_path: Path) -> None:
@@ -198,6 +218,41 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
         assert run.wait() == 2, run.said()
         assert f"{out} cannot be written: No space left on device" in run.said()
     assert not out.exists() and not unfinished(out).exists()
+
+
+def test_a_table_that_is_not_whole_does_not_get_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"an older one, whole")
+    outputs = Outputs(out, None, force=True)
+    outputs.create(25.0)
+
+    class Full:
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    outputs.table = Full()  # type: ignore[assignment]
+    outputs.close()
+    found = Input(source="x", description="x", frames=1, rate=25.0, still=False)
+    with Progress(1) as progress:
+        analysis = Analysis(Config(), found, outputs, progress, verbose=False)
+    analysis.complete = True
+    assert analysis.conclude(interrupted=False) == 1
+    assert out.read_bytes() == b"an older one, whole"
+    said = capsys.readouterr().err
+    assert f"{out} cannot be written: [Errno 28] No space left on device" in said
+    assert str(unfinished(out)) in said
+
+
+def test_an_input_is_not_overwritten_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    film = tmp_path / "there" / "film.mp4"
+    film.write_bytes(b"the only one")
+    outputs = Outputs(tmp_path / "out.csv", film, force=True)
+    for name in (film, tmp_path / "here" / "film.mp4", tmp_path / "there" / ".." / "there" / "film.mp4"):
+        with pytest.raises(OutputError, match="is the input itself"):
+            outputs.spare(str(name))
+    outputs.spare("demo")
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

@@ -362,6 +362,19 @@ def test_identity_is_asked_for_new_faces_only_and_boxes_of_known_ones_are_sent_a
     assert not any(isinstance(other, IdentityJob) for _, other, _ in scene.out.jobs)
 
 
+def test_a_face_that_no_identity_worker_looks_at_is_not_kept_for_one() -> None:
+    scene = Scene(("detection.a", "expression.a"))
+    for seq in range(150):
+        scene.frame(seq)
+        scene.answer_all()
+        scene.now += 1 / 30
+        scene.conductor.tick(scene.now)
+        assert scene.conductor.dispatcher.waiting("identity") <= 1
+    scene.join("identity.b")
+    job = next(job for _, job, _ in scene.out.jobs if isinstance(job, IdentityJob))
+    assert job.seq >= 80  # of the last two seconds
+
+
 def test_while_nobody_is_in_view_pictures_are_shown_and_few_are_looked_at() -> None:
     scene = Scene()
 

@@ -43,6 +43,17 @@ def test_a_port_in_use_is_told_with_its_holder(config: Config) -> None:
     assert "set endpoints.news_out to another port" in check.text
 
 
+def test_the_port_of_the_page_is_looked_at_too(config: Config) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        settings = config.model_copy(update={"dashboard": config.dashboard.model_copy(update={"port": port})})
+        check = one(doctor.page(settings), f"port {port}")
+        assert not check.ok and "set dashboard.port to another one" in check.text
+    assert one(doctor.page(settings), f"port {port}").ok
+
+
 def test_ports_of_the_mien_that_is_running_are_well(config: Config, bus: subprocess.Popen[bytes]) -> None:
     with RunDir(config):
         assert all(check.ok for check in doctor.ports(config))

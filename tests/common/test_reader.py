@@ -312,6 +312,16 @@ def test_the_source_is_changed_while_running_and_a_bad_one_leaves_the_old() -> N
         assert reader.take(5)
 
 
+def test_the_source_can_be_changed_while_it_is_paused() -> None:
+    with Reader("demo") as reader:
+        assert reader.take(10)
+        reader.pause()
+        assert "man.mp4" in reader.switch(str(sample("man.mp4"))).result(10)
+        assert reader.take(0.2) is None
+        reader.resume()
+        assert reader.take(5)
+
+
 def test_a_source_that_hangs_when_changed_to_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.reader.SWITCH_LIMIT_S", 0.3)
     good, bad = Camera(), Camera()

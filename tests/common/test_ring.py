@@ -122,6 +122,20 @@ def test_large_pictures_have_fewer_places(config: Config) -> None:
     writer.close()
 
 
+def test_what_a_killed_process_has_left_goes_when_its_successor_begins_and_no_name_comes_twice(config: Config) -> None:
+    killed, neighbour, reader = RingWriter(config, "cam0"), RingWriter(config, "cam0-b"), RingReader(config)
+    old, other = written(killed, 1), written(neighbour, 2)
+    assert (reader.picture(old, WIDTH, HEIGHT) == 1).all()  # mapped from now on
+    successor = RingWriter(config, "cam0")
+    new = written(successor, 3)
+    directory = ring_dir(config)
+    assert directory is not None
+    assert {path.name for path in directory.iterdir()} == {new.ring, other.ring}
+    assert (reader.picture(new, WIDTH, HEIGHT) == 3).all()
+    neighbour.close()
+    successor.close()
+
+
 def test_pictures_that_are_too_large_or_leave_the_machine_travel_as_bytes(tmp_path: Path) -> None:
     here = Config(run_dir=tmp_path / "run")
     assert RingWriter(here, "cam0").put(np.zeros((4320, 7680, 3), np.uint8)) is None

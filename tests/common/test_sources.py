@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -337,3 +338,50 @@ class TestScreen:
 def test_no_webcam_is_said() -> None:
     with pytest.raises(SourceError, match="webcam 77 cannot be opened: is it plugged in"):
         open_source("webcam:77").open()
+
+
+# --- names and sizes that nobody thinks of ----------------------------------------------------------------------------
+
+
+def test_what_is_too_large_or_points_nowhere_is_left_out_by_name_and_the_rest_is_read(tmp_path: Path) -> None:
+    small = np.full((20, 30, 3), 9, np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), small)
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((10, 20_000, 3), np.uint8))
+    (tmp_path / "c.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "d.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/e\xff.png")).write_bytes((tmp_path / "a.png").read_bytes())
+    told: list[str] = []
+    source = Folder(tmp_path, notify=told.append)
+    source.open()
+    names = []
+    while picture := source.read():
+        names.append(picture.name)
+    assert names == ["a.png", "e\\xff.png"]
+    assert ["b.png" in told[0], "c.png" in told[1], "d.png" in told[2]] == [True] * 3
+    assert "20000 × 10 is too large" in told[0]
+
+
+def test_a_name_that_is_not_utf8_and_a_user_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="not UTF-8"):
+        parse_source(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mp4"))
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        parse_source("~nobodyatall/film.mp4")
+
+
+def test_a_colon_in_a_name_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(tmp_path / "rec-12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(pictures("rec-12:30.mp4")) == 50
+
+
+def test_a_film_without_a_steady_rate_is_not_called_damaged(tmp_path: Path) -> None:
+    film = encode(tmp_path / "vfr.mkv", "-vf", "select='lt(n,10)+gt(n,45)'", "-fps_mode", "passthrough")
+    told: list[str] = []
+    source = Video(film, notify=told.append)
+    source.open()
+    count = 0
+    while source.read():
+        count += 1
+    assert count == 14
+    assert source.frame_count is None or source.frame_count > 20  # by the file's own account
+    assert not told

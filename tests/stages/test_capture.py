@@ -1,13 +1,20 @@
-"""How a camera's pictures travel."""
+"""How a camera's pictures travel, and which source it shows after a restart."""
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.config import load
+from common.control import ask
+from common.media import sample
+from common.rundir import chosen_file
+from common.settings import Config
 from stages.capture import encoding
+from tests.conftest import end, start_stage, wait_until
 
 
 @pytest.mark.parametrize(
@@ -27,3 +34,36 @@ def test_pictures_are_jpeg_where_any_part_of_their_way_is_between_machines(
 ) -> None:
     config = load(overrides={"endpoints": endpoints, "cameras": {"door": camera}}, environment={})
     assert encoding(config, "door") == expected
+
+
+def test_a_source_that_was_chosen_is_kept_when_the_stage_is_killed(
+    config: Config, bus: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    def started() -> subprocess.Popen[bytes]:
+        with log.open("wb") as file:
+            return start_stage("capture", config, "--camera", "cam0", stdout=file, stderr=file)
+
+    first = started()
+    try:
+        wait_until(lambda: b"demo: online" in log.read_bytes(), 30, "the configured source")
+        reply = ask(config, "capture", "source", timeout_s=20, camera="cam0", source=str(sample("man.mp4")))
+        assert reply.ok, reply.error
+        first.kill()
+        first.wait()
+        second = started()
+        try:
+            wait_until(lambda: b"man.mp4: online" in log.read_bytes(), 30, "the chosen source")
+        finally:
+            end(second)
+    finally:
+        first.kill()
+        first.wait()
+    chosen_file(config, "cam0").write_text("nowhere.mp4")
+    third = started()
+    try:
+        wait_until(lambda: b"demo: online" in log.read_bytes(), 30, "the configured source")
+        assert b"the source that was chosen cannot be used any more" in log.read_bytes()
+    finally:
+        end(third)

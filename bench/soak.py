@@ -138,7 +138,10 @@ def watch(running: Running, reader: NewsReader, seconds: float, every_s: float) 
         if now < next_at:
             continue
         next_at += every_s
-        if window:
+        watched.until_s = now - began
+        if not window:
+            watched.silent_s.append(now - began)
+        else:
             watched.latency.append((now - began, median(window), percentile(window, 0.95)))
             watched.results += len(window)
             window.clear()
@@ -166,12 +169,18 @@ class Watched:
     latency: list[tuple[float, float, float]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     results: int = 0
+    until_s: float = 0.0  # the last look
+    silent_s: list[float] = field(default_factory=list)  # looks before which no result had come
 
 
 def judged(report: Report, watched: Watched, warm_up_s: float) -> list[str]:
     """Put the figures into the report; return what is wrong."""
     wrong = [f"{name} was replaced" for name in watched.replaced]
+    if silent := [at for at in watched.silent_s if at > 0]:
+        wrong.append(f"no result came before {len(silent)} looks, the first of them after {silent[0]:.0f} s")
     for name, course in sorted(watched.courses.items()):
+        if not course.at_s or course.at_s[-1] < watched.until_s:
+            wrong.append(f"{name} was gone at the end")
         first = next((row for row, at in enumerate(course.at_s) if at >= warm_up_s), len(course.at_s))
         memory, descriptors = course.memory_mb[first:], course.descriptors[first:]
         if len(memory) < LEAST_SAMPLES:

@@ -22,6 +22,7 @@ from common.ledger import Ledger, LedgerAway, LedgerError
 from common.messages import Alert
 from common.sql import Connection
 
+AGAIN_S = 0.05
 PATIENCE_S = 2.0
 SNAPSHOT_S = 3.0  # how long a notification waits for its picture
 COMPLAIN_EVERY_S = 10.0
@@ -103,6 +104,7 @@ class Book:
             except LedgerError as error:
                 if isinstance(error, LedgerAway) or time.monotonic() >= deadline:
                     raise
+                time.sleep(AGAIN_S)  # a full disk says no at once
         happening.live.stored = happening.live.owner
         return alert
 

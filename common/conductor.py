@@ -128,7 +128,10 @@ class Conductor:
         """
         line = self._line(frame.camera)
         if self._begins(line, frame, now):
-            self.dispatcher.forget(frame.camera)
+            # The people in view stay who they are: who was being looked at is to be looked at again.
+            for job in self.dispatcher.forget(frame.camera):
+                for track in job.payload.tracks or []:
+                    line.identity_lost(track)
             line.begin(frame, now)
         if frame.run != line.run or frame.seq <= line.last_seq:
             raise MessageError(f"frame {frame.seq} of run {frame.run} of {frame.camera} is older than what is here")

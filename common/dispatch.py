@@ -130,13 +130,17 @@ class Dispatcher(Generic[P]):
         state.asking = True
         return state.jobs.pop(job_id, None)
 
-    def forget(self, camera: str) -> None:
-        """A camera has begun anew: what waits for it is of no use, and answers still to come are ignored."""
+    def forget(self, camera: str) -> list[Job[P]]:
+        """A camera has begun anew: what waits for it is of no use, and answers still to come are ignored. Returns what
+        will have no answer.
+        """
+        forgotten: list[Job[P]] = []
         for cameras in self._waiting.values():
-            cameras.pop(camera, None)
+            forgotten += cameras.pop(camera, ())
         for state in self._workers.values():
             for job_id in [job.id for job in state.jobs.values() if job.camera == camera]:
-                del state.jobs[job_id]
+                forgotten.append(state.jobs.pop(job_id))
+        return forgotten
 
     def sweep(self, now: float) -> list[Job[P]]:
         """Return jobs that are lost: past their deadline while waiting, or unanswered for too long."""

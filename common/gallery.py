@@ -12,10 +12,11 @@ Nor are all faces equally easy to tell apart: who is enrolled must also be neare
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +56,15 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Member:
-    """An enrolled person: ``withheld`` people (no consent) are recognised so that nothing is said or kept of them."""
+    """An enrolled person: ``withheld`` people (no consent) are recognised so that nothing is said or kept of them, and
+    so are others from ``until`` on (unix seconds).
+    """
 
     person: int
     name: str
     embeddings: Floats  # (R, 128)
     withheld: bool = False
+    until: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +151,17 @@ class Gallery:
         self._apart = self._apart_of_members()
         self._crowd = np.add.reduceat(background.shipped().crowd(self._all), self._begins[:-1]) / counts
         self._most_apart = float(self._apart.max())
+
+    @property
+    def until(self) -> float:
+        """When the next consent ends, unix seconds; infinite: none does."""
+        return min((member.until for member in self.members if not member.withheld), default=math.inf)
+
+    def at(self, now: float) -> Gallery:
+        """Return the same people as they are at a later time: of some consent has ended."""
+        later = copy.copy(self)
+        later.members = tuple(replace(m, withheld=m.withheld or now >= m.until) for m in self.members)
+        return later
 
     def recognise(self, embedding: Floats, *, without: Sequence[int] = ()) -> Verdict:
         """Return who an embedding (128,) float32 may be; ``without`` these people."""

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from sqlalchemy.exc import DatabaseError
 
@@ -26,7 +27,9 @@ from common.store import Store, StoreError, StoreUnavailable
 LOOK_EVERY_S = 1.0
 WAIT_S = 0.25  # for a store that cannot be used at the moment
 TRY_EVERY_S = 2.0  # … to open a store that could not be opened
+CLOSES_WITHIN_S = 1.5  # the process is ended soon afterwards
 SWEEP_EVERY_S = 600.0
+PICTURES = 200  # of them with a picture, 66 KB each
 QUEUED = 50_000  # events that may wait for the disk; what comes beyond that is counted and lost
 
 log = logging.getLogger("mien.keeper")
@@ -55,7 +58,6 @@ class Keeper:
         self._seen = -1
         self._gallery = Gallery()
         self._met: bytes | None = None  # how often there was a new stranger, when last looked at
-        self._expires = float("inf")
         self._crops = strangers.Writer()
         self._next_sweep = 0.0
         self._complained = 0.0
@@ -90,7 +92,9 @@ class Keeper:
         self._stop.set()
         self._look_now.set()
         if self._thread is not None:
-            self._thread.join(5.0)
+            self._thread.join(CLOSES_WITHIN_S)
+            if self._thread.is_alive():
+                log.error("the store does not answer: what was noticed last may be lost")
 
     def hint(self) -> None:
         """Somebody says that people have changed: look now."""
@@ -135,11 +139,12 @@ class Keeper:
 
     def _run(self) -> None:
         waiting: list[Event] = []
-        next_look = next_try = 0.0
+        next_look = next_upkeep = next_try = 0.0
         while True:
             stopping = self._stop.is_set()
             try:
                 waiting += self._taken()
+                self._end_consents()
                 if self._store is None:
                     if stopping or time.monotonic() >= next_try:
                         next_try = time.monotonic() + TRY_EVERY_S
@@ -152,6 +157,11 @@ class Keeper:
                         self._stop.wait(WAIT_S)
                         continue
                 assert self._store is not None
+                # Before anything is written: a change of people counts also while nothing can be.
+                if not stopping and (time.monotonic() >= next_look or self._look_now.is_set()):
+                    self._look_now.clear()
+                    next_look = time.monotonic() + LOOK_EVERY_S
+                    self._look(self._store)
                 if waiting:
                     self._write(self._store, waiting)
                     waiting = []
@@ -159,10 +169,9 @@ class Keeper:
                     break
                 if stopping:
                     continue
-                if time.monotonic() >= next_look or self._look_now.is_set():
-                    self._look_now.clear()
-                    next_look = time.monotonic() + LOOK_EVERY_S
-                    self._look(self._store)
+                if time.monotonic() >= next_upkeep:
+                    next_upkeep = time.monotonic() + LOOK_EVERY_S
+                    self._upkeep(self._store)
             except (StoreError, KeyProblem) as error:
                 self._complain(error)
                 if stopping:
@@ -217,6 +226,14 @@ class Keeper:
             self._answers.put((order.request, None, "the store cannot be used at the moment: try again later"))
 
     def _bound(self, waiting: list[Event]) -> None:
+        """Keep what waits for the disk small: pictures are the first to go, and the oldest events."""
+        pictures = [
+            place for place, event in enumerate(waiting) if isinstance(event, UnknownLook) and event.chip is not None
+        ]
+        for place in pictures[:-PICTURES]:
+            look = waiting[place]
+            assert isinstance(look, UnknownLook)
+            waiting[place] = replace(look, chip=None, own=None)
         if len(waiting) > QUEUED:
             self.lost += len(waiting) - QUEUED
             del waiting[:-QUEUED]
@@ -230,25 +247,33 @@ class Keeper:
                 break
         return events
 
+    def _end_consents(self) -> None:
+        """Whose consent ends is withheld at once, whether the store can be used or not."""
+        now = time.time()
+        if now >= self._gallery.until:
+            self._gallery = self._gallery.at(now)
+            self._snapshots.put(Snapshot(gallery=self._gallery))
+
     def _look(self, store: Store) -> None:
+        """Read what has changed; nothing is written."""
+        if store.generation() != self._seen or store.setting(strangers.MET) != self._met:
+            self._snapshots.put(self._snapshot(store, numbers=False))
+
+    def _upkeep(self, store: Store) -> None:
+        """Have enough numbers at hand, and delete what is old."""
+        if self.numbers_low() and self._config.identity.remember_unknown:
+            self._snapshots.put(Snapshot(gallery=self._gallery, numbers=strangers.reserve(store)))
+        if self.tracks_low() and self._tracks.empty():
+            self._tracks.put(trackids.reserve(store))
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
             retention.sweep(store, self._config)
-        if self.tracks_low() and self._tracks.empty():
-            self._tracks.put(trackids.reserve(store))
-        numbers = self.numbers_low()
-        changed = store.generation() != self._seen or time.time() >= self._expires
-        if numbers or changed or store.setting(strangers.MET) != self._met:
-            self._snapshots.put(self._snapshot(store, numbers=numbers))
 
     def _snapshot(self, store: Store, *, numbers: bool) -> Snapshot:
         met = store.setting(strangers.MET)
-        changed = store.generation() != self._seen or time.time() >= self._expires
+        changed = store.generation() != self._seen
         unknown = None
         if changed:
-            now = time.time()
-            ends = [p.consent_until for p in people.everybody(store) if p.consent_until and p.consent_until > now]
-            self._expires = min(ends, default=float("inf"))
             thresholds = calibration.thresholds(store, self._config)
             self._gallery = people.gallery(store, thresholds, index_above=self._config.identity.index_above)
             self._seen = self._gallery.generation

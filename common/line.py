@@ -234,7 +234,7 @@ class Line:
     def resting(self, frame: Frame, pixels: Any, now: float, sender: str) -> tuple[Result, Flight]:
         """A frame has come that nobody need look at: return what shows it, and forget it."""
         self.last_seq = frame.seq
-        self._last_received = now
+        self._last_received = self.published_at = now
         self._last_media_s = self._media_s(frame)
         flight = Flight(frame=frame, pixels=pixels, received=now)
         return self._result(flight, now, sender, analysed=False, faces=()).model_copy(update={"quiet": True}), flight

@@ -50,6 +50,12 @@ class Known:
     box: Box | None = None
     blurred_until_s: float = -1e18
 
+    def seen(self, at: float) -> None:
+        """It is in a picture of this moment, unix seconds; a clock that was set back takes all moments with it."""
+        if (back := self.end_at - at) > 0:
+            self.begin_at, self.noted_at = self.begin_at - back, self.noted_at - back
+        self.end_at = at
+
 
 @dataclass(slots=True)
 class Followed:
@@ -189,7 +195,8 @@ class Naming:
             if identity.status == "unknown" and known_.number is not None and not identity.withheld:
                 identity = identity.model_copy(update={"number": known_.number})
             shown.identities[track] = identity
-            known_.end_at, known_.box = frame.captured_at, box
+            known_.seen(frame.captured_at)
+            known_.box = box
             self._correct(track, known_, identity)
             self._note(track, known_)
             if self._hides(known_, identity):
@@ -242,9 +249,12 @@ class Naming:
         number = known.number if identity.status == "unknown" else None
         who = (person, number)
         if known.identity.withheld:
-            if known.number is not None:
-                self._recall.note(Withheld(track=track, number=known.number, since=known.begin_at))
-                known.number = None
+            if known.number is not None or known.noted_as is not None:
+                person = known.identity.held
+                self._recall.note(Withheld(track=track, person=person, number=known.number, since=known.begin_at))
+                if known.number is not None:
+                    self._recall.unknown.withdraw(known.number, known.begin_at)
+                known.number = known.noted_as = None
             return
         if who == (None, None) and known.noted_as is None:
             return

@@ -272,7 +272,13 @@ def gallery(
         who = ", ".join(f"#{person}" for person in sorted(damaged))
         log.error("references of %s are damaged in the store and left out: enrol them anew", who)
     members = [
-        Member(person=p.id, name=p.name, embeddings=np.stack(embeddings[p.id]), withheld=p.withheld(at))
+        Member(
+            person=p.id,
+            name=p.name,
+            embeddings=np.stack(embeddings[p.id]),
+            withheld=p.withheld(at),
+            until=math.inf if p.consent_until is None else p.consent_until,
+        )
         for p in people
         if embeddings.get(p.id)
     ]

@@ -65,10 +65,16 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withheld:
-    """A track taken for a stranger is of somebody without consent: what was kept of them since ``since`` must go."""
+    """A track taken for somebody else is of somebody without consent: what was kept of them since ``since`` must go.
+
+    Attributes:
+        person: who it is; what was kept of the track under that name was kept with their consent.
+        number: of the stranger that it was taken for.
+    """
 
     track: int
-    number: int
+    person: int | None
+    number: int | None
     since: float  # unix seconds
 
 

@@ -36,7 +36,6 @@ HELD_AT_MOST_S: Final = 3.0  # a conductor that died releases nothing
 _HEADER: Final = 4096
 _GENERATION, _HELD = 0, 1
 _TOKEN_BYTES: Final = 8
-_OPEN_RINGS: Final = 8  # that a reader keeps mapped: cameras of a cell, and each camera's last run
 
 
 def slots_for(picture_bytes: int) -> int:
@@ -137,6 +136,7 @@ class RingReader:
     def __init__(self, config: Config) -> None:
         self._directory = ring_dir(config)
         self._rings: OrderedDict[tuple[str, int], _Ring] = OrderedDict()
+        self._most = 2 * len(config.cameras)  # each camera's, and that of its last run
 
     def picture(self, slot: Slot, width: int, height: int) -> NDArray[np.uint8]:
         """Return a view, (H, W, 3) uint8. What was made of it counts only if ``check`` passes afterwards.
@@ -172,7 +172,7 @@ class RingReader:
                 ring = self._rings[key] = _Ring(self._directory / slot.ring, picture_bytes)
             except (OSError, ValueError) as error:
                 raise MessageError(f"the shared memory {slot.ring} cannot be read: {error}") from error
-            while len(self._rings) > _OPEN_RINGS:
+            while len(self._rings) > self._most:
                 self._rings.popitem(last=False)
         self._rings.move_to_end(key)
         if slot.number >= ring.slots:

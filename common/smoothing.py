@@ -53,6 +53,7 @@ class Smoother:
         self._leader: int | None = None
         self._leads_since = 0.0
         self._reason: str | None = None
+        self._reason_at = -math.inf
 
     def update(self, at_s: float, probabilities: NDArray[np.floating] | None, reason: str | None = None) -> Look:
         """Take one frame and return what to show.
@@ -68,10 +69,10 @@ class Smoother:
             self._choose(at_s)
             return self._look()
         if reason is not None:
-            self._reason = reason
+            self._reason, self._reason_at = reason, at_s
         if self._shown is not None and at_s - self._seen_at <= HOLD_S:
             return self._look()
-        if self._reason is not None:
+        if self._reason is not None and at_s - self._reason_at <= HOLD_S:
             return Look("cannot_assess", reason=self._reason)
         return Look("pending")
 

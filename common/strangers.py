@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, or_, select
 
 from common.recall import UnknownLook, Withheld
 from common.schema import SIGHTING, UNKNOWN, UNKNOWN_CROP
@@ -104,7 +104,7 @@ class Writer:
         new = {key: row[key] for key in ("embedding", "weight", "last_at", "looks")}
         connection.execute(added.on_conflict_do_update(index_elements=["id"], set_=new))
         for look in looks:
-            soon = look.last_at - self._at.get(look.number, 0.0) < CROP_EVERY_S
+            soon = 0 <= look.last_at - self._at.get(look.number, 0.0) < CROP_EVERY_S  # clocks may be set back
             if look.chip is None or look.own is None or soon:
                 continue
             self._at[look.number] = look.last_at
@@ -125,7 +125,10 @@ class Writer:
 
 def withdraw(store: Store, connection: Connection, event: Withheld) -> None:
     """Delete what was kept of somebody without consent before it was known who they are."""
-    connection.execute(delete(SIGHTING).where(SIGHTING.c.track == event.track, SIGHTING.c.person_id.is_(None)))
+    others = or_(SIGHTING.c.person_id.is_(None), SIGHTING.c.person_id != event.person)
+    connection.execute(delete(SIGHTING).where(SIGHTING.c.track == event.track, others))
+    if event.number is None:
+        return
     recent = UNKNOWN_CROP.c.unknown_id == event.number, UNKNOWN_CROP.c.at >= event.since
     connection.execute(delete(UNKNOWN_CROP).where(*recent))
     # Whoever had the number before may be somebody else.

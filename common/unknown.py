@@ -78,6 +78,13 @@ class UnknownPeople:
         self._people, self._stored = there, stored
         self._rebuild()
 
+    def withdraw(self, number: int, since: float) -> None:
+        """Forget a stranger who was met since then, unix seconds; whoever had the number before may be another."""
+        person = self._people.get(number)
+        if person is not None and person.first_at >= since:
+            del self._people[number]
+            self._rebuild()
+
     def see(self, embedding: Floats, quality: float, at: float, *, taken: Collection[int] = ()) -> Unknown | None:
         """Return the stranger with this face, (128,), updated; a new one if nobody is near enough.
 

@@ -71,6 +71,11 @@ class TrackIdentity:
         self._rival: int | None = None  # who the last looks say instead; 0: nobody
         self._against = 0  # looks in a row that say so
 
+    @property
+    def held(self) -> int | None:
+        """The person that it is taken for, also when nothing may be said of them."""
+        return self._held
+
     # --- when to look ---
 
     def due(self, at_s: float, *, quality: float | None = None, crossed: bool = False) -> bool:

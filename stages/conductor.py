@@ -176,6 +176,7 @@ class Conductor(Stage):
             "lost": counts.lost,
             "rested": counts.rested,
             "late_expressions": counts.late_expressions,
+            "unwritten": self._keeper.lost + self._thinking.recall.lost,
         }
         for pool in ("detection", "identity", "expression"):
             figures[f"{pool}_workers"] = dispatcher.workers(pool)

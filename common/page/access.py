@@ -6,7 +6,9 @@ the store can use them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import secrets
 import time
 from dataclasses import dataclass
@@ -14,11 +16,16 @@ from typing import Any, Literal, get_args
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, Update, delete, func, insert, select, update
 
 from common.people import PeopleError, checked_name, name_key
 from common.schema import PAGE_SESSION, PAGE_TOKEN, PAGE_USER
-from common.store import Store
+from common.store import Store, StoreError
+
+log = logging.getLogger("mien.dashboard")
+
+NOTE_AGAIN_S = 60.0  # a store that cannot be written is not waited for at every request
+_unwritable = {"until": 0.0}  # monotonic seconds
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -119,11 +126,11 @@ def session(store: Store, session_id: bytes, *, longest_s: float, idle_s: float)
     if row is None:
         return None
     if now > row.began_at + longest_s or now > row.used_at + idle_s:
-        end(store, session_id)
+        with contextlib.suppress(StoreError):  # it has ended whether or not that can be written down
+            end(store, session_id)
         return None
     if now - row.used_at > min(30.0, idle_s / 4):
-        with store.write() as connection:
-            connection.execute(update(PAGE_SESSION).where(PAGE_SESSION.c.id == session_id).values(seen_at=now))
+        _note_use(store, update(PAGE_SESSION).where(PAGE_SESSION.c.id == session_id).values(seen_at=now))
     return Session(id=session_id, user=_user(row), began_at=row.began_at, seen_at=now)
 
 
@@ -253,8 +260,7 @@ def token(store: Store, secret: str) -> Token | None:
     if row is None or (row.expires_at is not None and now >= row.expires_at):
         return None
     if row.seen_at is None or now - row.seen_at > 60:
-        with store.write() as connection:
-            connection.execute(update(PAGE_TOKEN).where(PAGE_TOKEN.c.id == row.id).values(seen_at=now))
+        _note_use(store, update(PAGE_TOKEN).where(PAGE_TOKEN.c.id == row.id).values(seen_at=now))
     return Token(id=row.id, name=row.name, created_at=row.created_at, expires_at=row.expires_at, seen_at=now)
 
 
@@ -263,6 +269,18 @@ def token_holds(store: Store, token_id: int) -> bool:
     with store.read() as connection:
         row = connection.execute(select(PAGE_TOKEN.c.expires_at).where(PAGE_TOKEN.c.id == token_id)).first()
     return row is not None and (row.expires_at is None or time.time() < row.expires_at)
+
+
+def _note_use(store: Store, note: Update) -> None:
+    """Write down that something is in use. Where that cannot be, nobody is turned away for it."""
+    if time.monotonic() < _unwritable["until"]:
+        return
+    try:
+        with store.write() as connection:
+            connection.execute(note)
+    except StoreError as error:
+        _unwritable["until"] = time.monotonic() + NOTE_AGAIN_S
+        log.warning("that the page is in use cannot be written down: %s", error)
 
 
 def digest(secret: str) -> bytes:

@@ -166,7 +166,7 @@ def build(app: FastAPI, site: Site, guard: Guard) -> None:
                 camera=trail.camera, track=trail.face.track, since=trail.since, seen_at=trail.last,
                 identity=trail.face.identity, expression=trail.face.expression,
             )
-            for trail in site.recent.here(time.time())
+            for trail in site.recent.here(time.monotonic())
         ]  # fmt: skip
 
     @api.get("/v1/cameras")
@@ -360,7 +360,9 @@ class _Figures:
         for stage, (median, p95) in self._site.latencies().items():
             latency.add_metric([stage, "0.5"], median)
             latency.add_metric([stage, "0.95"], p95)
-        faces = GaugeMetricFamily("mien_faces_in_view", "now", value=len(list(self._site.recent.here(time.time()))))
+        faces = GaugeMetricFamily(
+            "mien_faces_in_view", "now", value=len(list(self._site.recent.here(time.monotonic())))
+        )
         waiting = sum(one.acknowledged_at is None for one in self._site.episodes)
         alerts = GaugeMetricFamily("mien_alerts_open", "episodes that nobody has acknowledged", value=waiting)
         return [*found, up, restarts, camera, latency, faces, alerts]

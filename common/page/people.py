@@ -95,7 +95,7 @@ class Gallery:
         ui.timer(2.0, follow)
 
     def _who_is_here(self) -> set[int | None]:
-        return {trail.face.identity.person for trail in self._page.site.recent.here(time.time())}
+        return {trail.face.identity.person for trail in self._page.site.recent.here(time.monotonic())}
 
     async def fill(self) -> None:
         """Show everybody as they are now."""

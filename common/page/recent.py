@@ -23,11 +23,12 @@ class Trail:
     face: Face
     since: float
     last: float
+    seen_s: float  # when a result with it came, monotonic seconds: cameras' clocks may be wrong, or set
     moments: deque[tuple[float, str | None, float]] = field(default_factory=deque)
 
 
 class Recent:
-    """Fed with results and the time they were captured; keeps ten minutes."""
+    """Fed with results; keeps ten minutes."""
 
     def __init__(self) -> None:
         self._trails: OrderedDict[int, Trail] = OrderedDict()
@@ -36,15 +37,17 @@ class Recent:
         """Whether anything is remembered."""
         return bool(self._trails)
 
-    def note(self, result: Result) -> None:
-        """Take a result in."""
+    def note(self, result: Result, now_s: float) -> None:
+        """Take a result in that comes at ``now_s``, monotonic seconds."""
         at = result.captured_at
         for face in result.faces:
             trail = self._trails.get(face.track)
             if trail is None:
-                trail = self._trails[face.track] = Trail(result.camera, face, at, at)
+                trail = self._trails[face.track] = Trail(result.camera, face, at, at, now_s)
             self._trails.move_to_end(face.track)
-            trail.face, trail.last = face, at
+            trail.face, trail.last, trail.seen_s = face, at, now_s
+            if trail.moments and at < trail.moments[-1][0]:
+                trail.moments.clear()  # the camera's clock was set back
             if not trail.moments or at - trail.moments[-1][0] >= EVERY_S * 0.9:
                 expression = face.expression
                 label = expression.label if expression.status == "ok" else None
@@ -64,9 +67,9 @@ class Recent:
         own = [trail for key, trail in self._trails.items() if key == track or _same(trail.face, person, number)]
         return sorted([list(moment) for trail in own for moment in trail.moments], key=lambda moment: moment[0])
 
-    def here(self, now: float) -> Iterator[Trail]:
-        """Yield who is in view."""
-        yield from (trail for trail in self._trails.values() if now - trail.last <= HERE_S)
+    def here(self, now_s: float) -> Iterator[Trail]:
+        """Yield who is in view at ``now_s``, monotonic seconds."""
+        yield from (trail for trail in self._trails.values() if now_s - trail.seen_s <= HERE_S)
 
 
 def _same(face: Face, person: int | None, number: int | None) -> bool:

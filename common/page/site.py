@@ -83,7 +83,7 @@ class Site:
 
     def sample(self, result: Result) -> None:
         """Take a result in, of which there may be many more."""
-        self.recent.note(result)
+        self.recent.note(result, time.monotonic())
         self._timings.append({**result.timings_ms, "latency": result.latency_ms})
         del self._timings[:-_TIMED]
 

@@ -38,6 +38,7 @@ class SharedCrew:
     def step(self, images: int) -> int:
         """Count images of this process; gives how many all processes have done since it last asked."""
         self._done[self.rank].value += images
+        self._look_after_helpers()
         while self.rank > 0 and self._done[self.rank].value - self._done[0].value > LARGEST_LEAD * images:
             time.sleep(0.05)
             parent = multiprocessing.parent_process()
@@ -75,6 +76,11 @@ class SharedCrew:
             helper.start()
             self._helpers.append(helper)
         ready.wait(START_S)
+
+    def _look_after_helpers(self) -> None:
+        for helper in self._helpers:
+            if helper.exitcode not in (None, 0):  # those that have come to the end of the run are well
+                raise RuntimeError(f"a helper ended with exit code {helper.exitcode}; its error is above")
 
     def end(self) -> None:
         """Wait for the helpers to end; RuntimeError when one of them failed."""

@@ -260,6 +260,8 @@ class Run:
         rows = torch.from_numpy(fer.draw_epoch(self.train.weights, self.order))
         if crew is not None:
             rows = rows[: len(rows) // crew.processes]
+        if len(rows) < self.config.batch:
+            raise ValueError(f"{len(rows)} images make no batch of {self.config.batch}: take more, or a smaller batch")
         began, loss_sum, seen = time.monotonic(), 0.0, 0
         task = progress.add_task(f"epoch {self.epoch + 1}", total=len(rows)) if progress else None
         self.network.train()
@@ -336,7 +338,10 @@ def logits_of(network: ExpressionNet, images: NDArray[np.uint8], size: int, batc
 def save_atomically(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that an interruption leaves the old one whole."""
     unfinished = path.with_suffix(".unfinished")
-    torch.save(state, unfinished)
+    with unfinished.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(unfinished, path)
 
 
@@ -419,8 +424,9 @@ def fit(
             if run.schedule.progress >= next_evaluation or run.schedule.done:
                 scores = evaluate()
                 next_evaluation = run.schedule.progress + run.config.evaluate_every
-            _append(out / "log.csv", run, size, rate, time.monotonic() - began, speed, loss, scores)
+            # In this order: an epoch that was interrupted is done, and written down, again.
             save_atomically(run.state(), out / CHECKPOINT)
+            _append(out / "log.csv", run, size, rate, time.monotonic() - began, speed, loss, scores)
     if helpers is not None:
         helpers.end()
     return scores if scores is not None else evaluate()

@@ -292,6 +292,44 @@ def test_a_new_run_of_the_same_source_keeps_the_tracks_and_another_scene_does_no
     assert [result.faces[0].track for result in scene.out.results] == [1, 1, 2]
 
 
+def test_who_was_being_looked_at_when_the_camera_began_anew_is_looked_at_again() -> None:
+    scene = Scene()
+    scene.frame(0, run=1)
+    asked: list[int] = []
+    while scene.out.jobs:  # all but identity answers
+        worker, job, _ = scene.take()
+        if isinstance(job, IdentityJob):
+            asked.append(job.run)
+        else:
+            scene.answer(worker, job)
+    scene.now += 0.2
+    for seq in range(60):
+        scene.frame(seq, run=2)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            if isinstance(job, IdentityJob):
+                asked.append(job.run)
+            scene.answer(worker, job)
+        scene.now += 1 / 30
+        # Its worker speaks again, and so gets the next one.
+        scene.conductor.ready(Ready(sender="identity.a", pool="identity", last_job=10_000), scene.now)
+    assert asked[:2] == [1, 2]
+    assert scene.out.results[-1].faces[0].track == 1
+    assert scene.out.results[-1].faces[0].identity.status == "unknown"
+
+
+@pytest.mark.parametrize("rate", [15, 25, 30])
+def test_a_room_in_which_nothing_moves_is_not_called_stalled(rate: int) -> None:
+    scene = Scene()
+    for seq in range(20 * rate):
+        scene.frame(seq, media_time_s=seq / rate, moving=False)
+        scene.now += 0.5 / rate
+        scene.answer_all(faces=0)
+        scene.now += 0.5 / rate
+    assert scene.conductor.counts.rested > 10 * rate
+    assert all(picture.quiet for picture in scene.out.pictures if picture.seq)  # the first is shown before all else
+
+
 def test_an_old_run_or_number_is_refused_and_a_late_finding_ignored() -> None:
     scene = Scene()
     scene.frame(5, run=2)

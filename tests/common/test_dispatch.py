@@ -123,7 +123,7 @@ def test_forgetting_a_camera_leaves_the_others_alone() -> None:
     dispatcher.assign(0.0)
     dispatcher.put(a_job(2, "a"))
     dispatcher.put(a_job(3, "b"))
-    dispatcher.forget("a")
+    assert [job.id for job in dispatcher.forget("a")] == [2, 1]
     assert dispatcher.done("w", 1) is None
     assert given_ids(dispatcher) == [("w", 3)]
 

@@ -13,9 +13,9 @@ from common import forgetting, people
 from common.config import load
 from common.gallery import Gallery, Member
 from common.keeper import Keeper
-from common.messages import Frame
+from common.messages import Frame, Identity
 from common.naming import Naming
-from common.recall import Enrolment, Recall, Sighting, Snapshot, UnknownLook
+from common.recall import Enrolment, Recall, Sighting, Snapshot, UnknownLook, Withheld
 from common.schema import SIGHTING
 from common.settings import Config
 from common.store import Store
@@ -46,6 +46,29 @@ def looked_at(
     identity = names.begin(track, first or frame(0))
     identity.asked(0.0, 0.9)
     assert identity.answered(face, 0.9)
+
+
+def test_what_was_kept_of_somebody_without_consent_under_anothers_name_goes(config: Config) -> None:
+    names = naming(config)
+    identity = names.begin(1, frame(0))
+    identity.identity = Identity(status="known", person=1, name="Ada", distance=0.3, confidence=0.9)
+    names.show(frame(1), [(1, LEFT)], [], 0.1)
+    assert isinstance(names._recall.events()[-1], Sighting)
+    identity._held, identity.withheld, identity.identity = 2, True, Identity(status="unknown", withheld=True)
+    names.show(frame(2), [(1, LEFT)], [], 0.2)
+    names.show(frame(3), [(1, LEFT)], [], 0.3)
+    assert [(e.track, e.person, e.number) for e in names._recall.events() if isinstance(e, Withheld)] == [(1, 2, None)]
+
+
+def test_a_sighting_goes_on_when_the_clock_is_set_back(config: Config) -> None:
+    names = naming(config)
+    looked_at(names, 1, face_of(1))
+    for second in range(60):
+        set_back = 3600 if second >= 30 else 0
+        picture = frame(second).model_copy(update={"captured_at": 1000.0 + second - set_back})
+        names.show(picture, [(1, LEFT)], [], float(second))
+    noted = [event for event in names._recall.events() if isinstance(event, Sighting)]
+    assert 50 <= noted[-1].end_at - noted[-1].begin_at <= 60
 
 
 def test_one_person_is_not_in_two_places_of_a_picture(config: Config) -> None:

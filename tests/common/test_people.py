@@ -18,7 +18,7 @@ from common.keeper import Keeper
 from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
 from common.place import Place
-from common.recall import Enrolment, Sighting, UnknownLook
+from common.recall import Enrolment, Event, Sighting, UnknownLook
 from common.settings import Config
 from common.store import Store, StoreError
 from common.tables import create_table
@@ -293,6 +293,34 @@ def test_a_keeper_that_cannot_write_keeps_what_it_has(store: Store, impatient: K
         impatient.write([sighting(9, unknown=1)])
         wait_until(lambda: impatient._complained > 0, 5, "it says that it cannot write")
     wait_until(lambda: people.sightings_of(store, unknown=1), 5, "it is written after all")
+    impatient.close()
+
+
+def test_a_consent_ends_also_while_nothing_can_be_written(store: Store, impatient: Keeper) -> None:
+    people.add(store, "Ada", [reference(1)], consent_until=time.time() + 3)
+    impatient.hint()
+    newest: list[bool] = []
+
+    def withheld() -> bool:
+        impatient.write([sighting(9, unknown=1)])  # somebody in view: there is always something to be written
+        if (news := impatient.news()) is not None and news.gallery.members:
+            newest.append(news.gallery.members[0].withheld)
+        return bool(newest) and newest[-1]
+
+    wait_until(lambda: withheld() or newest == [False], 5, "her consent is known")
+    with store.write() as connection:
+        store.changed(connection)
+        wait_until(withheld, 10, "her consent has ended")
+    impatient.close()
+    assert newest[0] is False
+
+
+def test_what_waits_for_the_disk_stays_small(impatient: Keeper) -> None:
+    waiting: list[Event] = [look(number) for number in range(1000)]
+    impatient._bound(waiting)
+    kept = [event.number for event in waiting if isinstance(event, UnknownLook) and event.chip is not None]
+    assert kept == list(range(800, 1000))
+    assert len(waiting) == 1000
     impatient.close()
 
 

@@ -78,6 +78,9 @@ def test_a_short_gap_is_bridged_and_a_longer_one_is_said_with_its_reason() -> No
 def test_a_face_that_was_never_judged_is_pending_or_says_why_not() -> None:
     assert a_smoother().update(0.0, None).status == "pending"
     assert a_smoother().update(0.0, None, "small") == Look("cannot_assess", reason="small")
+    waits = a_smoother()
+    waits.update(0.0, None, "turned")
+    assert waits.update(1.0, None) == Look("pending")  # it could be judged now, and nobody has
 
 
 def test_after_a_long_gap_the_past_does_not_count() -> None:

@@ -184,3 +184,19 @@ def test_memory_of_wrong_passwords_is_bounded() -> None:
     for number in range(20_500):
         attempts.wrong((f"name {number}",), 0.0)
     assert len(attempts._wrong) == 10_000
+
+
+def test_who_is_logged_in_stays_so_while_nothing_can_be_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("common.backend.BUSY_MS", 50)
+    monkeypatch.setattr(access, "_unwritable", {"until": 0.0})
+    key = access.digest(access.begin(store, admin(store)))
+    with store.write() as connection:
+        connection.execute(update(PAGE_SESSION).values(seen_at=time.time() - 300))
+    with Store(store.place) as other, store.write() as connection:
+        store.changed(connection)
+        assert access.session(other, key, **LONG) is not None
+        assert access.session(other, key, **LONG) is not None
+        assert access.session(other, key, longest_s=3600.0, idle_s=100.0) is None  # its time is over all the same
+    assert caplog.text.count("cannot be written down") == 1

@@ -184,12 +184,12 @@ def test_a_test_notification_says_who_got_it(config: Config, desk: Asked) -> Non
 def test_who_is_here_is_said_while_they_are(config: Config, desk: Asked) -> None:
     async def play(user: User, site: Site) -> None:
         ada = Identity(status="known", person=1, name="Ada", distance=0.3, confidence=0.9)
-        site.recent.note(result(time.time() + 3600, face(SAD, ada)))
+        site.recent.note(result(time.time(), face(SAD, ada)), time.monotonic() + 3600)
         await user.open("/people")
         await user.should_see("here now")
         site.recent.forget()
         await user.should_not_see("here now", retries=50)
-        site.recent.note(result(time.time() + 3600, face(SAD, ada)))
+        site.recent.note(result(time.time(), face(SAD, ada)), time.monotonic() + 3600)
         await user.should_see("here now", retries=50)
 
     visit(config, desk, "viewer", play)

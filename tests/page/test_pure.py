@@ -116,7 +116,7 @@ def test_the_last_ten_minutes_are_kept_a_moment_a_second() -> None:
     for tick in range(0, 7000, 2):  # 700 seconds, five results a second
         at = 1000.0 + tick / 10
         label = "sad" if at < 1400 else "happy"
-        recent.note(result(640, 360, (face(7, (1, 2, 30, 40), label, name="Ada"),), captured_at=at))
+        recent.note(result(640, 360, (face(7, (1, 2, 30, 40), label, name="Ada"),), captured_at=at), at)
     moments = recent.moments(track=7)
     assert 590 <= len(moments) <= 610 and moments[-1][0] - moments[0][0] <= 600
     assert (moments[0][1], moments[-1][1], moments[-1][2]) == ("sad", "happy", 0.7)
@@ -124,11 +124,22 @@ def test_the_last_ten_minutes_are_kept_a_moment_a_second() -> None:
     assert list(recent.here(1710.0)) == []
 
 
+def test_who_is_here_does_not_hang_on_the_cameras_clock() -> None:
+    recent = Recent()
+    somebody = (face(1, (1, 2, 30, 40), "sad", name="Ada"),)
+    recent.note(result(640, 360, somebody, captured_at=5000.0), 100.0)
+    recent.note(result(640, 360, somebody, captured_at=1400.0), 101.0)  # set back by an hour
+    recent.note(result(640, 360, somebody, captured_at=1401.0), 102.0)
+    assert [moment[0] for moment in recent.moments(track=1)] == [1400.0, 1401.0]
+    assert [trail.face.track for trail in recent.here(103.0)] == [1]
+    assert list(recent.here(110.0)) == []
+
+
 def test_the_minutes_of_a_person_go_on_under_another_track_and_others_stay_apart() -> None:
     recent = Recent()
-    recent.note(result(640, 360, (face(1, (1, 2, 30, 40), "sad", name="Ada"),), captured_at=10.0))
-    recent.note(result(640, 360, (face(2, (1, 2, 30, 40), "happy", name="Ada"),), captured_at=20.0))
-    recent.note(result(640, 360, (face(3, (1, 2, 30, 40), reason="dark"),), captured_at=30.0))
+    recent.note(result(640, 360, (face(1, (1, 2, 30, 40), "sad", name="Ada"),), captured_at=10.0), 10.0)
+    recent.note(result(640, 360, (face(2, (1, 2, 30, 40), "happy", name="Ada"),), captured_at=20.0), 20.0)
+    recent.note(result(640, 360, (face(3, (1, 2, 30, 40), reason="dark"),), captured_at=30.0), 30.0)
     assert [moment[1] for moment in recent.moments(track=2, person=1)] == ["sad", "happy"]
     assert recent.moments(track=3) == [[30.0, None, 0.0]]
     recent.forget()

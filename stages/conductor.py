@@ -107,6 +107,7 @@ class Conductor(Stage):
             self._archive = opened("archive", config.endpoints.archive, "push", linger_ms=1000)
             self._sockets.append(self._archive)
         self._next_written = 0.0
+        self._unwritten = 0  # that was said
         self._told: deque[float] = deque(maxlen=MOST_TOLD)
         self._watched: set[bytes] = set()
         self._shared = RingReader(config)
@@ -171,12 +172,16 @@ class Conductor(Stage):
 
     def detail(self) -> dict[str, float | str]:
         counts, dispatcher = self._thinking.counts, self._thinking.dispatcher
+        unwritten = self._keeper.lost + self._thinking.recall.lost
+        if unwritten > self._unwritten:
+            self.log.warning("%d more of what was noticed of people cannot be kept", unwritten - self._unwritten)
+            self._unwritten = unwritten
         figures: dict[str, float | str] = {
             "displaced": counts.displaced,
             "lost": counts.lost,
             "rested": counts.rested,
             "late_expressions": counts.late_expressions,
-            "unwritten": self._keeper.lost + self._thinking.recall.lost,
+            "unwritten": unwritten,
         }
         for pool in ("detection", "identity", "expression"):
             figures[f"{pool}_workers"] = dispatcher.workers(pool)

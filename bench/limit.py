@@ -170,10 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="of each way and round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--in-flight", type=int, default=3 * (os.cpu_count() or 2),
-        help="frames under way in Mien at full speed: enough that no core waits for one",
-    )  # fmt: skip
+    parser.add_argument("--in-flight", type=int, default=(os.cpu_count() or 2) + 1, help="frames under way in Mien")
     parser.add_argument("--profile", action="store_true", help="also where the processes spend their time (py-spy)")
     given = parser.parse_args(arguments)
     cores = os.cpu_count() or 1

@@ -13,6 +13,7 @@ def written(line: str, out: TextIO) -> bool:
         print(line, file=out, flush=True)
     except OSError:
         if out is sys.stdout:  # what is left in its buffer would be tried, and complained of, at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), out.fileno())
         return False
     return True

@@ -71,10 +71,10 @@ class Outputs:
             if file is not None:
                 try:
                     file.close()
-                except (OSError, EncoderError) as error:
-                    name = self.finals[0 if file is table else 1]
-                    told = str(error)
-                    self.failures.append(told if str(name.parent) in told else f"{name} cannot be written: {told}")
+                except EncoderError as error:
+                    self.failures.append(str(error))
+                except OSError as error:
+                    self.failures.append(f"{self.finals[0]} cannot be written: {error}")
 
     def publish(self) -> None:
         """Give the complete files their names. Raises OSError."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.clock import JUMP_S
 from common.messages import Face, Result
 
 KEPT_S = 600.0
@@ -46,7 +47,7 @@ class Recent:
                 trail = self._trails[face.track] = Trail(result.camera, face, at, at, now_s)
             self._trails.move_to_end(face.track)
             trail.face, trail.last, trail.seen_s = face, at, now_s
-            if trail.moments and at < trail.moments[-1][0]:
+            if trail.moments and trail.moments[-1][0] - at >= JUMP_S:
                 trail.moments.clear()  # the camera's clock was set back
             if not trail.moments or at - trail.moments[-1][0] >= EVERY_S * 0.9:
                 expression = face.expression

@@ -105,7 +105,7 @@ def evaluate(data: Path, model: Path, baseline: Path | None, pictures: Path | No
     if eight_bits(model).is_file() and runtime.int8_is_quicker():
         ways = {"int8": ExpressionClassifier(eight_bits(model), precision="f32"), **ways}
     ours = next(iter(ways.values()))  # what the run-time chooses
-    contenders: list[tuple[str, Classifier]] = [(f"{model.name}, {kind}", made) for kind, made in ways.items()]
+    contenders: list[tuple[str, Classifier]] = [(f"{made.path.name}, {kind}", made) for kind, made in ways.items()]
     if baseline is not None:
         contenders.append(("mini-XCEPTION", MiniXception(baseline)))
     summary = Table(

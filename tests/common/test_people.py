@@ -18,7 +18,7 @@ from common.keeper import Keeper
 from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
 from common.place import Place
-from common.recall import Enrolment, Event, Sighting, UnknownLook
+from common.recall import Enrolment, Event, Sighting, UnknownLook, Withheld
 from common.settings import Config
 from common.store import Store, StoreError
 from common.tables import create_table
@@ -313,6 +313,18 @@ def test_a_consent_ends_also_while_nothing_can_be_written(store: Store, impatien
         wait_until(withheld, 10, "her consent has ended")
     impatient.close()
     assert newest[0] is False
+
+
+def test_what_was_kept_under_anothers_name_goes_and_what_was_kept_with_consent_stays(
+    store: Store, config: Config
+) -> None:
+    ada, ben = (people.add(store, name, [reference(n)]).id for n, name in enumerate(("Ada", "Ben"), 1))
+    now = time.time()
+    written(config, *(sighting(track, person=who, end_at=now) for track, who in ((8, ada), (9, ada), (10, ben))))
+    away = [Withheld(track=track, person=ben, number=None, since=0.0) for track in (9, 10)]
+    written(config, *away)
+    assert len(people.sightings_of(store, person=ada)) == 1  # of the track that was hers
+    assert len(people.sightings_of(store, person=ben)) == 1
 
 
 def test_what_waits_for_the_disk_stays_small(impatient: Keeper) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from common import jpeg
 from common.control import Argument, Asker, NoAnswer
 from common.desktop import font_dir, screen_problem
+from common.first_look import FirstLook, screen_grabber
 from common.messages import CameraState, Message, MessageError, Reply
 from common.news import Complaint
 from common.scene import compose
@@ -46,6 +47,8 @@ class DisplayStage(Stage):
         self._drawn_at = 0.0
         self._size = (0, 0)
         self._is_open = False
+        self._first_look = FirstLook(None, 0.0)
+        self._canvas: NDArray[np.uint8] | None = None  # what the window shows
         self._viewer: Viewer | None = None
         self._asker: Asker | None = None
 
@@ -57,13 +60,8 @@ class DisplayStage(Stage):
         if fonts is not None:
             os.environ.setdefault("QT_QPA_FONTDIR", str(fonts))
         cv2.setNumThreads(1)
-        try:
-            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
-        except cv2.error as error:
-            raise StageError(f"this OpenCV opens no windows ({error.err}): pip install opencv-python") from error
-        self._is_open = True
-        cv2.resizeWindow(TITLE, *FIRST_SIZE)
-        cv2.setMouseCallback(TITLE, self._on_mouse)
+        self._open_window()
+        self._first_look = FirstLook(screen_grabber(), time.monotonic())
         self._viewer = Viewer(self.config)
         self._viewer.watch(self._window.shown)
         self.poller.add(self._viewer.socket)
@@ -88,10 +86,13 @@ class DisplayStage(Stage):
         self._read_keys()
         self._tell_selected()
         now = time.monotonic()
+        if not self._first_look.done and self._is_open:
+            self._look_at_screen(now)
         if not self.finished and (self._window.due(self._drawn_at, now) or self._window_size() != self._size):
             self._draw(now)
 
     def close(self) -> None:
+        self._first_look.close()
         if self._viewer is not None:
             self.poller.remove(self._viewer.socket)
             self._viewer.close()
@@ -165,6 +166,25 @@ class DisplayStage(Stage):
 
     # --- what is done ---
 
+    def _open_window(self) -> None:
+        try:
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
+        except cv2.error as error:
+            raise StageError(f"this OpenCV opens no windows ({error.err}): pip install opencv-python") from error
+        self._is_open = True
+        cv2.resizeWindow(TITLE, *FIRST_SIZE)
+        cv2.setMouseCallback(TITLE, self._on_mouse)
+
+    def _look_at_screen(self, now: float) -> None:
+        left, top, width, height = cv2.getWindowImageRect(TITLE)
+        if self._canvas is None or self._canvas.shape[:2] != (height, width):
+            return  # its size has just changed
+        if self._first_look.blank(self._canvas, left, top, now):
+            self.log.info("the window shows nothing: opening it anew")
+            cv2.destroyWindow(TITLE)
+            self._open_window()
+            self._draw(now)
+
     def _act(self, action: Action, now: float) -> None:
         assert self._viewer is not None
         camera = self._window.shown
@@ -209,6 +229,7 @@ class DisplayStage(Stage):
         started = time.perf_counter()
         canvas = compose(self._window, self._picture, size, now)
         cv2.imshow(TITLE, canvas)
+        self._canvas = canvas
         self.meter.worked((time.perf_counter() - started) * 1e3)
         self.meter.given += 1
         self._window.dirty, self._drawn_at, self._size = False, now, size

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,9 +51,25 @@ def pictures(two: Config) -> Iterator[Pictures]:
     made.close()
 
 
+FRONT = """
+import ctypes, time
+xlib = ctypes.CDLL("libX11.so.6")
+xlib.XOpenDisplay.restype = ctypes.c_void_p
+display = ctypes.c_void_p(xlib.XOpenDisplay(None))
+window = xlib.XCreateSimpleWindow(display, xlib.XDefaultRootWindow(display), 0, 0, 1300, 800, 0, 0, 0)
+xlib.XMapWindow(display, window)
+xlib.XSync(display, 0)
+print("in front", flush=True)
+while True:
+    xlib.XRaiseWindow(display, window)
+    xlib.XSync(display, 0)
+    time.sleep(0.005)
+"""
+
+
 def shows(mien: Mien, part: np.ndarray, what: str = "a face") -> None:
     """Wait until the window shows this."""
-    wait_until(lambda: contains(mien.picture(), part), 30, what)
+    mien.await_seen(lambda: contains(mien.picture(), part), what)
 
 
 class Mien:
@@ -68,9 +88,10 @@ class Mien:
 
     def picture(self) -> np.ndarray:
         """Return what the window shows; it stands in the screen's upper left corner."""
-        place = dict(
-            line.split("=") for line in self.screen.do("getwindowgeometry", "--shell", self.screen.window()).split("\n")
-        )
+        told = self.screen.do("getwindowgeometry", "--shell", self.screen.window())
+        if not told:
+            return np.zeros((1, 1, 3), np.uint8)  # it is being opened anew
+        place = dict(line.split("=") for line in told.split("\n"))
         x, y, width, height = (int(place[key]) for key in ("X", "Y", "WIDTH", "HEIGHT"))
         return self.screen.picture()[y : y + height, x : x + width]
 
@@ -80,7 +101,17 @@ class Mien:
         return contains(self.picture(), patch(text, size, colour, ground, weight))
 
     def await_text(self, text: str, *colours: Colour, **how: int) -> None:
-        wait_until(lambda: self.says(text, *colours, **how), 30, f"the window says {text!r}")
+        self.await_seen(lambda: self.says(text, *colours, **how), f"the window says {text!r}")
+
+    def await_seen(self, seen: Callable[[], bool], what: str) -> None:
+        """Wait until it is seen; a failure tells what is there instead, and where there is a picture of it."""
+        try:
+            wait_until(seen, 30, what)
+        except pytest.fail.Exception as failure:
+            kept = Path(tempfile.mkdtemp(prefix="mien-window-")) / "screen.png"
+            cv2.imwrite(str(kept), self.screen.picture())
+            place = self.screen.do("getwindowgeometry", self.screen.window())
+            pytest.fail(f"{failure}; the screen is kept in {kept}, the window is {' '.join(place.split())}")
 
     def press(self, key: str) -> None:
         self.screen.do("mousemove", "5", "5", "key", key)
@@ -106,6 +137,21 @@ def mien(two: Config, bus: object, screen: Screen) -> Iterator[Mien]:
     made = Mien(two, screen)
     yield made
     assert end(made.process, 20) == 0
+
+
+def test_a_window_that_stays_blank_is_opened_anew(two: Config, bus: object, screen: Screen) -> None:
+    """Another window stands in front of it all the time: it looks just like one that Qt has forgotten to paint."""
+    front = subprocess.Popen(
+        [sys.executable, "-c", FRONT], env=stage_environment() | {"DISPLAY": screen.display}, stdout=subprocess.PIPE
+    )
+    assert front.stdout is not None and front.stdout.readline() == b"in front\n"
+    mien = Mien(two, screen)
+    first = screen.window()
+    wait_until(lambda: screen.window() not in ("", first), 60, "another window")
+    front.kill()
+    front.communicate(timeout=10)
+    mien.await_text("waiting for pictures…", WARNING)
+    assert end(mien.process, 20) == 0
 
 
 def test_it_waits_and_then_shows_faces_with_their_names(stages: object, mien: Mien, pictures: Pictures) -> None:

@@ -25,8 +25,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 1
-    shape: Literal["residual", "face_recognition"] = Field(
-        "residual", description="face_recognition: dlib's layers, beginning with its weights"
+    shape: Literal["residual", "face_recognition", "mobilenet"] = Field(
+        "residual",
+        description="face_recognition: dlib's layers, beginning with its weights; mobilenet: those of faceres",
     )
     widths: tuple[int, ...] = (24, 48, 112, 256)
     depths: tuple[int, ...] = (1, 2, 2, 1)
@@ -36,6 +37,7 @@ class RunConfig(BaseModel):
     enlarged: float = Field(
         1.0, ge=1, le=4, description="times that the graph enlarges its input: layers of another work know larger faces"
     )
+    frozen: int = Field(0, ge=0, description="the stem and that many blocks stay as they are when the run begins")
     dropout: float = Field(0.2, ge=0, lt=1)
 
     passes: float = Field(

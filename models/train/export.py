@@ -32,11 +32,11 @@ class _HalfConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Buffer(convolution.weight.detach().half())
         self.bias = nn.Buffer(convolution.bias.detach().clone()) if convolution.bias is not None else None
-        self.stride, self.padding = convolution.stride, convolution.padding
+        self.stride, self.padding, self.groups = convolution.stride, convolution.padding, convolution.groups
 
     def forward(self, features: Tensor) -> Tensor:
         padding = (int(self.padding[0]), int(self.padding[1]))
-        return functional.conv2d(features, self.weight.float(), self.bias, self.stride, padding)
+        return functional.conv2d(features, self.weight.float(), self.bias, self.stride, padding, groups=self.groups)
 
 
 class _Graph(nn.Module):
@@ -63,9 +63,9 @@ def folded(network: ExpressionNet) -> ExpressionNet:
             fused = _fused(getattr(block, f"conv{number}"), getattr(block, f"norm{number}"))
             setattr(block, f"conv{number}", fused)
             setattr(block, f"norm{number}", nn.Identity())
-        if isinstance(block.shortcut, nn.Sequential):
-            pool, projection, norm = block.shortcut
-            block.shortcut = nn.Sequential(pool, _fused(projection, norm))
+        shortcut = getattr(block, "shortcut", None)
+        if isinstance(shortcut, nn.Sequential):
+            block.shortcut = nn.Sequential(shortcut[0], _fused(shortcut[1], shortcut[2]))
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d):

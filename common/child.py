@@ -155,12 +155,13 @@ class Child:
         """Take note of what the process said."""
         if event.generation != self.generation:
             return
-        self.beat_at = time.monotonic()
         if event.kind == "closed":
             self._closed = True
         elif event.kind == "line":
             self._last_words.append(event.text)
         else:
+            # Only words: a thread may go on complaining when the loop hangs.
+            self.beat_at = time.monotonic()
             self.has_begun = True
             if event.text == "ready":
                 self.state, self.was_ready = "running", True

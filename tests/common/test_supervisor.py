@@ -54,6 +54,11 @@ MODULES = {
         while not line.stopping.wait(0.02):
             line.beat()
     """,
+    "complaining": """
+        line.say("ready")
+        while not line.stopping.wait(0.02):
+            print("12:00:00 mien.complaining WARNING still here", file=sys.stderr)
+    """,
     "stubborn": """
         line.say("ready")
         line.stopping.wait()
@@ -175,6 +180,12 @@ def test_a_hung_process_is_killed_and_replaced(supervise: Start) -> None:
     assert time.monotonic() - began > 0.7
     assert not psutil.pid_exists(first)
     assert "obedient gave no sign of life for 2." in said(supervisor)
+
+
+def test_complaints_are_no_sign_of_life(supervise: Start) -> None:
+    supervisor = supervise(spec("complaining"), heartbeat_timeout_s=1.0)
+    turn_until(supervisor, lambda: supervisor.children[0].restarts == 1)
+    assert "complaining gave no sign of life for 1." in said(supervisor)
 
 
 def test_a_process_that_never_gets_ready_is_replaced_although_it_beats(supervise: Start) -> None:

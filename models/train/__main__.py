@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         action="append",
         default=[],
-        help="a finished run to learn from: its directory, or what export --start wrote; repeatable",
+        help="a finished run to learn from: its directory, or what export wrote; repeatable",
     )
     fitting.add_argument(
         "--start",
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="weights to start from instead of random ones, of a network with as many blocks or more: a run, as above",
     )
     exporting = commands.add_parser("export", help="write a run's averaged weights as ONNX, calibrated")
-    exporting.add_argument("--run", type=Path, required=True, help="directory of the run")
+    exporting.add_argument("--run", type=Path, required=True, help="directory of the run, or what --start wrote")
     exporting.add_argument("--data", type=Path, required=True, help="directory with fer_val.npz, for the temperature")
     exporting.add_argument("--out", type=Path, default=WEIGHTS, help="file to write")
     exporting.add_argument("--start", type=Path, help="also write the weights for `fit --start` to this file")

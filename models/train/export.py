@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.train import data as fer
-from models.train.fit import CHECKPOINT, averaged_network, logits_of
+from models.train.fit import averaged_network, finished, logits_of
 from models.train.metrics import best_temperature
 from models.train.network import ExpressionNet
 
@@ -115,13 +115,10 @@ def without_prior(network: ExpressionNet, shares: NDArray[np.floating], adjustme
 def export(run: Path, data: Path, onnx: Path, start: Path | None = None, adjustment: float = 0.0) -> float:
     """Write the averaged weights of a run as ONNX, calibrated on the validation split; gives the temperature.
 
-    A neighbour ``.json`` tells the temperature and the settings of the run. With ``start`` also writes the weights, in
-    half precision, for ``fit --start``.
+    ``run`` is what `finished` takes. A neighbour ``.json`` tells the temperature and the settings of the run. With
+    ``start`` also writes the weights, in half precision, for ``fit --start``.
     """
-    checkpoint = run / CHECKPOINT
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"{checkpoint} does not exist; --run must be the directory of a training run")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    state = finished(run)
     learned, config = averaged_network(state)
     shares = fer.for_training(fer.load(data / "fer_train.npz")).targets().mean(axis=0)
     network = without_prior(learned, shares, adjustment)
@@ -133,8 +130,7 @@ def export(run: Path, data: Path, onnx: Path, start: Path | None = None, adjustm
         "temperature": temperature,
         "prior_adjustment": adjustment,
         "head_bias": [round(float(value), 6) for value in network.head.bias.detach()],
-        "trained_for": state["progress"],
-        "epochs": state["epoch"],
+        "epochs": state.get("epoch"),  # unknown of a file that --start wrote
         "run": state["config"],
     }
     onnx.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -231,6 +231,11 @@ def test_a_run_learns_writes_its_log_and_becomes_files_that_keep_the_contract(
     assert classifier.classify(faces) == pytest.approx(expected, abs=5e-3)
     fit(data, data / "run.toml", data / "second", threads=1, start=data / "start.pt", taught_by=[data / "start.pt"])
 
+    assert export(data / "start.pt", data, data / "again.onnx") == pytest.approx(temperature, rel=0.05)
+    assert ExpressionClassifier(data / "again.onnx", precision="f32").classify(faces) == pytest.approx(
+        expected, abs=2e-2
+    )
+
     found = quantise(data / "out.onnx", data)
     assert found.accepted
     in_eight_bits = ExpressionClassifier(eight_bits(data / "out.onnx"), precision="f32")

@@ -23,6 +23,7 @@ from rich.table import Table
 from common import media
 from common.attention import Attention
 from common.expressions import EXPRESSIONS
+from common.pace import Pace
 from common.settings import Config
 from common.smoothing import Smoother
 from common.tracks import Tracker
@@ -82,11 +83,13 @@ def classify(
     return np.array([one.at_s for one in with_face]), classifier.classify(np.stack(faces))
 
 
-def shown(times: NDArray[np.float64], probabilities: NDArray[np.float32]) -> list[str]:
-    """The label shown at each time, as smoothed with the default settings."""
+def shown(times: NDArray[np.float64], probabilities: NDArray[np.float32], looks: str) -> list[str]:
+    """The label shown at each time, as smoothed with the default settings; as live: from those rows that count then."""
     settings = Config().expression
     smoother = Smoother(settle_ms=settings.settle_ms, margin=settings.margin)
-    return [str(smoother.update(float(at), row).label) for at, row in zip(times, probabilities, strict=True)]
+    pace = Pace(settings.every_ms / 1e3 if looks == "as live" else 0.0)
+    rows = zip(times.tolist(), probabilities, strict=True)
+    return [str(smoother.update(at_s, row if pace.due(at_s) else None).label) for at_s, row in rows]
 
 
 def delays(times: NDArray[np.float64], probabilities: NDArray[np.float32], labels: Sequence[str]) -> list[float]:
@@ -136,7 +139,7 @@ def main() -> None:
         for upright, looks in itertools.product((False, True), LOOKS):
             woman, man = seen[looks]
             times, probabilities = classify(woman, classifier, side, upright)
-            labels = shown(times, probabilities)
+            labels = shown(times, probabilities, looks)
             changes = sum(before != after for before, after in itertools.pairwise(labels))
             longest = max(delays(times, probabilities, labels), default=0.0)
             jitter = float(np.abs(np.diff(probabilities, axis=0)).sum(axis=1).mean() / 2)
@@ -144,7 +147,7 @@ def main() -> None:
                 shares([label for at, label in zip(times, labels, strict=True) if begin <= at < end])
                 for begin, end in PARTS_S.values()
             ]
-            runs = shown(*classify(man, classifier, side, upright))
+            runs = shown(*classify(man, classifier, side, upright), looks)
             order = [label for at, label in enumerate(runs) if at == 0 or runs[at - 1] != label]
             first = (f"{side:.2f}", "yes" if upright else "no", looks, f"{jitter:.3f}", str(changes))
             table.add_row(*first, f"{longest * 1e3:.0f}", *parts, ", ".join(order))
@@ -156,7 +159,7 @@ def main() -> None:
 
 def _print_timeline(console: Console, times: NDArray[np.float64], probabilities: NDArray[np.float32]) -> None:
     table = Table("from s", *EXPRESSIONS, "shown", title="the woman's clip, averages of half a second")
-    labels = np.array(shown(times, probabilities))
+    labels = np.array(shown(times, probabilities, "as live"))
     for begin in np.arange(0.0, times[-1], 0.5):
         part = (times >= begin) & (times < begin + 0.5)
         if part.any():

@@ -48,6 +48,7 @@ from common.worker import job_topic
 SHARE, EXTRA_MS = 0.85, 8.0  # what is aimed at
 PICTURES = 150
 PROFILED = ("bus", "conductor", "detection", "identity", "expression", "preview")
+EVERY_FRAME = {"every_ms": 0}  # live, Mien looks at expressions less often: here it does all that the models do
 PACE = 30.0  # frames a second, for latency: a camera's
 LOOKS = ("the whole picture in every frame", "the looks that Mien gave")
 
@@ -185,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
         with ExitStack() as stack:
             alone = BareProcesses(folder / "crowd.npy", cores)
             stack.callback(alone.close)
-            running = stack.enter_context(Running(configured(folder), only=mien_stages()))
+            running = stack.enter_context(Running(configured(folder, expression=EVERY_FRAME), only=mien_stages()))
             camera = stack.enter_context(Feeding(running.config, "cam0", pictures))
             camera.feed(4.0, fewest=60)
             with stack.enter_context(_awake_at_the_end(running)), Watcher(running) as watcher:

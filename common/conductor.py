@@ -380,6 +380,8 @@ class Conductor:
         keep = frame.every_frame or frame.still
         deadline = float("inf") if keep else flight.detected_at + self._config.pipeline.deadline_ms / 1e3
         faces = detected.assessable
+        if not faces or not line.wants_expressions(frame):
+            return
         for start in range(0, len(faces), batch):
             work = Work(flight=flight, line=line, faces=faces[start : start + batch])
             job = Job(

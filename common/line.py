@@ -17,6 +17,7 @@ from common.detected import Detected
 from common.expressions import EXPRESSIONS
 from common.messages import Box, Expression, Face, Frame, Identity, Probabilities, Result
 from common.naming import Naming
+from common.pace import Pace
 from common.quiet import Quiet
 from common.recall import Recall
 from common.settings import Config
@@ -88,6 +89,7 @@ class Line:
         # to be blurred whole.
         clear = config.privacy.blur == "none"
         self._attention = Attention(config.detection.input_long_side, close=config.detection.adapt_input and clear)
+        self._expression_pace = Pace(config.expression.every_ms / 1e3)
         every_s = config.pipeline.quiet_look_ms / 1e3 if clear else 0.0
         self._quiet = Quiet(every_s, config.pipeline.still_look_ms / 1e3)
 
@@ -147,6 +149,10 @@ class Line:
         if frame.still or frame.every_frame:  # as above
             return None
         return self._attention.choose(self._media_s(frame), (frame.width, frame.height), self._tracker.tracks)
+
+    def wants_expressions(self, frame: Frame) -> bool:
+        """Return whether the expressions in a frame shall be looked at; the smoothed ones bridge the others."""
+        return frame.still or frame.every_frame or self._expression_pace.due(self._media_s(frame))
 
     # --- in order ---
 

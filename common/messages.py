@@ -245,7 +245,10 @@ class Expression(_Checked):
     reason: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="why it cannot be assessed")
     label: ExpressionName | None = Field(default=None, description="how the face looks, smoothed over the track")
     confidence: Unit | None = Field(default=None, description="smoothed probability of the label")
-    probabilities: Probabilities | None = Field(default=None, description="of this frame; they sum to 1")
+    probabilities: Probabilities | None = Field(
+        default=None,
+        description="of this frame; they sum to 1; live, only some frames have them: smoothed bridges the others",
+    )
     smoothed: Probabilities | None = Field(default=None, description="over the track; they sum to 1")
 
 

@@ -146,6 +146,8 @@ class _Again:
         self._decided: list[Any] = []
         self._tape = Tape()
         settings = {key: value for key, value in begin["settings"].items() if key in ("every_frame", *SECTIONS)}
+        # Recorded before there was this setting, when every frame's expressions were looked at.
+        settings["expression"] = {"every_ms": 0} | settings.get("expression", {})
         config = Config.model_validate(settings | {"cameras": {name: {"source": "demo"} for name in begin["cameras"]}})
         recall = ReplayedRecall(self._tape, remembers=begin["remembers"])
         self._recall = recall

@@ -183,6 +183,12 @@ class ExpressionConfig(_Section):
         default="auto", description="int8: only the network that ships; auto: the quickest of them here"
     )
     batch: int = Field(default=8, ge=1, le=64, description="faces a job at most")
+    every_ms: float = Field(
+        default=50,
+        ge=0,
+        le=150,
+        description="live, a face's expression is looked at once in this time at most; 0: in every frame",
+    )
     settle_ms: float = Field(default=200, ge=0, le=2000, description="time constant of the smoothing")
     margin: float = Field(default=0.08, ge=0, le=0.5, description="a new label leads by this much before it is shown")
 

@@ -144,6 +144,30 @@ def test_a_frame_becomes_a_result_with_a_track_a_name_status_and_an_expression()
     assert last.analysed and {"capture", "wait", "detection", "expression"} <= last.timings_ms.keys()
 
 
+@pytest.mark.parametrize(
+    ("every_ms", "fields", "looked_at"),
+    [(50, {}, [0, 2, 4, 6]), (0, {}, list(range(8))), (50, {"every_frame": True}, list(range(8)))],
+    ids=["live", "live, without a pace", "every frame"],
+)
+def test_live_expressions_are_looked_at_at_their_pace_and_the_label_stays(
+    every_ms: float, fields: dict[str, Any], looked_at: list[int]
+) -> None:
+    scene = Scene(every_frame=bool(fields), expression={"every_ms": every_ms})
+    asked = []
+    for seq in range(8):
+        scene.frame(seq, **fields)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            if isinstance(job, ExpressionJob):
+                asked.append(job.seq)
+            scene.answer(worker, job)
+        scene.now += 1 / 30
+    assert asked == looked_at
+    assert [result.faces[0].expression.label for result in scene.out.results] == ["sad"] * 8
+    own = [result.seq for result in scene.out.results if result.faces[0].expression.probabilities is not None]
+    assert own == looked_at
+
+
 @pytest.mark.parametrize("every_frame", [False, True])
 def test_live_a_box_does_not_breathe_and_in_every_frame_mode_it_is_as_found(every_frame: bool) -> None:
     scene = Scene(every_frame=every_frame)

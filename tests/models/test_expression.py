@@ -101,7 +101,7 @@ def test_the_clip_is_followed_from_tears_to_laughter(classifier: ExpressionClass
     assert leading["cries"] in {"sad", "fearful"}
     assert leading["looks up"] in {"surprised", "neutral"}
     assert leading["laughs"] == "happy"
-    labels = bench.shown(times, probabilities)
+    labels = bench.shown(times, probabilities, looks)
     assert sum(before != after for before, after in itertools.pairwise(labels)) <= 6
     assert max(bench.delays(times, probabilities, labels)) <= 0.5
 

@@ -216,7 +216,7 @@ class Analysis:
             except OSError as error:
                 say(f"{error.filename} cannot get its name: {error.strerror}; it is complete in {outputs.kept}")
                 return 1
-            missing = f", {tally.not_analysed} frames could not be analysed" if tally.not_analysed else ""
+            missing = f", {tally.not_analysed} frames could not be analysed whole" if tally.not_analysed else ""
             say(
                 f"{tally.frames} frames, {tally.faces} faces, {len(tally.tracks)} tracks in {self._seconds:.1f} s "
                 f"({tally.frames / max(self._seconds, 1e-9):.1f} frames/s){missing}: "
@@ -267,9 +267,13 @@ class Analysis:
         tally.frames += 1
         tally.faces += len(result.faces)
         tally.tracks.update(face.track for face in result.faces)
+        named = f"frame {result.seq}{f' ({result.name})' if result.name else ''}"
         if not result.analysed:
             tally.not_analysed += 1
-            say(f"frame {result.seq}{f' ({result.name})' if result.name else ''} could not be analysed")
+            say(f"{named} could not be analysed")
+        elif any(face.expression.status == "pending" for face in result.faces):
+            tally.not_analysed += 1
+            say(f"{named}: not every face's expression could be judged")
         if self._outputs.video is not None:
             pixels = array_from(parts[2], (result.height, result.width, 3), np.uint8, "picture")
             at_s = tally.frames / self._found.rate if self._found.still else result.media_time_s

@@ -222,15 +222,18 @@ class Conductor:
         if job is None:
             return self._turn(now)
         flight, faces = job.payload.flight, job.payload.faces or []
-        flight.open_expression.discard(job.id)
         try:
             if finding.error is not None or finding.count != len(faces):
                 raise MessageError(f"{finding.sender}: {finding.error or 'another number of faces was asked for'}")
             probabilities = array_from(_only(blobs, "probabilities"), (len(faces), 7), np.float32, "probabilities")
             if (abs(probabilities.sum(axis=1) - 1) > 1e-2).any() or (probabilities < 0).any():
                 raise MessageError(f"{finding.sender}: probabilities that do not sum to 1")
+            flight.open_expression.discard(job.id)
             flight.probabilities.update(zip(faces, probabilities, strict=True))
             flight.timings["expression"] = max(flight.timings.get("expression", 0.0), finding.work_ms)
+        except MessageError:
+            self._give_up(self.dispatcher.again(job))
+            raise
         finally:
             self._turn(now)
 
@@ -289,11 +292,11 @@ class Conductor:
         return any(line.flights for line in self.lines.values())
 
     def full(self) -> bool:
-        """Whether no more frames are to be taken in: as many are in flight as every-frame mode allows."""
+        """Whether no more frames are to be taken in: as many are in flight as may be where none is left out."""
+        window = self._config.pipeline.window
         return any(
-            len(line.flights) >= self._config.pipeline.window and _last(line).frame.every_frame
+            len(line.flights) >= window and (_last(line).frame.every_frame or _last(line).frame.still)
             for line in self.lines.values()
-            if line.flights
         )
 
     # --- inside ---

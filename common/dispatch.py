@@ -130,6 +130,10 @@ class Dispatcher(Generic[P]):
         state.asking = True
         return state.jobs.pop(job_id, None)
 
+    def again(self, job: Job[P]) -> list[Job[P]]:
+        """A job's answer is of no use: a kept one waits again, before all others. Returns it when it is given up."""
+        return self._lose([job])
+
     def forget(self, camera: str) -> list[Job[P]]:
         """A camera has begun anew: what waits for it is of no use, and answers still to come are ignored. Returns what
         will have no answer.

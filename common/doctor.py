@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -118,32 +119,31 @@ def ports(config: Config) -> Iterator[Check]:
         if place is None:
             continue
         host, port = place
-        holder = _holder(host, port)
-        if holder is None:
-            yield Check(what=f"port {port} ({channel})", ok=True, text="free")
-            continue
-        ours = holder == "" or f"stages.{'preview' if channel == 'previews' else 'bus'}" in holder
-        text = f"in use{f' by {holder}' if holder else ''}"
-        if _running(config) and ours:
-            yield Check(what=f"port {port} ({channel})", ok=True, text="used by the Mien that is running")
-        else:
-            advice = f"end that program, or set endpoints.{channel} to another port"
-            yield Check(what=f"port {port} ({channel})", ok=False, text=f"{text}: {advice}")
+        module = f"stages.{'preview' if channel == 'previews' else 'bus'}"
+        yield _port(config, host, port, f"port {port} ({channel})", module, f"endpoints.{channel}")
 
 
 def page(config: Config) -> Iterator[Check]:
     """The page's port: free, ours, or whose."""
     settings = config.dashboard
-    if not settings.enabled:
-        return
-    holder, what = _holder(settings.host, settings.port), f"port {settings.port} (dashboard)"
+    if settings.enabled:
+        what = f"port {settings.port} (dashboard)"
+        yield _port(config, settings.host, settings.port, what, "stages.dashboard", "dashboard.port")
+
+
+def _port(config: Config, host: str, port: int, what: str, module: str, setting: str) -> Check:
+    """Whether the stage of that module can listen there."""
+    try:
+        holder = _holder(host, port)
+    except OSError as error:  # no address of this machine, no right to a low port, …
+        why = error.strerror or str(error)
+        return Check(what=what, ok=False, text=f"cannot listen on {host}: {why}; set another {setting.split('.')[0]}")
     if holder is None:
-        yield Check(what=what, ok=True, text="free")
-    elif _running(config) and (holder == "" or "stages.dashboard" in holder):
-        yield Check(what=what, ok=True, text="used by the Mien that is running")
-    else:
-        by = f" by {holder}" if holder else ""
-        yield Check(what=what, ok=False, text=f"in use{by}: end that program, or set dashboard.port to another one")
+        return Check(what=what, ok=True, text="free")
+    if _running(config) and (holder == "" or module in holder):
+        return Check(what=what, ok=True, text="used by the Mien that is running")
+    by = f" by {holder}" if holder else ""
+    return Check(what=what, ok=False, text=f"in use{by}: end that program, or set {setting} to another port")
 
 
 def keys(config: Config) -> Iterator[Check]:
@@ -236,15 +236,16 @@ def _running(config: Config) -> bool:
 
 
 def _holder(host: str, port: int) -> str | None:
-    """Return who listens there, "" if that cannot be told, None if nobody does."""
+    """Return who listens there, "" if that cannot be told, None if nobody does. Raises OSError: nobody here could."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as attempt:
         if sys.platform != "win32":
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind((host.strip("[]").replace("*", "0.0.0.0"), port))
             return None
-        except OSError:
-            pass  # taken: by whom comes next
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
     try:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port

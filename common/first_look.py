@@ -17,12 +17,16 @@ PATIENCE_S = 1.5  # until a window that shows nothing of its picture is opened a
 EVERY_S = 0.25  # between two looks at the screen
 MOST_OPENED = 5  # windows, before it is believed that something else hides them
 _SAME = 2  # grey levels
+_OTHERWISE = ("WAYLAND_DISPLAY", "QT_SCALE_FACTOR", "QT_SCREEN_SCALE_FACTORS", "QT_AUTO_SCREEN_SCALE_FACTOR")
 _SHARE = 0.8  # of the pixels; what lies in front may hide the others
 
 
 def screen_grabber() -> Any | None:
-    """What looks at an X screen, from `mss`; None where there is none, or where it would see nothing (Wayland)."""
-    if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
+    """What looks at an X screen, from `mss`; None where there is none, or where it could not be compared.
+
+    Under Wayland it would see nothing; where Qt enlarges its windows, another size than they were given.
+    """
+    if sys.platform != "linux" or any(os.environ.get(name) for name in _OTHERWISE):
         return None
     try:
         import mss
@@ -67,8 +71,9 @@ class FirstLook:
         except Exception:  # mss and the libraries below it raise whatever they like; most often: partly off the screen
             self.close()
             return False
-        if same(seen[:, :, :3], picture):
-            self.close()
+        seen = seen[:, :, :3]
+        if same(seen, picture) or (now - self._opened_at >= PATIENCE_S and not plain(seen)):
+            self.close()  # or something else is in front of it
             return False
         if now - self._opened_at < PATIENCE_S:
             return False
@@ -83,6 +88,11 @@ class FirstLook:
         if self._grabber is not None:
             self._grabber.close()
             self._grabber = None
+
+
+def plain(seen: NDArray[np.uint8]) -> bool:
+    """Whether there is nothing to be seen in a picture, (height, width, 3) uint8."""
+    return float(seen[::4, ::4].std(axis=(0, 1)).max()) <= _SAME
 
 
 def same(seen: NDArray[np.uint8], picture: NDArray[np.uint8]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 
 from common import earlier, exports, kept_recordings, people, records, snapshots, transfer
 from common.earlier import Earlier
@@ -17,6 +17,7 @@ from common.recording import FOLDER, RecordingError
 from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN
 from common.settings import Config
 from common.store import Store
+from common.tables import FORMATS
 
 LEFT_S = 60.0  # a file that has not got its name for so long will never get it
 
@@ -51,10 +52,10 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
     """
     person = people.find(store, who)
     them = _whole(store, person)
-    gone, redacted = _clean_snapshots(snapshots.folder(config), them)
+    _clean_leftovers(config)
+    gone, redacted = _clean_snapshots(snapshots.folder(config), them, _tracks(store, them))
     cleaned = _clean_exports(store, config, them)
     recordings = _clean_recordings(store, config, them)
-    _clean_leftovers(config)
     with store.write() as connection:
         count = select(func.count()).select_from(SIGHTING).where(SIGHTING.c.person_id == person.id)
         sightings = connection.execute(count).scalar_one()
@@ -88,10 +89,10 @@ def forget_unknown(store: Store, config: Config, number: int) -> None:
             number is still there to be asked for again.
     """
     them = Earlier(strangers=frozenset({number}))
-    files = sum(_clean_snapshots(snapshots.folder(config), them))
+    _clean_leftovers(config)
+    files = sum(_clean_snapshots(snapshots.folder(config), them, _tracks(store, them)))
     files += _clean_exports(store, config, them)
     files += _clean_recordings(store, config, them)
-    _clean_leftovers(config)
     with store.write() as connection:
         done = connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number)).rowcount
         seen = delete(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
@@ -113,12 +114,19 @@ def _whole(store: Store, person: Person) -> Earlier:
     return Earlier(names=was.names | {person.name}, people=was.people | {person.id}, strangers=was.strangers | seen)
 
 
-def _clean_snapshots(folder: Path, them: Earlier) -> tuple[int, int]:
+def _tracks(store: Store, them: Earlier) -> frozenset[int]:
+    """Return the tracks that are known to be theirs: pictures of them may be older than their name."""
+    theirs = or_(SIGHTING.c.person_id.in_(them.people), SIGHTING.c.unknown_id.in_(them.strangers))
+    with store.read() as connection:
+        return frozenset(connection.execute(select(SIGHTING.c.track).where(theirs)).scalars())
+
+
+def _clean_snapshots(folder: Path, them: Earlier, tracks: frozenset[int]) -> tuple[int, int]:
     gone = redacted = 0
     for path in sorted(folder.glob(f"*{snapshots.RESULT}")) if folder.is_dir() else []:
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            faces = [face for face in result["faces"] if _is(face["identity"], them)]
+            faces = [face for face in result["faces"] if _is(face, them, tracks)]
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # not a snapshot's
         except OSError as error:
@@ -144,8 +152,12 @@ def _clean_snapshots(folder: Path, them: Earlier) -> tuple[int, int]:
 _SUFFIXES = (snapshots.PICTURE, snapshots.ANNOTATED, snapshots.RESULT)
 
 
-def _is(identity: Any, them: Earlier) -> bool:
-    return identity.get("person") in them.people or identity.get("number") in them.strangers
+def _is(face: Any, them: Earlier, tracks: frozenset[int]) -> bool:
+    """Whether a face of a snapshot is theirs; by its track only while nobody was named."""
+    person, number = face["identity"].get("person"), face["identity"].get("number")
+    if person is None and number is None:
+        return face.get("track") in tracks
+    return person in them.people or number in them.strangers
 
 
 def _clean_recordings(store: Store, config: Config, them: Earlier) -> int:
@@ -194,8 +206,14 @@ def _clean_exports(store: Store, config: Config, them: Earlier) -> int:
 def _clean_leftovers(config: Config) -> None:
     """Delete what a process that was killed has not finished writing: nobody knows whom it shows."""
     data_dir, long_ago = config.storage.data_dir, time.time() - LEFT_S
-    for folder in (snapshots.folder(config), data_dir / transfer.FOLDER, data_dir / FOLDER):
-        for path in sorted(folder.glob("*.part")) if folder.is_dir() else []:
+    # Snapshots may lie among what other programs have not finished: only names of Mien's there.
+    mien = (f"*{ending}.????????.part" for ending in _SUFFIXES)
+    for folder, names in (
+        (snapshots.folder(config), (*mien, f"*{snapshots.RESULT}.part")),
+        (data_dir / transfer.FOLDER, ("*.part", *(f"*.part{ending}" for ending in FORMATS))),
+        (data_dir / FOLDER, ("*.part",)),
+    ):
+        for path in sorted(found for name in names for found in folder.glob(name)):
             try:
                 if path.stat().st_mtime < long_ago:
                     path.unlink()

@@ -17,7 +17,7 @@ import msgpack
 
 from common.encryption import Cipher
 from common.messages import Correction, Frame, Identity, Result, unpack
-from common.recording import FOLDER, SUFFIX, Recording, RecordingError, Writer, being_made
+from common.recording import FOLDER, SUFFIX, EmptyRecording, Recording, RecordingError, Writer, being_made
 from common.tape import VERDICT
 
 FORGOTTEN = 2**53  # stands for whoever is forgotten; no person has this number
@@ -52,7 +52,12 @@ def _clean(path: Path, cipher: Cipher, people: frozenset[int], numbers: frozense
     stays: list[int] = []  # entries of each run
     changes = False
     sight = _Sight(people, numbers)
-    with Recording(path, lambda: cipher) as recording:
+    try:
+        opened = Recording(path, lambda: cipher)
+    except EmptyRecording:
+        path.unlink(missing_ok=True)
+        return True
+    with opened as recording:
         for _, starts, entry in _placed(recording):
             if starts and sight.length:
                 stays.append(sight.stays)

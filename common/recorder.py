@@ -21,6 +21,7 @@ from common.transport import opened
 BLOCK_BYTES = 256 * 1024  # a block is written when it is as large as this …
 BLOCK_S = 0.5  # … or has waited so long: what kill -9 can cost
 TOPIC = b"entries"
+FAREWELL = b"farewell"  # the conductor has sent all that it had
 
 
 def place_of(named: str, config: Config) -> Path:
@@ -69,6 +70,7 @@ class Recorder:
 
     def _run(self) -> None:
         waiting: list[bytes] = []
+        whole = False
         began = time.monotonic()
         with self._archive as archive:
             while True:
@@ -78,6 +80,9 @@ class Recorder:
                     if not waiting:
                         began = time.monotonic()
                     waiting.append(bytes(parts[1]))
+                    whole = False
+                elif parts is not None and len(parts) == 1 and parts[0] == FAREWELL:
+                    whole = True
                 due = sum(map(len, waiting)) >= BLOCK_BYTES or time.monotonic() - began >= BLOCK_S
                 ending = stopping and parts is None
                 if waiting and (due or ending):
@@ -87,11 +92,11 @@ class Recorder:
                     break
         if self._writer is not None:
             try:
-                self._writer.close()
+                self._writer.close(whole=whole)
             except RecordingError as error:
                 self._say(str(error))
             else:
-                self._say(f"recorded in {self._path}")
+                self._say(f"recorded in {self._path}{'' if whole else ', but its end did not come'}")
 
     def _write(self, entries: bytes) -> None:
         if self._writer is None:

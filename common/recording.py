@@ -35,6 +35,10 @@ class RecordingError(Exception):
     """A recording that cannot be made or read; the text says which, why and what to do."""
 
 
+class EmptyRecording(RecordingError):
+    """It was cut off before its first entry."""
+
+
 class Writer:
     """Makes a recording.
 
@@ -62,7 +66,12 @@ class Writer:
         self._lock = _lock(path)
         self._lock.acquire()
         head = {"version": VERSION, "id": self._id, "sealed": cipher is not None, "made_at": time.time()}
-        self._write(MAGIC + _framed(msgpack.packb(head)))
+        try:
+            self._write(MAGIC + _framed(msgpack.packb(head)))
+        except RecordingError:
+            self.close(whole=False)
+            path.unlink(missing_ok=True)  # nothing is in it, and nobody could say so later
+            raise
 
     def add(self, entries: bytes) -> None:
         """Append packed entries as a block.
@@ -145,7 +154,10 @@ class Recording:
         except OSError as error:
             raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
         try:
-            if self._file.read(len(MAGIC)) != MAGIC:
+            magic = self._file.read(len(MAGIC))
+            if magic != MAGIC and MAGIC.startswith(magic):
+                raise self._empty()
+            if magic != MAGIC:
                 raise RecordingError(f"{path} is not a recording of Mien's")
             head = self._head()
             self.sealed = bool(head.get("sealed"))
@@ -203,10 +215,13 @@ class Recording:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _empty(self) -> EmptyRecording:
+        return EmptyRecording(f"{self.path} was cut off before its first entry: there is nothing in it")
+
     def _head(self) -> dict[str, Any]:
         content = self._block()
         if content is None:
-            raise RecordingError(f"{self.path} was cut off before its first entry: there is nothing in it")
+            raise self._empty()
         try:
             head: Any = msgpack.unpackb(content)
         except (ValueError, msgpack.exceptions.UnpackException) as error:

@@ -85,11 +85,22 @@ def take(config: Config, camera: str | None, timeout_s: float = 5.0) -> list[Pat
     """
     if camera is not None and camera not in config.cameras:
         raise SnapshotError(f"there is no camera {camera!r}; configured: {', '.join(config.cameras)}")
-    args: dict[str, control.Argument] = {} if camera is None else {"camera": camera}
-    reply = control.ask(config, "snapshot", "snapshot", timeout_s=timeout_s, **args)
-    if not reply.ok:
-        raise SnapshotError(reply.error or "the snapshot stage gave no reason")
-    return [path for kept in reply.result.values() for path in paths(Path(str(kept)))]
+    if camera is not None:
+        asked: tuple[str | None, ...] = (camera,)
+    else:  # cameras of other cells have snapshot stages of their own
+        asked = (None,) if len(config.own_cameras) == len(config.cameras) else tuple(config.cameras)
+    found: list[Path] = []
+    problems: list[str] = []
+    for one in asked:
+        args: dict[str, control.Argument] = {} if one is None else {"camera": one}
+        reply = control.ask(config, "snapshot", "snapshot", timeout_s=timeout_s, **args)
+        if not reply.ok:
+            problems.append(reply.error or "the snapshot stage gave no reason")
+        found += [path for kept in reply.result.values() for path in paths(Path(str(kept)))]
+    if problems:
+        saved = f"; saved: {', '.join(map(str, found))}" if found else ""
+        raise SnapshotError("; ".join(problems) + saved)
+    return found
 
 
 def command(config: Config, camera: str | None) -> int:

@@ -29,6 +29,7 @@ class _Heard:
     stats: Stats
     at: float
     name: str = ""  # as its supervisor calls it
+    owner: str = ""  # that supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,8 @@ class Board:
                 continue
             name = by_pid.get(_pid(sender))
             if name is not None:
-                heard.name = name
-            elif heard.name in by_pid.values():
+                heard.name, heard.owner = name, supervisor.sender
+            elif heard.owner == supervisor.sender and heard.name in by_pid.values():
                 del self._heard[sender]  # its successor runs under the same name
 
     @property
@@ -103,7 +104,7 @@ class Board:
                 own = [
                     (other, heard)
                     for other, heard in self._heard.items()
-                    if heard.name == name and _host(other) == _host(sender)
+                    if heard.name == name and heard.owner == sender
                 ]
                 shown.update(other for other, _ in own)
                 heard_of = own[-1][1] if own else None

@@ -38,7 +38,7 @@ from common.news import Complaint
 from common.people import PeopleError, checked_name
 from common.recall import Enrolment, Recall
 from common.recorded import RecordedConductor
-from common.recorder import TOPIC
+from common.recorder import FAREWELL, TOPIC
 from common.ring import RingReader
 from common.stage import Answer, ControlError, Stage, StageError, main
 from common.store import StoreError
@@ -156,7 +156,7 @@ class Conductor(Stage):
     def close(self) -> None:
         recorded = getattr(self, "_recorded", None)
         if recorded is not None and self._archive is not None:
-            self._waiting.append([TOPIC, recorded.written()])
+            self._waiting += [[TOPIC, recorded.written()], [FAREWELL]]
             deadline = time.monotonic() + FAREWELL_S
             while self._waiting and time.monotonic() < deadline:
                 if self._archive.send(self._waiting[0], timeout_ms=100):

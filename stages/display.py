@@ -19,6 +19,7 @@ from common.messages import CameraState, Message, MessageError, Reply
 from common.news import Complaint
 from common.scene import compose
 from common.settings import Config
+from common.sources.spec import parse_source
 from common.stage import Stage, StageError, main
 from common.transport import Received, Socket
 from common.watching import Viewer, read
@@ -166,13 +167,13 @@ class DisplayStage(Stage):
 
     # --- what is done ---
 
-    def _open_window(self) -> None:
+    def _open_window(self, size: tuple[int, int] = FIRST_SIZE) -> None:
         try:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise StageError(f"this OpenCV opens no windows ({error.err}): pip install opencv-python") from error
         self._is_open = True
-        cv2.resizeWindow(TITLE, *FIRST_SIZE)
+        cv2.resizeWindow(TITLE, *size)
         cv2.setMouseCallback(TITLE, self._on_mouse)
 
     def _look_at_screen(self, now: float) -> None:
@@ -182,7 +183,7 @@ class DisplayStage(Stage):
         if self._first_look.blank(self._canvas, left, top, now):
             self.log.info("the window shows nothing: opening it anew")
             cv2.destroyWindow(TITLE)
-            self._open_window()
+            self._open_window((width, height))
             self._draw(now)
 
     def _act(self, action: Action, now: float) -> None:
@@ -205,7 +206,8 @@ class DisplayStage(Stage):
             self._ask(action, "conductor", "enrol", ENROL_S, camera=camera, track=entry.track, name=entry.text)
         else:
             source = _SOURCES.get(action) or self.config.cameras[camera].source
-            self._window.notice(f"{camera}: changing to {source}…", now)
+            # Not as it is configured: there may be a password in it.
+            self._window.notice(f"{camera}: changing to {parse_source(source).description}…", now)
             self._ask(action, "capture", "source", camera=camera, source=source)
 
     def _ask(self, action: Action, stage: str, do: str, timeout_s: float = 10.0, /, **args: Argument) -> None:

@@ -294,6 +294,34 @@ def test_still_pictures_carry_nothing_over_and_each_face_gets_its_answers() -> N
             assert (face.identity.status, face.expression.status) == ("unknown", "ok")
 
 
+def test_of_still_pictures_no_more_are_taken_in_than_are_worked_on() -> None:
+    scene = Scene(pipeline={"window": 4})
+    for seq in range(4):
+        assert not scene.conductor.full()
+        scene.frame(seq, still=True)
+    assert scene.conductor.full()
+    scene.answer_all()
+    assert not scene.conductor.full() and len(scene.out.results) == 4
+
+
+def test_every_frame_an_expression_that_failed_is_asked_for_again_but_not_for_ever() -> None:
+    for errors, status in ((1, "ok"), (9, "pending")):
+        scene = Scene(every_frame=True)
+        scene.frame(0, every_frame=True)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            if isinstance(job, ExpressionJob) and errors:
+                errors -= 1
+                failed = ExpressionFinding(sender=worker, job=job.job, work_ms=1.0, count=0, error="out of memory")
+                with pytest.raises(MessageError, match="out of memory"):
+                    scene.conductor.expression(failed, [], scene.now)
+            else:
+                scene.answer(worker, job)
+        [result] = scene.out.results
+        assert result.analysed and result.faces[0].expression.status == status
+        assert errors == (0 if status == "ok" else 6)
+
+
 def test_when_the_analysis_stalls_pictures_go_out_without_it() -> None:
     scene = Scene(workers=())
     for seq in range(3):

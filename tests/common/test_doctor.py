@@ -50,8 +50,14 @@ def test_the_port_of_the_page_is_looked_at_too(config: Config) -> None:
         port = holder.getsockname()[1]
         settings = config.model_copy(update={"dashboard": config.dashboard.model_copy(update={"port": port})})
         check = one(doctor.page(settings), f"port {port}")
-        assert not check.ok and "set dashboard.port to another one" in check.text
+        assert not check.ok and "set dashboard.port to another port" in check.text
     assert one(doctor.page(settings), f"port {port}").ok
+
+
+def test_an_address_that_is_not_here_is_no_port_in_use(config: Config) -> None:
+    settings = config.dashboard.model_copy(update={"host": "203.0.113.1"})
+    [check] = doctor.page(config.model_copy(update={"dashboard": settings}))
+    assert not check.ok and "cannot listen on 203.0.113.1" in check.text and "in use" not in check.text
 
 
 def test_ports_of_the_mien_that_is_running_are_well(config: Config, bus: subprocess.Popen[bytes]) -> None:

@@ -39,18 +39,27 @@ def test_what_is_not_on_the_screen_for_long_is_opened_anew_a_few_times(look: Fir
     assert not look.blank(BRIGHT, 0, 0, now + PATIENCE_S)
 
 
+def test_where_something_else_is_to_be_seen_it_is_left_alone(look: FirstLook, monkeypatch: pytest.MonkeyPatch) -> None:
+    wood = np.random.default_rng(0).integers(0, 255, (60, 100, 4), dtype=np.uint8)
+    monkeypatch.setattr(look._grabber, "grab", lambda area: wood)
+    assert not look.blank(BRIGHT, 0, 0, 0.0) and not look.done
+    assert not look.blank(BRIGHT, 0, 0, PATIENCE_S) and look.done
+
+
 def test_a_window_partly_off_the_screen_is_not_judged(look: FirstLook) -> None:
     assert not look.blank(BRIGHT, 150, 80, 10.0) and look.done
 
 
-@pytest.mark.parametrize(("display", "wayland"), [("", None), (":9999", None), (":0", "wayland-0")])
-def test_where_there_is_no_x_screen_nothing_is_looked_at(
-    monkeypatch: pytest.MonkeyPatch, display: str, wayland: str | None
+@pytest.mark.parametrize(
+    "differs",
+    [{"DISPLAY": ""}, {"DISPLAY": ":9999"}, {"WAYLAND_DISPLAY": "wayland-0"}, {"QT_SCALE_FACTOR": "2"}],
+    ids=lambda differs: "=".join(*differs.items()),
+)
+def test_where_there_is_no_x_screen_to_compare_with_nothing_is_looked_at(
+    look: FirstLook, monkeypatch: pytest.MonkeyPatch, differs: dict[str, str]
 ) -> None:
-    monkeypatch.setenv("DISPLAY", display)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    if wayland is not None:
-        monkeypatch.setenv("WAYLAND_DISPLAY", wayland)
+    for name, value in differs.items():
+        monkeypatch.setenv(name, value)
     look = FirstLook(screen_grabber(), 0.0)
     assert look.done and not look.blank(BRIGHT, 0, 0, 10.0)
 

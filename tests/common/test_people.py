@@ -438,18 +438,39 @@ def test_a_stranger_is_forgotten_in_snapshots_and_exports(store: Store, config: 
     assert [json.loads(line)["unknown"] for line in table.read_text().splitlines()] == [5]
 
 
+def test_a_snapshot_older_than_the_name_is_known_by_its_track(store: Store, config: Config) -> None:
+    ada = people.add(store, "Ada", [reference(1)])
+    written(config, sighting(17, person=ada.id))
+    nobody = {"status": "pending", "person": None, "number": None}
+    for name, track in (("hers", 17), ("another", 18)):
+        snapshot_of(config, name, nobody)
+        told = snapshots.folder(config) / f"{name}.json"
+        told.write_text(json.dumps({"faces": [{"track": track, "identity": nobody}]}))
+    assert forgetting.forget(store, config, "Ada").snapshots == 1
+    assert {path.name.split(".")[0] for path in snapshots.folder(config).iterdir()} == {"another"}
+
+
 def test_what_a_killed_process_left_unfinished_goes_with_the_next_who_is_forgotten(
     store: Store, config: Config
 ) -> None:
     people.add(store, "Ada", [reference(1)])
-    old = config.storage.data_dir / transfer.FOLDER / ".people.mien.99.part"
-    fresh = snapshots.folder(config) / "cam0.jpg.1234.part"
-    for path in (old, fresh):
-        path.parent.mkdir(parents=True)
+    exported, kept = config.storage.data_dir / transfer.FOLDER, snapshots.folder(config)
+    old = [
+        exported / ".people.mien.99.part",
+        exported / "week.part.jsonl",
+        kept / "cam1.annotated.jpg.0123abcd.part",
+        kept / "cam1.json.part",
+    ]
+    fresh = kept / "cam0.jpg.0123abcd.part"  # it may be a snapshot that is being taken
+    others = kept / "debian.iso.part"  # the folder may be somebody's downloads
+    for path in (*old, fresh, others):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"whom it shows nobody knows")
-    os.utime(old, (time.time() - 600,) * 2)
+    for path in (*old, others):
+        os.utime(path, (time.time() - 600,) * 2)
     forgetting.forget(store, config, "Ada")
-    assert not old.exists() and fresh.exists()  # the second may be a snapshot that is being taken
+    assert [path for path in old if path.exists()] == []
+    assert fresh.exists() and others.exists()
 
 
 def test_an_export_that_cannot_be_read_is_in_the_way_of_forgetting(store: Store, config: Config) -> None:

@@ -23,7 +23,7 @@ from common.messages import IdentityFinding, IdentityJob, MessageError
 from common.people import PeopleError
 from common.recall import Snapshot
 from common.recorded import RecordedConductor
-from common.recording import FOLDER, MOST_BLOCK, SUFFIX, Recording, RecordingError, Writer
+from common.recording import FOLDER, MAGIC, MOST_BLOCK, SUFFIX, Recording, RecordingError, Writer
 from common.replay import Replayed, replay
 from common.smoothing import Look
 from common.store import Store
@@ -186,6 +186,11 @@ def test_forgetting_takes_a_person_out_and_leaves_what_came_before(tmp_path: Pat
     assert done.differences == [] and done.results >= 59
     assert kept_recordings.forget(tmp_path, _unasked(), {5, 7}) == 1
     assert not path.exists() or b"Person 7" not in _content(path)
+    empty = path.with_name(f"empty{SUFFIX}")
+    for cut in (b"", MAGIC[:3], MAGIC):
+        empty.write_bytes(cut)
+        assert kept_recordings.forget(tmp_path, _unasked(), {1}) == 1
+        assert not empty.exists()
     with Writer(path.with_name(f"two{SUFFIX}")), pytest.raises(RecordingError, match="being recorded"):
         kept_recordings.forget(tmp_path, _unasked(), {1})
 

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -95,6 +96,17 @@ def test_two_machines_with_the_same_process_numbers_are_told_apart() -> None:
     board.note(stats("detection.ward.10", "detection"), 0.0)
     board.note(stats("detection.attic.10", "detection"), 0.0)
     assert [row.name for row in board.rows(0.0)] == ["supervisor", "detection.1", "detection.attic.10"]
+
+
+def test_two_launches_on_one_machine_keep_their_own() -> None:
+    board, now = Board(), time.monotonic()
+    for number, pid in ((1, 10), (2, 20)):
+        board.note(stats(f"detection.ward.{pid}", "detection", in_s=float(pid)), now)
+        children = supervisor(detection_1=("running", pid, 0))
+        board.note(children.model_copy(update={"sender": f"supervisor.ward.{number}"}), now)
+    shown = [(row.name, row.stats and row.stats.in_s) for row in board.rows(now) if row.name != "supervisor"]
+    assert shown == [("detection.1", 10.0), ("detection.1", 20.0)]
+    assert board.complete
 
 
 def test_strange_senders_and_details_do_no_harm() -> None:

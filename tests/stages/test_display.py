@@ -256,6 +256,17 @@ def test_w_and_c_ask_for_another_source_and_the_outcome_is_told(
     writer.close()
 
 
+def test_the_password_of_a_camera_is_not_shown(config: Config, bus: object, screen: Screen) -> None:
+    cameras = {"cam0": {"source": "rtsp://nurse:secret@127.0.0.1:9/live"}}
+    made = configuration.load(config.run_dir / "config.json", overrides={"cameras": cameras}, environment={})
+    configuration.save(made, config.run_dir / "config.json")
+    mien = Mien(made, screen)
+    mien.await_text("waiting for pictures…", WARNING)
+    mien.press("o")
+    mien.await_text("cam0: changing to rtsp://127.0.0.1:9/live…")
+    assert end(mien.process, 20) == 0
+
+
 def test_tab_shows_the_next_camera_and_asks_for_no_other(stages: object, mien: Mien, pictures: Pictures) -> None:
     pictures.cameras = {"cam0", "cam1"}
     wait_until(lambda: pictures.asked == {b"cam0"}, 30, "cam0 is asked for")

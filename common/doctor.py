@@ -21,8 +21,9 @@ from common.desktop import screen_problem
 from common.endpoints import listening, parse, remote
 from common.keys import KeyRing, KeysError
 from common.settings import POOLS, Config
-from common.sources import webcam_present
+from common.sources import SourceError, SourceSpec, parse_source, webcam_present
 
+_CAMERA_S = 20.0
 _WEBCAM_S, _SCREEN_S, _MODEL_S = 10.0, 10.0, 60.0
 _ROOM_MB = 500
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -65,6 +66,27 @@ def system(config: Config) -> Iterator[Check]:
 
 
 def cameras(config: Config) -> Iterator[Check]:
+    """Every configured camera, opened; whether it is well while Mien runs, ``status`` tells."""
+    for name in config.own_cameras:
+        spec = _source(config.cameras[name].source)
+        if spec is not None and spec.kind in ("demo", "crowd"):
+            continue  # see sample media
+        shown, what = "" if spec is None else f"{spec.description}: ", f"camera {name}"
+        if _running(config):
+            yield Check(what=what, ok=True, text=f"{shown}used by the Mien that is running, see status")
+            continue
+        found = probe.ask(config, "camera", name, timeout_s=_CAMERA_S)
+        yield Check(what=what, ok=found.ok, text=f"{shown}{found.text}")
+
+
+def _source(text: str) -> SourceSpec | None:
+    try:
+        return parse_source(text)
+    except SourceError:
+        return None
+
+
+def webcams(config: Config) -> Iterator[Check]:
     """Every webcam, opened."""
     if webcam_present() is False:
         yield Check(
@@ -74,11 +96,22 @@ def cameras(config: Config) -> Iterator[Check]:
     numbers = sorted(
         int(path.name.removeprefix("video"))
         for path in Path("/dev").glob("video[0-9]*")
-        if path.name.removeprefix("video").isdigit()
+        if path.name.removeprefix("video").isdigit() and _gives_pictures(path.name)
     )
+    used = {_source(camera.source) for camera in config.cameras.values()} if _running(config) else set()
     for number in numbers or range(2):
+        if _source(f"webcam:{number}") in used:
+            continue  # by the Mien that is running
         found = probe.ask(config, "webcam", str(number), timeout_s=_WEBCAM_S)
         yield Check(what=f"webcam {number}", ok=found.ok, text=found.text, needed=False)
+
+
+def _gives_pictures(device: str) -> bool:
+    """Whether a video device is more than the second one of a webcam, which tells about its pictures (Linux)."""
+    try:
+        return Path("/sys/class/video4linux", device, "index").read_text(encoding="ascii").strip() == "0"
+    except OSError:
+        return True
 
 
 def screen(config: Config) -> Iterator[Check]:
@@ -211,7 +244,7 @@ def processor(config: Config) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Check]], ...] = (
-    system, processor, cameras, screen, models, sample_media, ports, page, keys, storage,
+    system, processor, cameras, webcams, screen, models, sample_media, ports, page, keys, storage,
 )  # fmt: skip
 
 

@@ -59,9 +59,21 @@ def ask(config: Config, what: str, *arguments: str, timeout_s: float) -> Finding
 
 def webcam(config: Config, number: str) -> Finding:
     """Open a webcam and take one picture."""
+    return _picture_of(f"webcam:{number}")
+
+
+def camera(config: Config, name: str) -> Finding:
+    """Open a configured camera's source and take one picture."""
+    return _picture_of(config.cameras[name].source)
+
+
+def _picture_of(what: str) -> Finding:
     from common.sources import SourceError, open_source
 
-    source = open_source(f"webcam:{number}")
+    try:
+        source = open_source(what)
+    except SourceError as error:
+        return Finding(False, str(error))
     try:
         source.open()
         picture = source.read()
@@ -153,7 +165,7 @@ def processor(config: Config) -> Finding:
 
 
 LOOKS: dict[str, Callable[..., Finding]] = {
-    "webcam": webcam, "screen": screen, "model": model, "processor": processor,
+    "webcam": webcam, "camera": camera, "screen": screen, "model": model, "processor": processor,
 }  # fmt: skip
 
 

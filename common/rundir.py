@@ -17,7 +17,7 @@ from common.ring import remove_rings
 from common.settings import Config
 
 CONFIG_FILE = "config.json"
-_CHOSEN = "source-"  # and the camera's name
+_CHOSEN, _PAUSED = "source-", "paused-"  # and the camera's name
 
 
 class RunDirError(RuntimeError):
@@ -98,14 +98,19 @@ class RunDir:
         for name in (*CHANNELS, CONFIG_FILE, f"{CONFIG_FILE}.part", "pid"):
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
-        for chosen in self.path.glob(f"{_CHOSEN}*"):
-            chosen.unlink(missing_ok=True)
+        for told in (*self.path.glob(f"{_CHOSEN}*"), *self.path.glob(f"{_PAUSED}*")):
+            told.unlink(missing_ok=True)
         remove_rings(self.config)
 
 
 def chosen_file(config: Config, camera: str) -> Path:
     """Where the source is written down that somebody has chosen for a camera in this run."""
     return config.run_dir / f"{_CHOSEN}{camera}"
+
+
+def paused_file(config: Config, camera: str) -> Path:
+    """What is there while somebody has paused a camera in this run."""
+    return config.run_dir / f"{_PAUSED}{camera}"
 
 
 def attached(config: Config) -> Config:

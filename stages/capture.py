@@ -18,7 +18,7 @@ from common.endpoints import remote
 from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, Slot, pack
 from common.reader import Reader, ReaderState, Taken
 from common.ring import RingWriter
-from common.rundir import chosen_file
+from common.rundir import chosen_file, paused_file
 from common.settings import Config
 from common.sources import SourceError
 from common.sources.spec import parse_source
@@ -73,6 +73,9 @@ class Capture(Stage):
             )
         except SourceError as error:
             raise StageError(f"cameras.{self._camera}.source: {error}") from error
+        if paused_file(self.config, self._camera).exists():
+            self._reader.pause()
+            self.log.info("still paused, as before this process was started")
         self._begin_run()
         address = self.config.endpoint("frames")
         self._frames = opened("frames", address, "push", patient=self.config.every_frame)
@@ -107,12 +110,9 @@ class Capture(Stage):
 
     def control(self, request: Control) -> Answer | None:
         assert self._reader is not None
-        if request.do == "pause":
-            self._reader.pause()
-            return {"camera": self._camera, "paused": True}
-        if request.do == "resume":
-            self._reader.resume()
-            return {"camera": self._camera, "paused": False}
+        if request.do in ("pause", "resume"):
+            self._pause(request.do == "pause")
+            return {"camera": self._camera, "paused": self._reader.paused}
         if request.do != "source":
             return super().control(request)
         wanted = request.args.get("source")
@@ -256,6 +256,18 @@ class Capture(Stage):
             self.log.warning("the source that was chosen cannot be used any more, going back: %s", error)
             return None
         return source
+
+    def _pause(self, paused: bool) -> None:
+        assert self._reader is not None
+        (self._reader.pause if paused else self._reader.resume)()
+        file = paused_file(self.config, self._camera)
+        try:
+            if paused:
+                file.touch()
+            else:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            self.log.warning("a restart of this stage will not know whether it is paused: %s", error)
 
     def _remember(self, source: str) -> None:
         file = chosen_file(self.config, self._camera)

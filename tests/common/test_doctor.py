@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common import doctor, probe
+from common import doctor, media, probe
 from common.rundir import RunDir
 from common.settings import Config, DetectionConfig, StorageConfig
 from tests.conftest import ROOT, await_bus, free_ports, start_stage
@@ -108,6 +108,25 @@ def test_no_screen_is_told_and_no_failure(config: Config, monkeypatch: pytest.Mo
 def test_a_webcam_that_is_not_there_is_found_out_in_a_child(config: Config) -> None:
     found = probe.ask(config, "webcam", "77", timeout_s=30)
     assert not found.ok and "webcam 77 cannot be opened" in found.text
+
+
+def test_configured_cameras_are_looked_at_without_their_passwords(config: Config, tmp_path: Path) -> None:
+    sources = {
+        "film": str(media.sample("man.mp4")),
+        "gone": str(tmp_path / "nothing.mp4"),
+        "ward": "rtsp://nurse:secret@127.0.0.1:9/live",
+        "shown": "demo",
+    }
+    cameras = {name: config.cameras["cam0"].model_copy(update={"source": source}) for name, source in sources.items()}
+    changed = config.model_copy(update={"cameras": cameras})
+    found = {check.what: check for check in doctor.cameras(changed)}
+    assert {what: check.ok for what, check in found.items()} == {
+        "camera film": True, "camera gone": False, "camera ward": False,
+    }  # fmt: skip
+    assert "×" in found["camera film"].text and "nothing.mp4" in found["camera gone"].text
+    assert "rtsp://127.0.0.1:9/live" in found["camera ward"].text and "secret" not in found["camera ward"].text
+    with RunDir(changed):
+        assert all(check.ok and "see status" in check.text for check in doctor.cameras(changed))
 
 
 def test_a_look_that_hangs_or_crashes_is_a_finding(config: Config) -> None:

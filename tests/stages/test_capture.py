@@ -11,8 +11,9 @@ import pytest
 from common.config import load
 from common.control import ask
 from common.media import sample
-from common.rundir import chosen_file
+from common.rundir import chosen_file, paused_file
 from common.settings import Config
+from common.transport import opened
 from stages.capture import encoding
 from tests.conftest import end, start_stage, wait_until
 
@@ -67,3 +68,27 @@ def test_a_source_that_was_chosen_is_kept_when_the_stage_is_killed(
         assert b"the source that was chosen cannot be used any more" in log.read_bytes()
     finally:
         end(third)
+
+
+def test_a_paused_camera_stays_so_when_the_stage_is_killed(
+    config: Config, bus: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    frames = opened("frames", config.endpoint("frames"), "pull", bind=True)
+    process = start_stage("capture", config, "--camera", "cam0")
+    try:
+        wait_until(lambda: frames.receive(timeout_ms=100), 30, "a picture")
+        assert ask(config, "capture", "pause", timeout_s=20, camera="cam0").result == {"camera": "cam0", "paused": True}
+        process.kill()
+        process.wait()
+        with log.open("wb") as file:
+            process = start_stage("capture", config, "--camera", "cam0", stdout=file, stderr=file)
+        wait_until(lambda: b"still paused" in log.read_bytes(), 30, "it knows")
+        while frames.receive(timeout_ms=300):
+            pass  # from before
+        assert ask(config, "capture", "resume", timeout_s=20, camera="cam0").ok
+        wait_until(lambda: frames.receive(timeout_ms=100), 30, "a picture again")
+        assert not paused_file(config, "cam0").exists()
+    finally:
+        end(process)
+        frames.close()

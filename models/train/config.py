@@ -51,9 +51,6 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(5e-4, ge=0)
     average: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights, a step")
     balance: float = Field(0.4, ge=0, le=1, description="0: draw images as they are; 1: all expressions equally often")
-    decided: float = Field(
-        0.0, ge=0, le=1, description="share of the votes' part that goes to the expression that most voted for"
-    )
     fer2013_weight: float = Field(0.2, ge=0, description="weight of the auxiliary loss on the FER2013 label")
     teaching: float = Field(
         0.7, ge=0, le=1, description="with teachers: share of the loss that follows them instead of the votes"

@@ -117,7 +117,7 @@ def _help(
     config: RunConfig = run_config.read(config_file)
     run = Run(
         config,
-        training_set(data, config.balance, config.decided),
+        training_set(data, config.balance),
         deadline,
         compiled=compiled,
         teachers=teachers(taught_by, compiled=compiled),

@@ -47,17 +47,15 @@ class TrainingSet:
     weights: NDArray[np.float64]  # (N,)
 
 
-def training_set(directory: Path, balance: float, decided: float = 0.0) -> TrainingSet:
-    """Load ``fer_train.npz`` of that directory for fitting; ``balance`` and ``decided`` as in `RunConfig`."""
+def training_set(directory: Path, balance: float) -> TrainingSet:
+    """Load ``fer_train.npz`` of that directory for fitting."""
     split = fer.for_training(fer.load(directory / "fer_train.npz"))
-    shares = split.targets()
-    winner = np.eye(shares.shape[1], dtype=np.float32)[split.truth()]
-    targets = (1 - np.float32(decided)) * shares + np.float32(decided) * winner
+    targets = split.targets()
     return TrainingSet(
         images=torch.from_numpy(split.images)[:, None],
         targets=torch.from_numpy(targets),
         fer2013_label=torch.from_numpy(split.fer2013_label),
-        weights=fer.sampling_weights(shares, balance),
+        weights=fer.sampling_weights(targets, balance),
     )
 
 
@@ -389,7 +387,7 @@ def open_run(
     out.mkdir(parents=True, exist_ok=True)
     run = Run(
         config,
-        training_set(data, config.balance, config.decided),
+        training_set(data, config.balance),
         deadline,
         compiled=compiled,
         teachers=teachers(taught_by, compiled=compiled),

@@ -53,7 +53,7 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a child said: a word of its heartbeat, a line for people, or that its heartbeat pipe closed."""
+    """Something that a child said: a word of its heartbeat, a line for people, or that one of these pipes closed."""
 
     child: Child
     generation: int
@@ -120,7 +120,7 @@ class Child:
         self._data_dir = data_dir
         self._events = events
         self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self._closed: set[str] = set()  # pipes
         self._exited_at: float | None = None
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
 
@@ -134,7 +134,8 @@ class Child:
         self.state = "loading"
         self.started_at = self.beat_at = time.monotonic()
         self.killed_for = self._exited_at = None
-        self._closed = self.has_begun = False
+        self._closed.clear()
+        self.has_begun = False
         command = [sys.executable, "-m", self.spec.module, *self._arguments, *self.spec.arguments]
         # A session (on Windows a group) of its own: Ctrl-C in the terminal reaches the supervisor only.
         process = subprocess.Popen(
@@ -156,7 +157,7 @@ class Child:
         if event.generation != self.generation:
             return
         if event.kind == "closed":
-            self._closed = True
+            self._closed.add(event.text)
         elif event.kind == "line":
             self._last_words.append(event.text)
         else:
@@ -195,8 +196,8 @@ class Child:
         if self._exited_at is None:
             self._exited_at = time.monotonic()
             self._kill_group()  # what it had started and left behind
-        # The last word may still be in the pipe. A pipe that stays open longer was handed to somebody else.
-        if not self._closed and time.monotonic() - self._exited_at < 1.0:
+        # What it said last may still be in a pipe. One that stays open longer was handed to somebody else.
+        if len(self._closed) < 2 and time.monotonic() - self._exited_at < 1.0:
             return None
         return code
 
@@ -222,8 +223,7 @@ class Child:
             while line := stream.readline(4096):
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 self._events.put(Event(self, generation, kind, text))
-        if kind == "word":
-            self._events.put(Event(self, generation, "closed"))
+        self._events.put(Event(self, generation, "closed", kind))
 
     def _kill_group(self) -> None:
         if os.name == "posix" and self._process is not None:

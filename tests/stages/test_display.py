@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from tests.conftest import end, stage_environment, start_stage, wait_until
 from tests.showing import Pictures, Screen, await_stages, contains, five, photo, preview
 
 UNIT = unit_for(*FIRST_SIZE)
+Talking = Callable[[NewsReader, NewsWriter], tuple[NewsReader, NewsWriter]]
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,19 @@ def mien(two: Config, bus: object, screen: Screen) -> Iterator[Mien]:
     assert end(made.process, 20) == 0
 
 
+@pytest.fixture
+def talking() -> Iterator[Talking]:
+    """Takes a reader and a writer, which are closed in the end, whatever the test comes to."""
+    with ExitStack() as opened_ones:
+
+        def keep(reader: NewsReader, writer: NewsWriter) -> tuple[NewsReader, NewsWriter]:
+            opened_ones.callback(reader.close)
+            opened_ones.callback(writer.close)
+            return reader, writer
+
+        yield keep
+
+
 def test_a_window_that_stays_blank_is_opened_anew(two: Config, bus: object, screen: Screen) -> None:
     """Another window stands in front of it all the time: it looks just like one that Qt has forgotten to paint."""
     front = subprocess.Popen(
@@ -183,9 +198,9 @@ def test_s_keeps_a_snapshot_and_says_where(two: Config, stages: object, mien: Mi
 
 
 def test_a_name_is_typed_for_a_face_and_the_enrolment_is_shown(
-    two: Config, stages: object, mien: Mien, pictures: Pictures
+    two: Config, stages: object, mien: Mien, pictures: Pictures, talking: Talking
 ) -> None:
-    reader, writer = NewsReader(two, ("control.conductor",)), NewsWriter(two, "conductor.test.1")
+    reader, writer = talking(NewsReader(two, ("control.conductor",)), NewsWriter(two, "conductor.test.1"))
     asked: list[Control] = []
 
     def request() -> Control | None:
@@ -220,14 +235,12 @@ def test_a_name_is_typed_for_a_face_and_the_enrolment_is_shown(
         Reply(sender="conductor.test.1", request=first.request, ok=True, result={"person": "#3 Zo"}), first.request
     )
     mien.await_text("enrolled #3 Zo")
-    reader.close()
-    writer.close()
 
 
 def test_w_and_c_ask_for_another_source_and_the_outcome_is_told(
-    two: Config, stages: object, mien: Mien, pictures: Pictures
+    two: Config, stages: object, mien: Mien, pictures: Pictures, talking: Talking
 ) -> None:
-    reader, writer = NewsReader(two, ("control.capture",)), NewsWriter(two, "capture.test.1")
+    reader, writer = talking(NewsReader(two, ("control.capture",)), NewsWriter(two, "capture.test.1"))
     asked: list[Control] = []
 
     def request(source: str) -> Control | None:
@@ -252,8 +265,6 @@ def test_w_and_c_ask_for_another_source_and_the_outcome_is_told(
     answer(Reply(sender="c", request=second.request, ok=True, result={"source": "screen"}), "cam0 shows screen")
     mien.press("o")
     wait_until(lambda: request("demo"), 30, "a request for the configured source")
-    reader.close()
-    writer.close()
 
 
 def test_the_password_of_a_camera_is_not_shown(config: Config, bus: object, screen: Screen) -> None:

@@ -38,7 +38,7 @@ from bench.bare import MODELS
 from bench.feeding import Fed, Feeding, configured, pictures_of
 from bench.pipeline import Running
 from bench.report import ROOT, Report, Usage, by_pool, in_turn, median, percentile, usage
-from bench.rivals import awake, mien_stages, resume, resume_all, stop
+from bench.rivals import EVERY_FRAME, awake, mien_stages, resume, resume_all, stop
 from common import crowd
 from common.instance import instance_of
 from common.messages import DetectionJob, IdentityJob, unpack
@@ -48,7 +48,6 @@ from common.worker import job_topic
 SHARE, EXTRA_MS = 0.85, 8.0  # what is aimed at
 PICTURES = 150
 PROFILED = ("bus", "conductor", "detection", "identity", "expression", "preview")
-EVERY_FRAME = {"every_ms": 0}  # live, Mien looks at expressions less often: here it does all that the models do
 PACE = 30.0  # frames a second, for latency: a camera's
 LOOKS = ("the whole picture in every frame", "the looks that Mien gave")
 

@@ -170,7 +170,8 @@ def _port(config: Config, host: str, port: int, what: str, module: str, setting:
         holder = _holder(host, port)
     except OSError as error:  # no address of this machine, no right to a low port, …
         why = error.strerror or str(error)
-        return Check(what=what, ok=False, text=f"cannot listen on {host}: {why}; set another {setting.split('.')[0]}")
+        section = setting.partition(".")[0]
+        return Check(what=what, ok=False, text=f"cannot listen on {host}: {why}; change the address ({section})")
     if holder is None:
         return Check(what=what, ok=True, text="free")
     if _running(config) and (holder == "" or module in holder):

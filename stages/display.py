@@ -19,7 +19,7 @@ from common.messages import CameraState, Message, MessageError, Reply
 from common.news import Complaint
 from common.scene import compose
 from common.settings import Config
-from common.sources.spec import parse_source
+from common.sources.spec import without_password
 from common.stage import Stage, StageError, main
 from common.transport import Received, Socket
 from common.watching import Viewer, read
@@ -206,8 +206,7 @@ class DisplayStage(Stage):
             self._ask(action, "conductor", "enrol", ENROL_S, camera=camera, track=entry.track, name=entry.text)
         else:
             source = _SOURCES.get(action) or self.config.cameras[camera].source
-            # Not as it is configured: there may be a password in it.
-            self._window.notice(f"{camera}: changing to {parse_source(source).description}…", now)
+            self._window.notice(f"{camera}: changing to {without_password(source)}…", now)
             self._ask(action, "capture", "source", camera=camera, source=source)
 
     def _ask(self, action: Action, stage: str, do: str, timeout_s: float = 10.0, /, **args: Argument) -> None:

@@ -16,6 +16,7 @@ from common.page.guard import Guard
 from common.page.site import Site
 from common.people import checked_name
 from common.snapshots import PICTURE
+from common.sources.spec import without_password
 
 ENROL_S = 45.0  # a busy machine looks at a turning head less often
 SWITCH_S = 15.0
@@ -143,7 +144,7 @@ async def _source(page: Page, camera: str, said: dict[str, Any]) -> None:
     configured = page.site.config.cameras[camera].source
     dialog, card = asked(t("source_of", camera=camera))
     kinds = {
-        "configured": t("configured_source", source=_without_password(configured)),
+        "configured": t("configured_source", source=without_password(configured)),
         "webcam": t("webcam"), "screen": t("screen"), "file": t("file"), "address": t("address"), "demo": t("demo"),
     }  # fmt: skip
     hints = {
@@ -186,8 +187,3 @@ async def _source(page: Page, camera: str, said: dict[str, Any]) -> None:
 
 def _whole(value: Any) -> int | None:
     return int(value) if isinstance(value, int | float) else None
-
-
-def _without_password(source: str) -> str:
-    scheme, mark, rest = source.partition("://")
-    return source if not mark else f"{scheme}://{rest.rpartition('@')[2]}"

@@ -100,6 +100,12 @@ def _stream(url: str) -> SourceSpec:
     return SourceSpec(kind="stream", description=description, place=url)
 
 
+def without_password(text: str) -> str:
+    """Return what a person wrote, to show it to others: whether or not it is understood, or there any more."""
+    scheme, mark, rest = text.partition("://")
+    return text if not mark else f"{scheme}://{rest.rpartition('@')[2]}"
+
+
 def _path(text: str) -> SourceSpec:
     try:
         text.encode()

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from models import files
 from models.dlib_weights import Convolution, read_weights
-from models.train.network import FaceRecognitionBlock, FaceRecognitionShaped, MobileNetShaped, SeparableBlock
+from models.train.network import (
+    ExpressionNet,
+    FaceRecognitionBlock,
+    FaceRecognitionShaped,
+    MobileNetShaped,
+    SeparableBlock,
+)
 
 CHIP_CONTRAST = 0.22
 """Standard deviation of the grey values (0..1) of the faces that dlib's network was trained on."""
@@ -32,29 +38,15 @@ def start_with_face_recognition(network: FaceRecognitionShaped, faces: Tensor) -
     faces (N, 1, S, S), grey 0..1, a few hundred, so that the network first computes what dlib's computes.
     Raises ModelError when the package is missing, ValueError when the layers are not dlib's.
     """
-    layers = iter(read_weights(files.face_recognition()).convolutions)
-    first = next(layers)
-    # Grey is the same in all three colours; contrast is 1 behind `normalize`.
-    grey = Convolution(weights=first.weights.sum(axis=1, keepdims=True) * CHIP_CONTRAST, bias=first.bias)
-    pairs: list[tuple[nn.Module, nn.Module, Convolution]] = [(network.stem[0], network.stem[1], grey)]
-    for block in network.blocks:
-        assert isinstance(block, FaceRecognitionBlock)
-        pairs += [(block.conv1, block.norm1, next(layers)), (block.conv2, block.norm2, next(layers))]
-    _take_over(network, pairs, faces)
+    known = read_weights(files.face_recognition()).convolutions
+    _take_over(network, network.stem[0], network.stem[1], known, CHIP_CONTRAST, faces)
 
 
 @torch.no_grad()
 def start_with_faceres(network: MobileNetShaped, known: "list[Convolution]", faces: Tensor) -> None:
     """The same with faceres, as `read_faceres` gives it; ValueError when the layers are not MobileNet's."""
-    layers = iter(known)
-    first = next(layers)
     # It was trained on 0..255 with the mean colour taken away.
-    grey = Convolution(weights=first.weights.sum(axis=1, keepdims=True) * (255 * CHIP_CONTRAST), bias=first.bias)
-    pairs: list[tuple[nn.Module, nn.Module, Convolution]] = [(network.stem[1], network.stem[2], grey)]
-    for block in network.blocks:
-        assert isinstance(block, SeparableBlock)
-        pairs += [(block.conv1, block.norm1, next(layers)), (block.conv2, block.norm2, next(layers))]
-    _take_over(network, pairs, faces)
+    _take_over(network, network.stem[1], network.stem[2], known, 255 * CHIP_CONTRAST, faces)
 
 
 def read_faceres(path: Path) -> list[Convolution]:
@@ -103,19 +95,34 @@ def _tensors(path: Path) -> dict[str, NDArray[np.float32]]:
     return found
 
 
-def _take_over(network: nn.Module, pairs: Iterable[tuple[nn.Module, nn.Module, Convolution]], faces: Tensor) -> None:
-    """Give convolutions, each with its normalization, what is known, calibrated on those faces (N, 1, S, S)."""
+def _take_over(
+    network: ExpressionNet,
+    stem: nn.Module,
+    stem_norm: nn.Module,
+    known: Iterable[Convolution],
+    contrast: float,
+    faces: Tensor,
+) -> None:
+    """Give the stem and each block's convolutions what is known, calibrated on those faces (N, 1, S, S)."""
+    layers = iter(known)
+    first = next(layers)
+    # Grey is the same in all three colours; contrast is 1 behind `normalize`.
+    grey = Convolution(weights=first.weights.sum(axis=1, keepdims=True) * contrast, bias=first.bias)
+    pairs: list[tuple[nn.Module, nn.Module, Convolution]] = [(stem, stem_norm, grey)]
+    for block in network.blocks:
+        assert isinstance(block, FaceRecognitionBlock | SeparableBlock)
+        pairs += [(block.conv1, block.norm1, next(layers)), (block.conv2, block.norm2, next(layers))]
     hooks = []
-    for convolution, norm, known in pairs:
+    for convolution, norm, layer in pairs:
         assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        if convolution.weight.shape != known.weights.shape:
+        if convolution.weight.shape != layer.weights.shape:
             raise ValueError(
-                f"a layer has weights {tuple(convolution.weight.shape)}, the known one has {known.weights.shape}: for "
+                f"a layer has weights {tuple(convolution.weight.shape)}, the known one has {layer.weights.shape}: for "
                 "dlib's, widths are 32, 64, 128, 256 and depths at most 3, 4, 3, 3; "
                 "for faceres 64, 128, 256, 512, 1024 and 1, 2, 2, 6, 2"
             )
-        convolution.weight.copy_(torch.from_numpy(known.weights))
-        hooks.append(norm.register_forward_pre_hook(_calibration(torch.from_numpy(known.bias))))
+        convolution.weight.copy_(torch.from_numpy(layer.weights))
+        hooks.append(norm.register_forward_pre_hook(_calibration(torch.from_numpy(layer.bias))))
     network.eval()
     network(faces)
     for hook in hooks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import random
 import tracemalloc
 from pathlib import Path
@@ -160,6 +161,21 @@ def test_whatever_happens_it_is_decided_again(tmp_path_factory: pytest.TempPathF
     done = again(scene, tmp_path_factory.getbasetemp() / "random")
     assert done.differences == []
     assert done.results == len(scene.out.results)
+
+
+def test_what_was_recorded_before_expressions_had_a_pace_replays_as_it_was(tmp_path: Path) -> None:
+    scene = RecordedScene(expression={"every_ms": 0})
+    for seq in range(12):
+        scene.frame(seq)
+        scene.answer_all()
+        scene.now += 1 / 30
+    path, entries = tmp_path / "old", list(msgpack.Unpacker(io.BytesIO(scene.recorded.written())))
+    assert entries[0][1]["settings"]["expression"].pop("every_ms") == 0
+    with Writer(path) as writer:
+        writer.add(b"".join(map(msgpack.packb, entries)))
+    with Recording(path, _no_key) as recording:
+        done = replay(recording)
+    assert done.differences == [] and done.results == len(scene.out.results) == 12
 
 
 def test_forgetting_takes_a_person_out_and_leaves_what_came_before(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from common.media import sample
 from common.sources import Picture, SourceError, open_source, parse_source
 from common.sources.folder import Folder, read_image
 from common.sources.screen import Screen
+from common.sources.spec import without_password
 from common.sources.video import Video
 from tests.conftest import ROOT
 from tests.servers import need, x_screen
@@ -44,6 +45,18 @@ def encode(target: Path, *options: str, source: str = "testsrc=size=320x240:rate
 
 class TestWhatPeopleWrite:
     """Parsing, without opening anything."""
+
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("rtsp://nurse:sec@ret@ward/live", "rtsp://ward/live"),
+            ("rtsp://nurse:secret@", "rtsp://"),  # not understood
+            ("/gone/film.mp4", "/gone/film.mp4"),
+            ("webcam", "webcam"),
+        ],
+    )
+    def test_it_is_shown_without_a_password_and_never_refused(self, text: str, shown: str) -> None:
+        assert without_password(text) == shown
 
     @pytest.mark.parametrize(
         ("text", "kind", "description"),

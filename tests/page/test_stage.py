@@ -156,7 +156,8 @@ def test_it_loads_no_network_and_stays_small(served: Served) -> None:
     loaded = {Path(region.path).name for region in process.memory_maps()}
     for library in ("cv2", "torch", "openvino", "onnx", "dlib", "pyarrow"):
         assert not [name for name in loaded if library in name.lower()], library
-    assert process.memory_full_info().pss < 125 * 2**20
+    # Its own pages: what it shares counts the more for it, the fewer other processes there are at the moment.
+    assert process.memory_full_info().uss < 115 * 2**20
 
 
 def test_nobody_looking_costs_next_to_nothing(served: Served) -> None:

@@ -110,6 +110,8 @@ def calibrate(people: Sequence[Floats], *, seed: int = 0, strangers: float = STR
             f"{len(people)} people with {pictures} pictures together are too few to calibrate with: "
             f"at least {MIN_PEOPLE} people and {MIN_PICTURES} pictures are needed"
         )
+    if all(len(embeddings) == 1 for embeddings in people):
+        raise CalibrationError("one picture a person shows nobody coming back: some people need two pictures or more")
     tries = _tries(people, np.random.default_rng(seed))
     lead, crowd = Thresholds().lead, Thresholds().crowd
     clear = [t for t in tries if t.lead <= lead and t.crowd <= crowd]
@@ -139,8 +141,9 @@ def _tries(people: Sequence[Floats], rng: np.random.Generator) -> list[_Try]:
     tries: list[_Try] = []
     for _ in range(ROUNDS):
         orders = [rng.permutation(len(embeddings)) for embeddings in people]
-        enrolled = [e[order[: min(REFERENCES, max(1, len(e) - 1))]] for e, order in zip(people, orders, strict=True)]
-        rest = [e[order[REFERENCES:]] for e, order in zip(people, orders, strict=True)]
+        few = [min(REFERENCES, max(1, len(e) - 1)) for e in people]  # of two or more pictures, one is left to try
+        enrolled = [e[order[:count]] for e, order, count in zip(people, orders, few, strict=True)]
+        rest = [e[order[count:]] for e, order, count in zip(people, orders, few, strict=True)]
         members = [Member(person=i, name=str(i), embeddings=e) for i, e in enumerate(enrolled)]
         whole = Gallery(members)
         for person, embeddings in enumerate(rest):

@@ -60,8 +60,8 @@ class Outbox(Protocol):
     def correction(self, message: Correction) -> None:
         """Publish that a track is somebody else, or that its name was found late."""
 
-    def ended(self, camera: str, run: int) -> None:
-        """All frames of a source that has ended are published."""
+    def ended(self, camera: str, run: int, missing: int) -> None:
+        """All frames of a source that has ended are published, but for so many of the last that never came."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,8 +138,10 @@ class Conductor:
         self.counts.frames += 1
         if line.rests(frame):
             self.counts.rested += 1
-            self._outbox.picture(*line.resting(frame, pixels, now, self._sender))
-            return
+            flight = line.rest(frame, pixels, now)
+            if self._stalls(line, now):
+                self._outbox.picture(line.show_rested(flight, now, self._sender), flight)
+            return self._turn(now)
         flight = line.arrive(frame, pixels, now)
         keep = frame.every_frame or frame.still
         job = Job(
@@ -153,10 +155,14 @@ class Conductor:
         for old in self.dispatcher.put(job):
             self.counts.displaced += 1
             old.payload.line.flights.pop(old.payload.flight.frame.seq, None)
-        stalled_s = now - (line.published_at if line.published_at is not None else -1e9)
-        if not keep and stalled_s * 1e3 > self._config.pipeline.stall_ms:
+        if not keep and self._stalls(line, now):
             self._outbox.picture(line.unanalysed(flight, now, self._sender), flight)
-        self._turn(now)
+        return self._turn(now)
+
+    def _stalls(self, line: Line, now: float) -> bool:
+        """Whether so long nothing of a camera was published that pictures had better be shown as they come."""
+        silent_s = now - (line.published_at if line.published_at is not None else -1e9)
+        return silent_s * 1e3 > self._config.pipeline.stall_ms
 
     def _begins(self, line: Line, frame: Frame, now: float) -> bool:
         """Whether a frame is the first of a new run: of a later one, or of any where the present one is silent.
@@ -170,9 +176,9 @@ class Conductor:
         return old and not line.flights and now - line.received_at > SILENT_S
 
     def end_of_source(self, end: EndOfSource, now: float) -> None:
-        """A source has no more pictures: say so once all that came are published."""
+        """A source has no more pictures: say so once all that came are published. May be told again and again."""
         line = self._line(end.camera)
-        if end.run == line.run or line.run is None:
+        if line.run is None or (end.run == line.run and not line.over):
             line.run = end.run
             line.frames_announced = end.frames
         self._turn(now)
@@ -320,15 +326,21 @@ class Conductor:
                     self._ask_identity(line, flight, line.track(flight))
                     progress = True
                 while (flight := line.next_to_publish(now)) is not None:
+                    progress = True
+                    if flight.rested:
+                        self._outbox.picture(line.show_rested(flight, now, self._sender), flight)
+                        continue
                     self.counts.late_expressions += len(flight.open_expression)
                     self.counts.results += 1
                     self._outbox.result(line.publish(flight, now, self._sender), flight)
                     while line.naming.corrections:
                         self._outbox.correction(correction(line.naming.corrections.popleft(), self._sender))
-                    progress = True
-            if line.frames_announced is not None and not line.flights and line.last_seq >= line.frames_announced - 1:
-                line.frames_announced = None
-                self._outbox.ended(line.camera, line.run or 0)
+            # The end comes behind all frames: one that is not here by now was lost, with a conductor before this one
+            # or on its way.
+            if line.frames_announced is not None and not line.flights:
+                missing = line.frames_announced - 1 - line.last_seq
+                line.frames_announced, line.over = None, True
+                self._outbox.ended(line.camera, line.run or 0, missing)
         for worker, job in self.dispatcher.assign(now):
             self._send(worker, job)
 

@@ -40,6 +40,7 @@ class Flight:
     asked: float | None = None
     detected: Detected | None = None
     detected_at: float = 0.0
+    rested: bool = False  # nobody need look at it: it only keeps its turn
     failed: bool = False  # no detection will come; in every-frame mode the frame is published unanalysed
     tracks: list[Track | None] | None = None
     probabilities: dict[int, Floats] = field(default_factory=dict)  # face → (7,)
@@ -76,6 +77,7 @@ class Line:
         self.last_seq = -1
         self.published_at: float | None = None  # monotonic seconds
         self.frames_announced: int | None = None  # the source has ended after so many
+        self.over = False  # … and all that came are published
         self._config = config
         self._new_track = new_track
         self._scene: int | None = None
@@ -103,7 +105,7 @@ class Line:
         self.run = frame.run
         self.last_seq = -1
         self.flights.clear()
-        self.frames_announced = None
+        self.frames_announced, self.over = None, False
         if frame.scene != self._scene:
             self._forget_people()
         self._scene = frame.scene
@@ -159,6 +161,8 @@ class Line:
     def next_to_track(self) -> Flight | None:
         """Return the oldest flight whose turn it is to be tracked, if its detection is there."""
         for flight in self.flights.values():
+            if flight.rested:
+                continue
             if flight.tracks is not None:
                 # Where order must not depend on speed, a frame is tracked when the one before has been decided.
                 if flight.frame.every_frame or flight.frame.still:
@@ -196,6 +200,7 @@ class Line:
             due = followed.identity.due(at_s, quality=quality, crossed=found.crossed)
             if face in detected.patches and (due or self.naming.collector.wants(found.id, at_s)):
                 followed.identity.asked(at_s, quality)
+                found.crossed = False  # an answer that is lost asks again by itself
                 self.naming.collector.asked(found.id, at_s)
                 wanted.append((face, found))
         return wanted
@@ -205,7 +210,7 @@ class Line:
         if not self.flights:
             return None
         flight = next(iter(self.flights.values()))
-        if flight.failed:
+        if flight.failed or flight.rested:
             return flight
         if flight.tracks is None:
             return None
@@ -237,13 +242,19 @@ class Line:
         said = {key: value for key, value in said.items() if value is not None}
         return result.model_copy(update=said) if said else result
 
-    def resting(self, frame: Frame, pixels: Any, now: float, sender: str) -> tuple[Result, Flight]:
-        """A frame has come that nobody need look at: return what shows it, and forget it."""
+    def rest(self, frame: Frame, pixels: Any, now: float) -> Flight:
+        """A frame has come that nobody need look at. It is shown behind those before it that are being looked at."""
         self.last_seq = frame.seq
-        self._last_received = self.published_at = now
-        self._last_media_s = self._media_s(frame)
-        flight = Flight(frame=frame, pixels=pixels, received=now)
-        return self._result(flight, now, sender, analysed=False, faces=()).model_copy(update={"quiet": True}), flight
+        self._last_received = now
+        flight = self.flights[frame.seq] = Flight(frame=frame, pixels=pixels, received=now, rested=True)
+        return flight
+
+    def show_rested(self, flight: Flight, now: float, sender: str) -> Result:
+        """Take a frame that nobody looked at out of the line and return what shows it."""
+        del self.flights[flight.frame.seq]
+        self.published_at = now
+        self._last_media_s = max(self._last_media_s, self._media_s(flight.frame))
+        return self._result(flight, now, sender, analysed=False, faces=()).model_copy(update={"quiet": True})
 
     def unanalysed(self, flight: Flight, now: float, sender: str) -> Result:
         """Return a result that shows a picture whose analysis has not come."""
@@ -258,7 +269,6 @@ class Line:
         if followed is None:
             return
         if followed.identity.answered(embedding, quality):
-            track.crossed = False
             self.naming.looked(track.id, embedding, chip, quality, turn, frame)
         else:
             self._tracker.end(track)

@@ -64,6 +64,8 @@ class _Camera:
             if state.state == "ended":
                 return f"the source has ended{reason}"
             return f"offline for {words.clock(now - self.state_since)}{reason}"
+        if state is not None and state.paused:
+            return "paused: nothing is analysed until it goes on"
         if self.result is None or not self.arrivals:
             return "waiting for pictures…"
         silent = now - self.arrivals[-1]

@@ -383,6 +383,7 @@ class CameraState(Message):
     since: float = Field(description="unix seconds")
     reason: Text | None = Field(default=None, description="why it is so, for people")
     source: Text = Field(default="", description="what is being read, without credentials")
+    paused: bool = Field(default=False, description="nothing is shown or analysed, because somebody asked for that")
 
 
 class Alert(Message):

@@ -97,7 +97,7 @@ class Reader:
         self.lost_after_s = lost_after_s
         self.frozen_after_s = frozen_after_s
         self._loop = False if every_frame and loop is None else loop
-        self._notify = notify
+        self.notify = notify
         self._make = make
         self._closed = False
         self._stuck: list[ReadingThread] = []
@@ -114,7 +114,7 @@ class Reader:
         self._current = self._worker(spec)
 
     def _worker(self, spec: str) -> ReadingThread:
-        return ReadingThread(self, spec, self._make(spec, loop=self._loop, notify=self._notify))
+        return ReadingThread(self, spec, self._make(spec, loop=self._loop, notify=self.notify))
 
     def start(self) -> None:
         """Begin to read. Opening happens in the thread; how it went is in ``state()``."""
@@ -184,8 +184,10 @@ class Reader:
         done: Future[str] = Future()
         with self.changed:
             self._fail_switch("replaced by a later switch")
-            if spec == self._current.spec and self._current.source.live:
-                done.set_result(self._current.source.description)
+            current = self._current
+            works = current.seen and not current.failure and not current.over
+            if spec == current.spec and current.source.live and works:
+                done.set_result(current.source.description)
                 return done
             try:
                 self._candidate = self._worker(spec)

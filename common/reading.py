@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from common.freeze import FreezeWatch
@@ -42,6 +43,8 @@ class ReadingThread(threading.Thread):
         self._good_since = self.began
         self._delay_s = FIRST_DELAY_S
         self._freeze = FreezeWatch(None if source.may_stand_still else reader.frozen_after_s)
+        self._media_s = 0.0  # of the last picture
+        self._ahead_s: float | None = 0.0  # of the source's clock; None: begins where a predecessor's picture was
         self._pacer: Pacer | None = None
 
     @property
@@ -58,6 +61,8 @@ class ReadingThread(threading.Thread):
         self.failure = reason
         self.seen, self.last_picture = predecessor.seen, predecessor.last_picture
         self._delay_s = predecessor._delay_s
+        self._media_s = predecessor._media_s
+        self._ahead_s = None if predecessor.seen else 0.0
         self._freeze = predecessor._freeze
 
     def run(self) -> None:
@@ -109,11 +114,20 @@ class ReadingThread(threading.Thread):
                     raise SourceError(f"{self.source.description} is frozen: the same picture for {seconds}")
                 if look == "frozen":
                     continue
+                picture = self._in_one_time(picture, stamp[0] / 1e9)
             elif self.newest_wins:
                 if not self._wait_until_due(picture):
                     continue
                 stamp = (time.monotonic_ns(), time.time())
             self._deliver(picture, stamp)
+
+    def _in_one_time(self, picture: Picture, now_s: float) -> Picture:
+        """A live picture in the time of the pictures before, also where another thread has taken over."""
+        if self._ahead_s is None:
+            passed_s = max(0.0, now_s - self.last_picture)
+            self._ahead_s = self._media_s + passed_s - picture.media_time_s
+        self._media_s = picture.media_time_s + self._ahead_s
+        return replace(picture, media_time_s=self._media_s) if self._ahead_s else picture
 
     def _wait_until_due(self, picture: Picture) -> bool:
         """Wait for the moment of a file's picture. False: it is too late for it."""
@@ -127,7 +141,10 @@ class ReadingThread(threading.Thread):
                     continue
                 if due is None:
                     self._pacer = self._pacer or Pacer(1 / (self.source.frame_rate or 25.0))
+                    gaps = self._pacer.gaps
                     due = self._pacer.due(picture.media_time_s, now)
+                    if self._pacer.gaps == 1 and not gaps:
+                        self.reader.notify(f"{self.source.description} has holes in its time: they are passed over")
                     if due is None:
                         self.reader.skipped += 1
                         return False

@@ -102,7 +102,7 @@ EXAMPLES: dict[type[Message], tuple[str, dict[str, Any]]] = {
         {
             "v": 1, "at": _AT, "from": "capture.ward.4720", "n": 3, "camera": "cam0", "state": "offline",
             "since": 1789999998.2, "reason": "the stream ended: trying again in 2 s",
-            "source": "rtsp://camera.example:554/live",
+            "source": "rtsp://camera.example:554/live", "paused": False,
         },
     ),
     Alert: (

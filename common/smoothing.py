@@ -1,7 +1,8 @@
 """From one frame's probabilities to a label that people can read: calm, yet never late.
 
 Probabilities are averaged over the track with a time constant, in media time. The label changes when another one leads
-by a margin, or leads at all for a while; short gaps are bridged, longer ones are said.
+by a margin, or leads at all for a while; short gaps are bridged, longer ones are said. A face at the limit of what can
+be judged is not judged in between: it has to stay on the right side of it for a while.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from common.expressions import EXPRESSIONS, ExpressionName
 HOLD_S = 0.3  # a label outlives a missing or unassessable frame this long
 RESTART_S = 1.0  # after a longer gap the average begins anew
 LEAD_S = 0.2  # a narrow lead this long is a change for good
+RETURN_S = 0.2  # after it was said, nothing may have been in the way for this long before there is a label again
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Smoother:
         self._leads_since = 0.0
         self._reason: str | None = None
         self._reason_at = -math.inf
+        self._unassessed = False  # that it cannot be assessed is what was said last
 
     def update(self, at_s: float, probabilities: NDArray[np.floating] | None, reason: str | None = None) -> Look:
         """Take one frame and return what to show.
@@ -64,16 +67,20 @@ class Smoother:
             reason: why the face cannot be assessed, if that is why there are none.
         """
         if probabilities is not None:
-            self._reason = None
             self._average_in(at_s, np.asarray(probabilities, dtype=np.float64))
             self._choose(at_s)
+            if self._unassessed and at_s - self._reason_at < RETURN_S:
+                return Look("cannot_assess", reason=self._reason)
+            self._unassessed, self._reason = False, None
             return self._look()
         if reason is not None:
             self._reason, self._reason_at = reason, at_s
-        if self._shown is not None and at_s - self._seen_at <= HOLD_S:
+        if self._shown is not None and at_s - self._seen_at <= HOLD_S and not self._unassessed:
             return self._look()
         if self._reason is not None and at_s - self._reason_at <= HOLD_S:
+            self._unassessed = True
             return Look("cannot_assess", reason=self._reason)
+        self._unassessed = False
         return Look("pending")
 
     def _average_in(self, at_s: float, probabilities: NDArray[np.float64]) -> None:

@@ -135,10 +135,13 @@ class Board:
 
 
 def show(config: Config, *, once: bool) -> int:
-    """Show the table, live until Ctrl-C or ``once``. Returns the exit code: 1 when nobody answers."""
+    """Show the table, live until Ctrl-C; once if asked, and where it goes to no terminal.
+
+    Returns the exit code: 1 when nobody answers.
+    """
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console, once = Console(width=140), True
     reader = NewsReader(config, ("stats.",))
     board = Board()
     try:

@@ -19,6 +19,7 @@ from common.messages import Box
 
 Floats = NDArray[np.float32]
 
+AWAY_S = 0.5  # out of sight for longer: its look decides, not its place, and it proves who it is
 LOOKS_EVERY_S = 1.0  # looks farther apart than this leave time in which nobody looked
 
 
@@ -61,7 +62,7 @@ class Track:
         born_s, seen_s: media time of the first and the last sighting.
         sightings: frames in which it was seen.
         crossed: it has been so near another track that the two could have been mistaken; whoever keeps proof of who
-            this is should ask again and then set it back.
+            this is should ask again and then set it back. Also where it was out of sight for a while.
     """
 
     id: int
@@ -187,7 +188,7 @@ class Tracker:
             expected = _Place.of(track.expected(at_s))
             unseen_s = min(at_s - track.seen_s, limits.lost_s)
             reach = limits.reach + limits.reach_per_s * max(unseen_s - 0.1, 0.0)
-            wanted = limits.alike_again if unseen_s > 0.5 else limits.alike
+            wanted = limits.alike_again if unseen_s > AWAY_S else limits.alike
             for column, place in enumerate(found):
                 apart = math.hypot(place.cx - expected.cx, place.cy - expected.cy)
                 distance = apart / max(math.sqrt(place.size * expected.size), 1.0)
@@ -197,7 +198,7 @@ class Tracker:
                 is_near = distance <= reach and growth <= limits.growth + 0.3 * unseen_s
                 overlap = expected.iou(place)
                 # A face where its track left it a moment ago is that face, even behind a hand that changes its look.
-                is_there = overlap >= 0.5 and unseen_s <= 0.5
+                is_there = overlap >= 0.5 and unseen_s <= AWAY_S
                 if not (is_near or is_there):
                     continue
                 alike = self._alike(track.appearance, appearances[column])
@@ -233,6 +234,8 @@ class Tracker:
             moved_right = (box[0] + box[2] / 2 - before[0] - before[2] / 2) / max(seconds, 1e-3)
             moved_down = (box[1] + box[3] / 2 - before[1] - before[3] / 2) / max(seconds, 1e-3)
             track.velocity = right + trust * (moved_right - right), down + trust * (moved_down - down)
+        if seconds > AWAY_S:
+            track.crossed = True  # somebody else may have taken its place
         track.box = box
         track.seen_s, track.blind_s = at_s, 0.0
         track.sightings += 1

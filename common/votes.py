@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from common.gallery import Candidate, Verdict
 from common.messages import Identity
 
-OTHER_PERSON = 0.75  # two embeddings so far apart are certainly not of one person; nearer, nothing is said
+OTHER_PERSON = 0.75  # a look so far from those before is certainly of another person
+DOUBTFUL = 0.6  # … one as far as this if the next says so, too: hardly a good crop of the same person is
+ALIKE = 0.45  # a look so near to those before is of the same person, whatever it resembles
 BETTER = 1.3  # a crop this much better than the best so far is worth a look out of turn …
 EARLY_S = 5.0  # … in the first seconds of a track …
 EARLY_LOOKS = 3  # … as long as there were fewer looks than this
@@ -67,6 +69,7 @@ class TrackIdentity:
         self._mean: NDArray[np.float64] | None = None
         self._weight = 0.0
         self._looks = 0
+        self._doubted: Floats | None = None  # the last look, if it seemed to be of another person
         self._held: int | None = None  # the person that it is taken for, also when nothing may be said of them
         self._rival: int | None = None  # who the last looks say instead; 0: nobody
         self._against = 0  # looks in a row that say so
@@ -109,10 +112,23 @@ class TrackIdentity:
     # --- what the looks say ---
 
     def answered(self, embedding: Floats, quality: float) -> bool:
-        """Take an embedding (128,). Returns False if it is of another person than the track's looks so far."""
+        """Take an embedding (128,). Returns False if it is of another person than the track's looks so far.
+
+        In the mean of many looks somebody who has taken another's place would go unnoticed for a minute. So a good
+        crop that does not fit them is not averaged in, but looked at again soon; two that agree are another person's.
+        """
         self._open = False
-        if self._mean is not None and self._apart(self._mean, embedding) > OTHER_PERSON:
-            return False
+        if self._mean is not None:
+            gap = self._apart(self._mean, embedding)
+            if gap > OTHER_PERSON:
+                return False
+            if quality >= SOLID and self._seems_another(embedding, gap):
+                if self._doubted is not None and self._apart(self._doubted.astype(np.float64), embedding) < gap:
+                    return False
+                self._doubted = embedding
+                self._next_at = min(self._next_at, self._asked_at + LOOK_AGAIN_S)
+                return True
+            self._doubted = None
         weight = max(quality, 0.05)
         if self._mean is None:
             self._mean = embedding.astype(np.float64)
@@ -134,11 +150,13 @@ class TrackIdentity:
             Whether it has forgotten and begins anew.
         """
         forgets, was = self._held in gone, self._held
+        was_nobody = self.identity.status == "unknown" and not self.identity.withheld
         self._held, self._rival, self._against = None, None, 0
         self.withheld = False
         self.identity = Identity(status="pending")
         if forgets:
             self._mean, self._weight, self._looks, self._best_quality = None, 0.0, 0, 0.0
+            self._doubted = None
             self._next_at = -math.inf
         elif self._mean is not None:
             verdict = self._judge()
@@ -146,6 +164,8 @@ class TrackIdentity:
             # A name is not lost because something else has changed: it is kept as long as between two looks.
             if self._held is None and held is not None and held.score >= HOLD:
                 self._say(held)
+            elif self.identity.status == "pending" and was_nobody:  # nor is it in doubt again who was nobody's
+                self._say_unknown()
         return forgets
 
     def summary(self) -> Summary | None:
@@ -155,6 +175,19 @@ class TrackIdentity:
         return Summary(self._mean.astype(np.float32), self._best_quality, self._looks)
 
     # --- inside ---
+
+    def _seems_another(self, embedding: Floats, gap: float) -> bool:
+        """Whether a look alone, so far from the others, is of another person."""
+        if self._best_quality < SOLID:
+            return False  # nothing certain to compare it with
+        if gap > DOUBTFUL:
+            return True
+        if self._held is None or gap < ALIKE:
+            return False
+        verdict = self._recognise(embedding)
+        best, held = verdict.best, verdict.of(self._held)
+        names = best is not None and verdict.clear and best.score >= 0 and best.person != self._held
+        return names and (held is None or held.score < HOLD)
 
     def _judge(self) -> Verdict:
         assert self._mean is not None

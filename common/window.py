@@ -212,6 +212,8 @@ class Window:
             return Trouble("the source has ended", state.reason)
         if state is not None and state.state == "offline":
             return Trouble(f"offline for {words.clock(now - self._since[self.shown])}", state.reason)
+        if state is not None and state.paused:
+            return Trouble("paused", "nothing is analysed until it goes on")
         if self.result is None or not self._arrivals:
             waited = now - self._began
             long = f"none for {words.clock(waited)}: see python launch.py status" if waited > PATIENCE_S else None

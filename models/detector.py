@@ -213,7 +213,7 @@ def _build(path: Path, width: int, height: int) -> openvino.Model:
 
 
 def _lay(picture: NDArray[np.uint8], canvas: NDArray[np.float32], content_size: tuple[int, int]) -> None:
-    """Resize the picture into the canvas's upper left; the canvas's other pixels are black from the start."""
+    """Resize the picture into the canvas's upper left; its other pixels become black, whatever was there before."""
     width, height = content_size
     # Bilinear looks at 2 × 2 pixels: beyond a shrinking of 2.5 it would skip most of the picture, small faces with it.
     shrinking = max(picture.shape[1] / width, picture.shape[0] / height)
@@ -221,6 +221,8 @@ def _lay(picture: NDArray[np.uint8], canvas: NDArray[np.float32], content_size: 
     if picture.shape[:2] != (height, width):
         picture = np.asarray(cv2.resize(picture, content_size, interpolation=method), np.uint8)
     canvas[:height, :width] = picture
+    canvas[:height, width:] = 0
+    canvas[height:] = 0
 
 
 def _size(picture: NDArray[np.uint8]) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from common.stage import Answer, ControlError, Stage, StageError, main
 from common.transport import Socket, opened
 
 STATE_EVERY_S = 1.0  # the camera's state is said again, for those who subscribe late
+END_EVERY_S = 1.0  # so is its end
 ROUND_TRIP_EVERY_S = 0.2
 PAUSED_MS = 500.0  # to go on is asked for by a message, which ends the wait
 _ROUND_TRIPS = 256
@@ -54,7 +55,7 @@ class Capture(Stage):
         self._unsent: tuple[Frame, list[Any]] | None = None
         self._switching: tuple[str, str, Future[str]] | None = None
         self._sent_at: OrderedDict[int, float] = OrderedDict()
-        self._said: tuple[str, str] | None = None
+        self._said: tuple[str, str, bool] | None = None
         self._said_at = 0.0
         self._end_sent = False
         self._source = self._chosen() or settings.source
@@ -90,7 +91,7 @@ class Capture(Stage):
         state = self._reader.state()
         self._settle_switch()
         self._say_state(state)
-        if state.state == "ended" and self._unsent is None and not self._end_sent:
+        if state.state == "ended" and self._unsent is None and time.monotonic() >= self._next_end:
             self._send_end()
 
     def wait_ms(self) -> float:
@@ -152,6 +153,7 @@ class Capture(Stage):
         self._run = max(int(time.time() * 1000), getattr(self, "_run", 0) + 1)
         self._seq = 0
         self._end_sent = False
+        self._next_end = 0.0
         self._scene = zlib.crc32(self._source.encode())
 
     def _lossless(self) -> bool:
@@ -228,7 +230,9 @@ class Capture(Stage):
     def _send_end(self) -> None:
         assert self._frames is not None
         end = EndOfSource(sender=self.instance, camera=self._camera, run=self._run, frames=self._seq)
-        self._end_sent = self._frames.send([end.kind.encode(), pack(end)], timeout_ms=100)
+        if self._frames.send([end.kind.encode(), pack(end)], timeout_ms=100):
+            self._end_sent = True
+            self._next_end = time.monotonic() + END_EVERY_S  # a conductor that was started anew has to hear it, too
 
     def _settle_switch(self) -> None:
         if self._switching is None or not self._switching[2].done():
@@ -280,7 +284,7 @@ class Capture(Stage):
     def _say_state(self, state: ReaderState) -> None:
         now = time.monotonic()
         word = state.state
-        said = (word, state.source)
+        said = (word, state.source, state.paused)
         if said == self._said and now - self._said_at < STATE_EVERY_S:
             return
         if self._said is None or word != self._said[0]:
@@ -297,6 +301,7 @@ class Capture(Stage):
             since=time.time() - max(0.0, now - state.since),
             reason=state.reason,
             source=state.source[:1000],
+            paused=state.paused,
         )
         self.news.publish(message, self._camera)
 

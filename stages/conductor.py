@@ -219,8 +219,10 @@ class Conductor(Stage):
     def correction(self, message: Correction) -> None:
         self.news.publish(message, message.camera)
 
-    def ended(self, camera: str, run: int) -> None:
+    def ended(self, camera: str, run: int, missing: int) -> None:
         self._ended.add(camera)
+        if missing > 0:
+            self.log.warning("%s: the last %d frames never came here and are not in the results", camera, missing)
         if self._archive is not None and self._recorded is None:
             end = EndOfSource(sender=self.instance, camera=camera, run=run, frames=self._thinking.counts.results)
             self._waiting.append([b"end", pack(end)])

@@ -10,7 +10,9 @@ import numpy as np
 
 from common.sources.base import Picture, Pixels, SourceError, to_bgr
 from common.sources.opencv import cv2
-from common.sources.spec import IMAGE_ENDINGS
+from common.sources.spec import IMAGE_ENDINGS, NO_IMAGES
+
+_CONVERT = "HEIC and GIF pictures cannot be read here; save them as JPEG or PNG"
 
 
 class Folder:
@@ -42,12 +44,19 @@ class Folder:
             files = [self.place] if self.place.is_file() else sorted(self.place.iterdir(), key=lambda path: path.name)
         except OSError as error:
             raise SourceError(f"{self.description} cannot be read: {error.strerror or error}") from error
+        found = [path for path in files if not path.name.startswith(".")]
         files = [
             path
-            for path in files
-            if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and not path.is_dir()
+            for path in found
+            if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()
         ]
+        left_out = [path.name for path in found if path.suffix.lower() in NO_IMAGES]
+        if left_out and files:
+            more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+            self.notify(f"skipped: {left_out[0]}{more}: {_CONVERT}")
         if not files:
+            if left_out:
+                raise SourceError(f"{self.description}: {_CONVERT}")
             endings = ", ".join(sorted(IMAGE_ENDINGS))
             raise SourceError(f"{self.description} holds no image: files must end in one of {endings}")
         self._files = files

@@ -20,6 +20,8 @@ Region = tuple[int, int, int, int]  # x, y, width, height in pixels of the monit
 DEFAULT_REGION: Region = (0, 40, 1000, 600)
 _IMAGES = "avif bmp dib jp2 jpe jpeg jpg pbm pgm png pnm ppm sr ras tif tiff webp"
 IMAGE_ENDINGS = frozenset(f".{ending}" for ending in re.findall(r"\w+", _IMAGES))
+HEIC = frozenset((".heic", ".heif"))
+NO_IMAGES = HEIC | {".gif"}  # pictures that OpenCV does not read, or not everywhere; alone, a .gif is a video
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 CHOICES = "demo, demo:crowd, webcam[:N], screen[:X,Y,W,H][@MONITOR], a file, a folder, or an rtsp:// or http(s):// URL"
 
@@ -129,7 +131,8 @@ def _path(text: str) -> SourceSpec:
         raise SourceError(f"{path} is neither a file nor a folder")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path} cannot be read: permission denied")
-    kind: Kind = "image" if path.suffix.lower() in IMAGE_ENDINGS else "video"
+    suffix = path.suffix.lower()
+    kind: Kind = "image" if suffix in IMAGE_ENDINGS or suffix in HEIC else "video"
     return SourceSpec(kind=kind, description=str(path), place=str(path))
 
 

@@ -1,4 +1,4 @@
-"""A network camera: RTSP, or HTTP with MJPEG or anything else that FFmpeg reads."""
+"""A network camera: RTSP, or HTTP with MJPEG or another live stream."""
 
 from __future__ import annotations
 
@@ -65,6 +65,12 @@ class Stream:
             raise SourceError(
                 f"{self.description} cannot be opened: is the camera on and reachable from here, "
                 "are path, user and password right, and does it send video?"
+            )
+        if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+            capture.release()
+            raise SourceError(
+                f"{self.description} is a video, not a live camera: it would be read as fast as the network can; "
+                "download it and give its path"
             )
         rate = capture.get(cv2.CAP_PROP_FPS)
         self.frame_rate = float(rate) if 0 < rate <= 240 else None

@@ -42,18 +42,23 @@ class Outbox:
         self.results: list[Result] = []
         self.pictures: list[Result] = []
         self.ends: list[str] = []
+        self.missing: list[int] = []  # with each end
+        self.shown: list[int] = []  # frames, in the order in which they are shown
 
     def job(self, worker: str, message: Message, blobs: Sequence[Any]) -> None:
         self.jobs.append((worker, message, blobs))
 
     def result(self, result: Result, flight: Flight) -> None:
         self.results.append(result)
+        self.shown.append(result.seq)
 
     def picture(self, result: Result, flight: Flight) -> None:
         self.pictures.append(result)
+        self.shown.append(result.seq)
 
-    def ended(self, camera: str, run: int) -> None:
+    def ended(self, camera: str, run: int, missing: int) -> None:
         self.ends.append(camera)
+        self.missing.append(missing)
 
 
 class Scene:
@@ -437,6 +442,55 @@ def test_the_end_of_a_source_is_said_after_its_last_result() -> None:
     assert scene.out.ends == []
     scene.answer_all()
     assert scene.out.ends == ["cam0"]
+    end = EndOfSource(sender="capture.test.1", camera="cam0", run=1, frames=1)
+    scene.conductor.end_of_source(end, scene.now)  # it is told again, for those who come later
+    assert scene.out.ends == ["cam0"] and scene.out.missing == [0]
+
+
+def test_a_conductor_that_comes_after_the_end_says_what_it_never_got() -> None:
+    scene = Scene()
+    scene.conductor.end_of_source(EndOfSource(sender="capture.test.1", camera="cam0", run=1, frames=7), scene.now)
+    assert (scene.out.ends, scene.out.missing) == (["cam0"], [7])
+
+
+def test_pictures_of_a_quiet_room_are_shown_in_order_though_a_look_takes_longer_than_a_frame() -> None:
+    scene = Scene()
+    under_way: list[tuple[float, str, Any]] = []
+    for seq in range(300):
+        scene.frame(seq)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            under_way.append((scene.now + 0.08, worker, job))
+        scene.now += 1 / 30
+        while under_way and under_way[0][0] <= scene.now:
+            _, worker, job = under_way.pop(0)
+            scene.answer(worker, job, faces=0)
+    assert scene.conductor.counts.rested > 100
+    later = [seq for seq in scene.out.shown if seq >= 30]  # the first ones are shown before all else, unanalysed
+    assert later == sorted(later) and len(later) > 200
+
+
+def test_an_answer_from_before_a_crossing_does_not_take_the_place_of_the_look_after_it() -> None:
+    scene = Scene()
+    for seq in range(2):
+        scene.frame(seq)
+        scene.answer_all()
+        scene.now += 1 / 30
+    line = scene.conductor.lines["cam0"]
+    [track] = line._tracker.tracks
+    line._followed[track.id].identity.lost()  # so that it is looked at in the next frame
+    scene.frame(2)
+    held = []
+    while scene.out.jobs:
+        worker, job, _ = scene.take()
+        if isinstance(job, IdentityJob):
+            held.append((worker, job))
+        else:
+            scene.answer(worker, job)
+    track.crossed = True  # somebody passes
+    for worker, job in held:
+        scene.answer(worker, job)
+    assert held and track.crossed
 
 
 def test_identity_is_asked_for_new_faces_only_and_boxes_of_known_ones_are_sent_along() -> None:

@@ -128,6 +128,18 @@ def test_a_calibration_follows_the_pictures() -> None:
     assert calibrate(loose).nearer < calibrate(tight).nearer - 0.05
 
 
+@pytest.mark.parametrize("each", [2, 3, 4])
+def test_a_calibration_with_few_pictures_a_person_still_tries_those_who_come_back(each: int) -> None:
+    people = [np.stack([face_of(p, look) for look in range(each)]) for p in range(1, 25)]
+    found = calibrate(people)
+    assert found.known > 0.9 and found.nearer > 0.2
+
+
+def test_one_picture_a_person_is_too_few() -> None:
+    with pytest.raises(CalibrationError, match="two pictures"):
+        calibrate([face_of(p)[None] for p in range(1, 41)])
+
+
 def test_too_few_people_are_said_to_be_too_few() -> None:
     with pytest.raises(CalibrationError, match="at least 8 people"):
         calibrate([np.stack([face_of(p, look) for look in range(5)]) for p in range(3)])

@@ -87,6 +87,13 @@ def test_results_that_stopped_are_not_shown_as_live() -> None:
     assert table.text().strip() == "cam0  picture stalled for 3 s"
 
 
+def test_a_paused_camera_is_called_paused_and_not_stalled() -> None:
+    table = Table()
+    table.see(five(), 2)
+    table.tell(state("online").model_copy(update={"paused": True}), seconds=3)
+    assert table.text().strip().startswith("cam0  paused")
+
+
 def test_a_camera_without_results_waits() -> None:
     assert Table("cam0", "cam1").text().split("\n")[:2] == [
         "cam0  waiting for pictures…",

@@ -244,12 +244,15 @@ def test_a_blocked_read_is_offline_and_a_new_thread_takes_over(monkeypatch: pyte
         return cameras[-1]
 
     with Reader("camera", make=make, lost_after_s=0.3) as reader:
-        assert reader.take(5)
+        first = reader.take(5)
+        assert first
         cameras[0].hang.set()
         goes_offline_within(reader, 1.0)
         drained(reader, lambda: reader.state().state == "online", 5)
         assert len(cameras) == 2
         assert reader.state().stuck == 1
+        later = drained(reader, lambda: cameras[1].given > 3)[-1]
+        assert later.media_time_s > first[0].media_time_s + 1.0  # the same time goes on: it hung for that long
         cameras[0].released.set()
         wait_until(lambda: reader.state().stuck == 0, what="the abandoned thread ends")
 
@@ -310,6 +313,20 @@ def test_the_source_is_changed_while_running_and_a_bad_one_leaves_the_old() -> N
             assert reason in str(failed.exception(15))
         assert reader.state().source == "demo"
         assert reader.take(5)
+
+
+def test_changing_to_the_source_in_use_tries_it_at_once_where_it_is_offline() -> None:
+    cameras = [Camera(), Camera(), Camera()]
+    cameras[0].fail = cameras[1].fail = True
+    left = list(cameras)
+    with Reader("camera", make=lambda spec, *, loop, notify: left.pop(0), lost_after_s=0.2) as reader:
+        wait_until(lambda: reader.state().reason == "camera unplugged")
+        with pytest.raises(SourceError, match="unplugged"):
+            reader.switch("camera").result(5)
+        assert reader.switch("camera").result(5) == "camera"
+        assert reader.state().state == "online"
+        assert reader.switch("camera").result(0) == "camera"  # nothing to do
+        assert not left
 
 
 def test_the_source_can_be_changed_while_it_is_paused() -> None:
@@ -397,6 +414,18 @@ class TestPacer:
         pacer.due(0.0, 10.0)
         assert pacer.due(0.04, 70.0) == 70.0
         assert pacer.due(0.08, 70.0) == pytest.approx(70.04)
+
+    def test_a_hole_in_a_recording_is_not_waited_for(self) -> None:
+        pacer = Pacer(0.04)
+        pacer.due(0.0, 10.0)
+        assert pacer.due(120.0, 10.01) == pytest.approx(10.04)
+        assert pacer.due(120.04, 10.05) == pytest.approx(10.08)
+        assert pacer.gaps == 1
+
+    def test_a_film_of_few_pictures_is_not_full_of_holes(self) -> None:
+        pacer = Pacer(10.0)
+        pacer.due(0.0, 10.0)
+        assert pacer.due(10.0, 10.01) == pytest.approx(20.0)
 
 
 class TestFreezeWatch:

@@ -75,6 +75,24 @@ def test_a_short_gap_is_bridged_and_a_longer_one_is_said_with_its_reason() -> No
     assert (look.status, look.reason, look.label) == ("cannot_assess", "turned", None)
 
 
+@pytest.mark.parametrize("every", [2, 10, 30])
+def test_a_face_at_the_limit_of_what_can_be_judged_does_not_flicker_between_a_label_and_a_reason(every: int) -> None:
+    smoother = a_smoother()
+    said = [
+        smoother.update(index / RATE, *((sure("happy"), None) if index % every == 1 else (None, "small")))
+        for index in range(300)
+    ]
+    assert {(look.status, look.reason) for look in said} == {("cannot_assess", "small")}
+    back = [smoother.update((300 + index) / RATE, sure("happy")) for index in range(10)]
+    assert back[0].label is None and back[-1].label == "happy"
+
+
+def test_where_pictures_are_rare_one_that_can_be_judged_is() -> None:
+    smoother = a_smoother()
+    assert smoother.update(0.0, None, "small").status == "cannot_assess"
+    assert smoother.update(1.0, sure("sad")).label == "sad"
+
+
 def test_a_face_that_was_never_judged_is_pending_or_says_why_not() -> None:
     assert a_smoother().update(0.0, None).status == "pending"
     assert a_smoother().update(0.0, None, "small") == Look("cannot_assess", reason="small")

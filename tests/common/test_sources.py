@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,6 +236,16 @@ class TestImages:
             True
         ] * 3
 
+    def test_pictures_that_cannot_be_read_here_are_said(self, tmp_path: Path) -> None:
+        cv2.imwrite(str(tmp_path / "a.jpg"), np.full((4, 5, 3), 10, np.uint8))
+        for name in ("b.heic", "c.gif"):
+            (tmp_path / name).write_bytes(b"x")
+        notices: list[str] = []
+        assert len(pictures(str(tmp_path), notify=notices.append)) == 1
+        assert len(notices) == 1 and "b.heic and 1 more" in notices[0] and "JPEG" in notices[0]
+        with pytest.raises(SourceError, match="JPEG or PNG"):
+            pictures(str(tmp_path / "b.heic"))
+
     def test_a_folder_without_images_or_with_broken_ones_only_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="holds no image"):
             pictures(str(tmp_path))
@@ -346,6 +359,17 @@ class TestScreen:
         monkeypatch.setenv("DISPLAY", ":987")
         with pytest.raises(SourceError, match="the screen cannot be read"):
             Screen().open()
+
+
+def test_a_video_behind_a_web_address_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(sample("man.mp4").read_bytes())
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = open_source(f"http://127.0.0.1:{server.server_address[1]}/clip.mp4")
+        with pytest.raises(SourceError, match="download it"):
+            source.open()
+        server.shutdown()
 
 
 def test_no_webcam_is_said() -> None:

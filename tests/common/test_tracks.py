@@ -93,6 +93,15 @@ def test_near_others_a_track_is_marked_so_that_identity_looks_again() -> None:
     assert any(track.crossed for track in tracker.tracks)
 
 
+def test_who_was_out_of_sight_for_a_while_is_looked_at_again() -> None:
+    tracker = Tracker()
+    see(tracker, 0.0, (100, 100, ANNA))
+    for k in range(20):
+        see(tracker, (k + 1) / RATE)
+    [track] = see(tracker, 21 / RATE, (100, 100, ANNA))
+    assert track is not None and track.id == 1 and track.crossed
+
+
 def test_a_weak_detection_continues_a_track_and_begins_none() -> None:
     tracker = Tracker()
     weak = np.array([0.4], np.float32)

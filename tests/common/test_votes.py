@@ -145,6 +145,63 @@ def test_an_unknown_face_gets_its_name_when_a_better_crop_says_it() -> None:
     assert identity.identity.person == 3
 
 
+def towards(other: Floats, share: float) -> Floats:
+    """A face between that of ``look`` and another one."""
+    mixed = (1 - share) * embedding(1) + share * other
+    return np.asarray(mixed / np.linalg.norm(mixed), np.float32)
+
+
+@pytest.mark.parametrize("share", [0.44, 0.5])
+def test_somebody_who_has_taken_anothers_place_is_not_called_by_their_name_for_long(share: float) -> None:
+    """They are too much alike for one look to be sure."""
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE)))
+    for at in (0.0, 1.0, 3.0):
+        look(identity, at)
+    other = towards(embedding(2), share)
+    assert 0.6 < np.linalg.norm(other - embedding(1)) < 0.75
+    identity.asked(13.0, 0.5)
+    assert identity.answered(other, 0.5)
+    assert identity.due(13.5)  # and not ten seconds later
+    identity.asked(13.5, 0.5)
+    assert not identity.answered(other, 0.5)
+
+
+def test_two_looks_that_clearly_name_another_are_another_though_much_alike() -> None:
+    other = towards(embedding(2), 0.38)
+
+    def gallery(seen: Floats) -> Verdict:
+        return verdict(YAN, FAR) if np.linalg.norm(seen - other) < 0.01 else verdict(ZOE)
+
+    identity = TrackIdentity(PAUSES, gallery)
+    look(identity, 0.0)
+    for at, is_the_same in ((10.0, True), (10.5, False)):
+        assert identity.due(at)
+        identity.asked(at, 0.5)
+        assert identity.answered(other, 0.5) == is_the_same
+        assert identity.identity.person == 3
+
+
+def test_one_look_that_does_not_fit_is_forgotten_when_the_next_one_does() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE)))
+    look(identity, 0.0)
+    before = identity.summary()
+    for at, seen in ((1.0, towards(embedding(2), 0.44)), (1.5, embedding(1)), (4.0, towards(embedding(2), 0.44))):
+        identity.asked(at, 0.5)
+        assert identity.answered(seen, 0.5)
+    after = identity.summary()
+    assert before is not None and after is not None
+    np.testing.assert_allclose(after.embedding, before.embedding, atol=1e-6)
+
+
+def test_a_poor_crop_does_not_cast_doubt() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE)))
+    look(identity, 0.0)
+    for at in (1.0, 3.0, 13.0):
+        identity.asked(at, 0.1)
+        assert identity.answered(towards(embedding(2), 0.44), 0.1)
+    assert not identity.due(14.0)
+
+
 def test_of_people_without_consent_nothing_is_said() -> None:
     identity = TrackIdentity(PAUSES, saying(verdict(candidate(3, 0.4, withheld=True))))
     look(identity, 0.0)
@@ -158,6 +215,13 @@ def test_another_gallery_is_judged_by_the_looks_there_were() -> None:
     look(identity, 0.0)
     assert not identity.reconsider()
     assert identity.identity.person == 3
+
+
+def test_an_unknown_face_is_not_in_doubt_again_because_somebody_was_enrolled() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(FAR), verdict(NEAR)))
+    look(identity, 0.0)
+    identity.reconsider()
+    assert identity.identity.status == "unknown"
 
 
 @pytest.mark.parametrize("after", [verdict(NEAR), verdict(ZOE, YAN, clear=False)], ids=["less near", "not clear"])

@@ -53,6 +53,14 @@ def test_a_picture_that_is_too_old_is_stalled() -> None:
     assert trouble is not None and trouble.headline == "picture stalled 3 s"
 
 
+def test_a_paused_camera_is_called_paused_and_not_stalled() -> None:
+    window = showing()
+    paused = state("online", since=90.0).model_copy(update={"paused": True})
+    window.state(paused, 101.0)
+    trouble = window.trouble(130.0)
+    assert trouble is not None and trouble.headline == "paused"
+
+
 def test_a_slow_camera_is_not_called_stalled_between_its_pictures() -> None:
     window = Window(("cam0",), 0.0)
     for moment in (10.0, 12.0, 14.0, 16.0):

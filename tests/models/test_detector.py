@@ -142,6 +142,18 @@ def test_a_small_picture_is_not_enlarged_to_the_full_input() -> None:
     assert max(fit(320, 180, 640).input_size) == 320
 
 
+def test_nothing_of_a_picture_before_is_seen_in_one_of_another_size() -> None:
+    """Both pictures use the same input, and the second fills less of it."""
+    first, second = cv2.resize(photo("single_face.jpg"), (80, 80)), np.full((70, 80, 3), 120, np.uint8)
+    detector, fresh = FaceDetector(), FaceDetector()
+    assert fit(80, 80, 640).input_size == fit(80, 70, 640).input_size
+    detector.detect(first)
+    before = detector._network(fit(80, 70, 640).input_size)[1]
+    detector.detect(second)
+    fresh.detect(second)
+    np.testing.assert_array_equal(before, fresh._network(fit(80, 70, 640).input_size)[1])
+
+
 def test_compiled_shapes_are_bounded() -> None:
     detector = FaceDetector(input_long_side=64)
     for height in range(20, 200, 12):

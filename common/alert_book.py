@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from common import alert_store
+from common.alert_store import AlertError
 from common.alerts import wording
 from common.alerts.baseline import Usual
 from common.alerts.episode import Happening, Key, Live, key_of, restored
@@ -57,6 +58,19 @@ class Book:
     def waiting(self) -> int:
         """How many steps wait to be written."""
         return len(self._waiting)
+
+    def waiting_of(self, number: int) -> Live | None:
+        """Return an episode as the steps that wait will write it, None while none of its steps waits.
+
+        Raises:
+            AlertError: what waits is that nothing of it is kept.
+        """
+        for _, step, _ in self._waiting:
+            if step.live.number == number:
+                if step.erase:
+                    raise AlertError(f"there is no episode {number}")
+                return step.live
+        return None
 
     def keep(self, happenings: Iterable[Happening], now: float) -> None:
         """Take what happened; ``flush`` writes it."""
@@ -252,7 +266,10 @@ def usual_of(ledger: Ledger) -> dict[int, Usual]:
 def left_open(
     ledger: Ledger, rules: Iterable[Rule], people: dict[int, Known], cameras: Collection[str]
 ) -> tuple[list[Live], list[Live]]:
-    """Return the episodes that were open when the stage ended, and those whose rule or camera is configured no more."""
+    """Return the episodes that were open when the stage ended, and those whose rule or camera is configured no more.
+
+    Those of people without consent are among the first: the desk sees to it that nothing is said or kept of them.
+    """
     by_name = {rule.name: rule for rule in rules}
     kept: list[Live] = []
     stray: list[Live] = []
@@ -264,7 +281,9 @@ def left_open(
         # Nobody would ever say of a camera that is gone that it shows something again.
         fits = fits and (row["about"] != "offline" or row["camera"] in cameras)
         used = rule if fits and rule is not None else Rule(name=row["rule"], about=row["about"])
-        (kept if fits else stray).append(restored(row, used, known.role if known else None))
+        (kept if fits or (known is not None and known.withheld) else stray).append(
+            restored(row, used, known.role if known else None)
+        )
     return kept, stray
 
 

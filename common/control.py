@@ -36,8 +36,10 @@ class Asker:
         request = uuid.uuid4().hex
         message = Control(sender=self._writer.sender, request=request, do=do, args=args)
         self.reader.socket.subscribe(f"reply.{request}".encode())
-        self._open[request] = (stage, message, 0.0, time.monotonic() + timeout_s)
-        self.answers()
+        now = time.monotonic()
+        # Only sent: what others are answered meanwhile is for ``answers`` to return.
+        self._writer.publish(message, stage)
+        self._open[request] = (stage, message, now + REPEAT_EVERY_S, now + timeout_s)
         return request
 
     def answers(self) -> list[tuple[str, Reply | NoAnswer]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from common import exports, history_store, options, people
 from common.config import load
@@ -63,8 +63,10 @@ def moment(text: str, *, end: bool = False) -> float:
         return now - float(text[:-1]) * units[text[-1]]
     for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"):
         try:
-            found = datetime.strptime(text, form).astimezone().timestamp()
+            found = datetime.strptime(text, form)
         except ValueError:
             continue
-        return found + 86400 if end and form == "%Y-%m-%d" else found
+        if end and form == "%Y-%m-%d":
+            found += timedelta(days=1)  # of the calendar: a day may have 23 or 25 hours
+        return found.timestamp()
     raise ExportError(f"{text!r} is no time: write 2027-03-31, 2027-03-31T08:00, 90m, 8h or 7d (ago), or now")

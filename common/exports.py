@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import math
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,10 +44,12 @@ class ExportError(RuntimeError):
 
 
 def rows(ledger: Ledger, subject: Subject, name: str | None, begin: float, end: float, step_s: int) -> Iterator[Row]:
-    """Yield a subject's rows, a day of the store at a time."""
+    """Yield a subject's rows, about a day of the store at a time."""
+    whole = math.lcm(step_s, 60)  # neither a step nor a minute of old history is to be cut in two
+    part = max(1, DAY // whole) * whole
     first = begin
     while first < end:
-        last = min(end, (first // DAY + 1) * DAY)
+        last = min(end, (first // part + 1) * part)
         found = history_store.steps(ledger, subject, first, last, step_s=step_s)
         # Old history is there by the minute: the step says what the row is about.
         length = max(step_s, 60) if step_s < 60 and history_store.is_old(ledger, subject, first, last) else step_s

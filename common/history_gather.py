@@ -61,9 +61,30 @@ class Batch:
     def add(self, later: Batch) -> None:
         """Append what came later."""
         self.rows += later.rows
-        self.owners |= later.owners
+        # Rows say whose a track is by then.
+        self.owners |= {row.track: row.owner for row in later.rows if row.track in self.owners} | later.owners
         self.dropped |= later.dropped
         self.watches |= later.watches
+
+    def split(self, most: int) -> tuple[Batch, Batch]:
+        """Return what is to be written first, with about ``most`` seconds, and what comes after it.
+
+        All that is no seconds comes first, and counts for the seconds that come after it: those are given to whose they
+        are by now, and those of which nothing may be kept are left out.
+        """
+        rows = [
+            TrackRows(
+                track=row.track, camera=row.camera, owner=self.owners.get(row.track, row.owner), seconds=row.seconds
+            )
+            for row in self.rows
+            if row.track not in self.dropped
+        ]
+        count = seconds = 0
+        while count < len(rows) and seconds < most:
+            seconds += len(rows[count].seconds)
+            count += 1
+        first = Batch(rows=rows[:count], owners=self.owners, dropped=self.dropped, watches=self.watches)
+        return first, Batch(rows=rows[count:])
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.owners or self.dropped or self.watches)

@@ -177,7 +177,7 @@ def ribbon(ledger: Ledger, subject: Subject, begin: float, end: float, *, step_s
     """Return a period as a ribbon.
 
     Args:
-        step_s: length of a step; whole seconds. History that is only kept by the minute fills a minute's first step.
+        step_s: length of a step; whole seconds. History that is only kept by the minute is spread evenly over it.
 
     Raises:
         HistoryError: no period, or one of more than 100,000 steps.
@@ -186,8 +186,9 @@ def ribbon(ledger: Ledger, subject: Subject, begin: float, end: float, *, step_s
     if not 0 < count <= 100_000:
         raise HistoryError("a period of 1 to 100,000 steps can be shown: choose a longer step or a shorter period")
     with ledger.read() as connection:
-        parts = (_minutes(connection, subject, begin, end), _seconds(connection, subject, begin, end))
+        old, recent = _minutes(connection, subject, begin, end), _seconds(connection, subject, begin, end)
         watched = _watched(connection, begin, end)
+    parts = (_spread(old, begin, step_s, count), recent)
     index = [np.floor((part.at - begin) / step_s).astype(np.int64).clip(0, count - 1) for part in parts]
     assessed_s, dominant_s = np.zeros(count), np.zeros((count, len(EXPRESSIONS)))
     present_s, reasons_s, weighted = np.zeros(count), np.zeros((count, len(REASONS))), np.zeros_like(dominant_s)
@@ -208,8 +209,8 @@ def ribbon(ledger: Ledger, subject: Subject, begin: float, end: float, *, step_s
         begin=begin,
         step_s=step_s,
         watched_s=watched_s,
-        present_s=np.minimum(present_s, step_s) if step_s >= 60 else present_s,
-        assessed_s=np.minimum(assessed_s, step_s) if step_s >= 60 else assessed_s,
+        present_s=np.minimum(present_s, step_s),
+        assessed_s=np.minimum(assessed_s, step_s),
         dominant=np.where(seen, dominant_s.argmax(axis=1), -1).astype(np.int8),
         probabilities=probabilities,
         reasons_s=reasons_s,
@@ -318,6 +319,29 @@ def _minutes(connection: Connection, subject: Subject, begin: float, end: float)
         (subject.number, begin // 60, -(-end // 60)),
     ).fetchall()
     return history_rows.minutes([row[0] for row in rows], [row[1] for row in rows])
+
+
+def _spread(minutes: Steps, begin: float, step_s: int, count: int) -> Steps:
+    """Return what minutes hold, by the second where steps are shorter: each second has a sixtieth of its minute.
+
+    When in its minute somebody was there is not kept; but that they were there in a sixth of it only, with steps of ten
+    seconds, would be made up.
+    """
+    if step_s >= 60 or not len(minutes):
+        return minutes
+    seconds = np.arange(60)
+    at = (minutes.at[:, None] + seconds).ravel()
+    row = np.repeat(np.arange(len(minutes)), 60)
+    inside = (at >= begin) & (at < begin + count * step_s)
+    at, row = at[inside], row[inside]
+    return Steps(
+        at=at,
+        present_s=minutes.present_s[row] / 60,
+        assessed_s=minutes.assessed_s[row] / 60,
+        probabilities=minutes.probabilities[row],
+        dominant_s=minutes.dominant_s[row] / 60,
+        reasons_s=minutes.reasons_s[row] / 60,
+    )
 
 
 def _watched(connection: Connection, begin: float, end: float) -> list[tuple[float, float]]:

@@ -33,15 +33,18 @@ def write(connection: Connection, batch: Batch) -> int:
     """
     owners = [rows.owner for rows in batch.rows] + list(batch.owners.values())
     people = _allowing(connection, {person for person, _ in owners if person is not None})
-    written = 0
     for track in batch.dropped:
         connection.execute("DELETE FROM history_track WHERE track = ?", (track,))
+    tracks, seconds = [], []
     for rows in batch.rows:
         person, number = rows.owner
         if rows.track in batch.dropped or (person is not None and person not in people):
             continue
         times = [second for second, _ in rows.seconds]
-        connection.execute(
+        tracks.append((rows.track, rows.camera, person, number, min(times), max(times)))
+        seconds += [(rows.track, second, seen) for second, seen in rows.seconds]
+    if seconds:  # two statements, however many tracks: a server may be far away
+        connection.executemany(
             "INSERT INTO history_track (track, camera, person_id, unknown_id, begin_at, end_at) "
             "VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (track) DO UPDATE SET person_id = excluded.person_id, unknown_id = excluded.unknown_id, "
@@ -49,14 +52,13 @@ def write(connection: Connection, batch: Batch) -> int:
             "ELSE history_track.begin_at END, "
             "end_at = CASE WHEN excluded.end_at > history_track.end_at THEN excluded.end_at "
             "ELSE history_track.end_at END",
-            (rows.track, rows.camera, person, number, min(times), max(times)),
+            tracks,
         )
         connection.executemany(
             "INSERT INTO history_second (track, second, seen) VALUES (?, ?, ?) "
             "ON CONFLICT (track, second) DO UPDATE SET seen = excluded.seen",
-            [(rows.track, second, seen) for second, seen in rows.seconds],
+            seconds,
         )
-        written += len(times)
     for track, (person, number) in batch.owners.items():
         if person is None or person in people:
             sql = "UPDATE history_track SET person_id = ?, unknown_id = ? WHERE track = ?"
@@ -68,7 +70,7 @@ def write(connection: Connection, batch: Batch) -> int:
         if not connection.execute(sql, (end, camera, begin)).rowcount:
             sql = "INSERT INTO history_watch (camera, begin_at, end_at) VALUES (?, ?, ?)"
             connection.execute(sql, (camera, begin, end))
-    return written
+    return len(seconds)
 
 
 def roll_up(connection: Connection, before: float, *, most: int = MAX_ROLLED) -> Swept:

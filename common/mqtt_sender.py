@@ -2,8 +2,10 @@
 
 Three kinds of messages: a *state* is kept by the broker, and its newest value is sent whenever there is a connection;
 an *event* waits for one (the last ``EVENTS`` of them) and arrives at least once; what is *passing* goes out now or not
-at all. paho's thread does the network; at most ``WINDOW`` messages are in its hands, so that a broker that takes
-nothing costs no memory.
+at all. States that an earlier run has left at the broker are told by ``left``.
+
+paho's thread does the network; at most ``WINDOW`` messages are in its hands, so that a broker that takes nothing costs
+no memory.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from common.mqtt_config import MqttConfig
 
 WINDOW = 100
 EVENTS = 1000
+LEFT = 1000  # states of earlier runs: more are not asked about
 KEEP_ALIVE_S = 10
 LONGEST_PAUSE_S = 10
 _COMPLAIN_S = 30.0
@@ -38,6 +41,8 @@ class Sender:
 
     Args:
         client_id: under which the broker knows us; two at once throw each other out.
+        look_for: which states that the broker keeps are to be told, as topics with ``+``; those that seldom change, for
+            our own come back, too.
 
     Attributes:
         sent, dropped: messages handed to the broker; events and passing messages that were not.
@@ -46,7 +51,9 @@ class Sender:
         OSError: certificate files that cannot be used.
     """
 
-    def __init__(self, settings: MqttConfig, client_id: str) -> None:
+    def __init__(self, settings: MqttConfig, client_id: str, *, look_for: str) -> None:
+        self._look_for = look_for
+        self._left: deque[tuple[str, bytes]] = deque(maxlen=LEFT)
         self.status = f"{settings.topic}/status"
         self.sent = 0
         self.dropped = 0
@@ -60,6 +67,7 @@ class Sender:
         self._complained: dict[str, float] = {}
         self._client = client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
         client.on_connect = self._on_connect
+        client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
         client.on_connect_fail = self._on_connect_fail
         client.will_set(self.status, OFFLINE, qos=1, retain=True)
@@ -83,8 +91,16 @@ class Sender:
         """Whether the broker has accepted us."""
         return self._connected.is_set()
 
+    def left(self) -> list[tuple[str, bytes]]:
+        """Return the states that the broker had from before, topic and payload, as far as they have come by now."""
+        return [self._left.popleft() for _ in range(len(self._left))]
+
+    def states(self) -> set[str]:
+        """Return the topics that have a value."""
+        return {topic for topic, payload in self._states.items() if payload}
+
     def state(self, topic: str, payload: str) -> None:
-        """Have the broker keep this as the topic's value; nothing is sent if it has it already."""
+        """Have the broker keep this as the topic's value (empty: nothing); not sent if it has it already."""
         if self._states.get(topic) != payload:
             self._states[topic] = payload
             self._unsent[topic] = None
@@ -124,6 +140,9 @@ class Sender:
         deadline = time.monotonic() + _FAREWELL_S
         if self._connected.is_set():
             self.turn()
+            while self._unsent and self._connected.is_set() and time.monotonic() < deadline:
+                time.sleep(0.01)  # more than fits into paho's hands at once
+                self.turn()
             self._send(self.status, OFFLINE, qos=1, retain=True)
             while self._flying and self._connected.is_set() and time.monotonic() < deadline:
                 self._room()
@@ -161,8 +180,13 @@ class Sender:
             return
         log.info("connected to %s", self._broker)
         self._complained.clear()
+        client.subscribe(self._look_for)
         self._connections += 1
         self._connected.set()
+
+    def _on_message(self, client: Any, data: Any, message: paho.MQTTMessage) -> None:
+        if message.retain and message.payload:  # else it was said just now
+            self._left.append((message.topic, bytes(message.payload)))
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if self._connected.is_set():

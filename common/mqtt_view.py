@@ -116,6 +116,20 @@ class CameraView:
         return {"state": self._state.state, "since": self._state.since, "reason": self._state.reason}
 
 
+def ended() -> dict[str, Any]:
+    """Return what is said of a camera's pictures when Mien ends."""
+    return {"state": "offline", "since": None, "reason": "Mien has ended"}
+
+
+def is_state(payload: bytes) -> bool:
+    """Whether this is what Mien says of a camera's pictures, and not another program's under the same topic."""
+    try:
+        said = json.loads(payload)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and set(said) == set(ended())
+
+
 def alert_state(camera: str, episodes: Iterable[Episode], *, names: bool) -> dict[str, Any]:
     """Return what is open on a camera: ``open`` ON or OFF, how many, and the one that waits longest."""
     mine = sorted((one for one in episodes if one.camera == camera and one.open), key=lambda one: one.opened_at)

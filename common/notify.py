@@ -2,7 +2,7 @@
 
 A notification is a row of the store until it is sent, so that a restart loses none and repeats none; only a process
 that is killed between the sending and the note of it sends that one again. A target that fails is tried again, later
-and later; one that hangs holds up nobody else.
+and later; one that hangs holds up nobody else. What nobody needs to know any more is not sent.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from common.alerts import wording
 from common.alerts.rules import NotificationsConfig
 from common.ledger import Ledger, LedgerError
 from common.place import Place
+from common.sql import Row
 
 LOOK_EVERY_S = 1.0  # also without being woken: a retry may be due
-BATCH = 20
 LONGEST_S = 60.0  # nothing is put off for longer at first
 
 NOT_UNDERSTOOD = "its address is not one that apprise understands (https://github.com/caronc/apprise/wiki)"
@@ -42,7 +43,8 @@ def send(address: str, title: str, body: str, attachment: str | None) -> str | N
             return NOT_UNDERSTOOD
         there = attachment if attachment is not None and Path(attachment).is_file() else None
         try:
-            done = bool(told.notify(title=title, body=body, attach=there))
+            # Where it is not said that this is text, a mail takes what is between < and > for HTML.
+            done = bool(told.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT, attach=there))
         except Exception as error:  # whatever a plug-in of apprise raises: the notification is tried again
             return f"{type(error).__name__}: {error}"[:500]
         reason = " ".join(said.getvalue().split())
@@ -127,21 +129,55 @@ class Outbox:
         for number, error in list(unsettled.items()):
             self._settle(ledger, target, number, error)
             del unsettled[number]
-        now = time.time()
+        now, number = time.time(), 0
+        # One at a time: while one is sent, the episode of the next may be acknowledged.
+        while not self._stop.is_set() and (row := self._next(ledger, target, number, now)) is not None:
+            number = row["id"]
+            if (why := self._pointless(row)) is not None:
+                self._give_up(ledger, target, number, why)
+                continue
+            body = row["body"]
+            if row["happened_at"] is not None:
+                body = f"{body} ({wording.moment(row['happened_at'], time.time())})"
+            error = self._send(self._settings.targets[target], row["title"], body, row["snapshot"])
+            unsettled[number] = error
+            self._settle(ledger, target, number, error)
+            del unsettled[number]
+
+    def _next(self, ledger: Ledger, target: str, after: int, now: float) -> Row | None:
+        """Return what is to be sent next, with what has become of its episode."""
         with ledger.read() as connection:
-            rows = connection.execute(
+            row: Row | None = connection.execute(
                 # What is due later than the longest pause was put off by a clock that was set back since.
-                "SELECT * FROM notification WHERE state = 'waiting' AND target = ? AND "
-                "(next_at <= ? OR next_at > ?) ORDER BY id LIMIT ?",
-                (target, now, now + max(LONGEST_S, self._settings.retry_longest_s), BATCH),
-            ).fetchall()
-        for row in rows:
-            if self._stop.is_set():
-                return
-            error = self._send(self._settings.targets[target], row["title"], row["body"], row["snapshot"])
-            unsettled[row["id"]] = error
-            self._settle(ledger, target, row["id"], error)
-            del unsettled[row["id"]]
+                "SELECT notification.*, event, at AS happened_at, closed_at, acknowledged_at FROM notification "
+                "LEFT JOIN episode ON episode.id = notification.episode_id "
+                "LEFT JOIN episode_step ON episode_step.serial = notification.serial "
+                "WHERE state = 'waiting' AND target = ? AND notification.id > ? AND (next_at <= ? OR next_at > ?) "
+                "ORDER BY notification.id LIMIT 1",
+                (target, after, now, now + max(LONGEST_S, self._settings.retry_longest_s)),
+            ).fetchone()
+        return row
+
+    def _pointless(self, row: Row) -> str | None:
+        """Return why a notification helps nobody any more; None: it is to be sent."""
+        if time.time() > row["created_at"] + self._settings.give_up_s:
+            return "it has waited for longer than notifications.give_up_s"
+        # That an episode is over may be told at any time; nobody is called to one that needs nobody.
+        if row["event"] in ("opened", "escalated"):
+            if row["closed_at"] is not None:
+                return "its episode is over"
+            if row["acknowledged_at"] is not None:
+                return "its episode is acknowledged"
+        return None
+
+    def _give_up(self, ledger: Ledger, target: str, number: int, why: str) -> None:
+        with ledger.write() as connection:
+            connection.execute(
+                "UPDATE notification SET state = 'failed', done_at = ?, error = ? WHERE id = ?",
+                (time.time(), why, number),
+            )
+        self.failed += 1
+        log.warning("notification %d to %s was not sent (given up): %s", number, target, why)
 
     def _settle(self, ledger: Ledger, target: str, number: int, error: str | None) -> None:
         now = time.time()

@@ -1,7 +1,10 @@
 """Snapshots on disk: the plain picture, the annotated one, the result. Whole or not there.
 
 The files of a snapshot are written under temporary names, brought to disk, then renamed; the JSON comes last and is the
-sign that the snapshot is whole.
+sign that the snapshot is whole. They show who was where: only their owner may read them.
+
+What somebody asked for is kept until somebody deletes it. What was taken for an alert, without anybody asking, has that
+in its name, and is kept as long as episodes are.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterable
@@ -20,6 +24,8 @@ from common.messages import Result
 from common.settings import Config
 
 PICTURE, ANNOTATED, RESULT = ".jpg", ".annotated.jpg", ".json"
+_ALERT = "-alert"
+_OF_ALERT = re.compile(rf".+-(\d{{8}}T\d{{6}}\.\d{{3}}Z)-\d+{_ALERT}(\.annotated)?\.(jpg|json)")
 
 
 class SnapshotError(OSError):
@@ -31,10 +37,14 @@ def folder(config: Config) -> Path:
     return config.storage.snapshot_dir or config.storage.data_dir / "snapshots"
 
 
-def stem(result: Result) -> str:
-    """Return what a snapshot's three files are called before their suffixes: camera, UTC time, number of the frame."""
-    taken = datetime.fromtimestamp(result.captured_at, UTC)
-    return f"{result.camera}-{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03d}Z-{result.seq}"
+def stem(result: Result, *, alert: bool = False) -> str:
+    """Return what a snapshot's three files are called before their suffixes: camera, UTC time, number of the frame.
+
+    Args:
+        alert: it is taken for an alert, and says so.
+    """
+    name = f"{result.camera}-{_written(result.captured_at)}-{result.seq}"
+    return name + _ALERT if alert else name
 
 
 def paths(stem_path: Path) -> list[Path]:
@@ -42,24 +52,25 @@ def paths(stem_path: Path) -> list[Path]:
     return [stem_path.with_name(stem_path.name + suffix) for suffix in (PICTURE, ANNOTATED, RESULT)]
 
 
-def write(target: Path, result: Result, picture: bytes | memoryview, annotated: bytes) -> Path:
+def write(target: Path, result: Result, picture: bytes | memoryview, annotated: bytes, *, alert: bool = False) -> Path:
     """Write a snapshot into the folder ``target``, which is made if need be; return its path without suffix.
 
     Args:
         picture, annotated: JPEG.
+        alert: it is taken for an alert: ``sweep`` deletes it one day.
 
     Raises:
         SnapshotError: the disk is full, the folder cannot be written to, …; nothing of the snapshot is left then.
     """
-    files = paths(target / stem(result))
+    files = paths(target / stem(result, alert=alert))
     contents = (picture, annotated, result.model_dump_json(by_alias=True, indent=1).encode())
     mark = f".{uuid.uuid4().hex[:8]}.part"
     parts = [path.with_name(path.name + mark) for path in files]
     kept: list[Path] = []
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part, content in zip(parts, contents, strict=True):
-            with open(part, "xb") as file:
+            with open(part, "xb", opener=_own) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -70,7 +81,27 @@ def write(target: Path, result: Result, picture: bytes | memoryview, annotated: 
     except OSError as error:
         _remove((*parts, *kept))
         raise SnapshotError(_explain(error, target)) from error
-    return target / stem(result)
+    return target / stem(result, alert=alert)
+
+
+def sweep(target: Path, before: float) -> int:
+    """Delete the snapshots that were taken for alerts before a moment (unix seconds); return how many files.
+
+    Raises:
+        SnapshotError: the folder cannot be read, or a file not be deleted.
+    """
+    gone, oldest = 0, _written(before)
+    try:
+        for path in target.iterdir() if target.is_dir() else ():
+            named = _OF_ALERT.fullmatch(path.name)
+            # By its name: a copy, or one that a name was taken out of, has a new time of its own.
+            if named and named[1] < oldest:
+                path.unlink(missing_ok=True)
+                gone += 1
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SnapshotError(f"old snapshots in {target} cannot be deleted: {why}") from error
+    return gone
 
 
 def take(config: Config, camera: str | None, timeout_s: float = 5.0) -> list[Path]:
@@ -113,6 +144,16 @@ def command(config: Config, camera: str | None) -> int:
     for path in files:
         print(path)
     return 0
+
+
+def _written(at: float) -> str:
+    """Return a moment as names have it: the later, the greater."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _own(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sync_folder(target: Path) -> None:

@@ -87,8 +87,8 @@ class AlertsStage(Stage):
         kept, stray = alert_book.left_open(ledger, self._desk.rules, people, self.config.cameras)
         cool = max((rule.cooldown_s for rule in self._desk.rules), default=0.0)
         closed, usual = alert_book.lately_closed(ledger, now - cool), alert_book.usual_of(ledger)
-        self._book.opened_before(self._desk.restore(kept, closed, now))
         self._desk.refresh(people, now)
+        self._book.opened_before(self._desk.restore(kept, closed, now))
         self._desk.usual |= usual
         self._ledger = self._book.ledger = ledger
         self._generation = generation
@@ -131,7 +131,7 @@ class AlertsStage(Stage):
         elif isinstance(message, Correction):
             self._desk.correction(message, now)
         elif isinstance(message, CameraState):
-            self._desk.camera(message)
+            self._desk.camera(message, now)
         self._publish()
         self.meter.worked((time.perf_counter() - started) * 1e3)
 
@@ -171,7 +171,9 @@ class AlertsStage(Stage):
             raise AlertError("which episode? give its number as 'episode'")
         who = by[:128] if isinstance(by, str) and by else request.sender
         self._publish()
-        live = self._desk.find(number) or alert_book.stored(self._open_ledger, number, self._desk.rules)
+        # A step that waits would later write over what is changed in the stored row only.
+        live = self._desk.find(number) or self._book.waiting_of(number)
+        live = live or alert_book.stored(self._open_ledger, number, self._desk.rules)
         before = live.columns()
         happening = _changed(live, request, now, who)
         try:

@@ -17,6 +17,7 @@ from common.transport import Socket
 
 SAMPLE_S = 0.1  # ten looks make a second's row
 WRITE_EVERY_S = 1.0
+WRITE_SECONDS = 2000  # at once: whoever is silent for 5 s is replaced, and after an outage much waits in memory
 SWEEP_EVERY_S = 600.0
 SWEEP_AGAIN_S = 1.0  # there was more to do than one transaction should hold
 BUSY_MS = 500  # the loop must not stand still for long: what cannot be written now waits
@@ -50,7 +51,8 @@ class HistoryStage(Stage):
     def close(self) -> None:
         if self._late is None:
             return
-        self._write(time.time(), final=True)
+        while self._write(time.time(), final=True):
+            pass
         if self._waiting:
             self.log.error("%d seconds of history could not be written and are lost", len(self._waiting))
         self._late.close()
@@ -78,8 +80,8 @@ class HistoryStage(Stage):
         self._mind_the_clock()
         now = time.monotonic()
         if now >= self._next_write:
-            self._next_write = now + WRITE_EVERY_S
-            self._write(time.time())
+            more = self._write(time.time())
+            self._next_write = now if more else now + WRITE_EVERY_S
         if now >= self._next_sweep:
             self._next_sweep = now + (SWEEP_AGAIN_S if self._sweep(time.time()) else SWEEP_EVERY_S)
 
@@ -96,7 +98,8 @@ class HistoryStage(Stage):
             )
             self.log.warning(told, jump, undecided)
 
-    def _write(self, now: float, *, final: bool = False) -> None:
+    def _write(self, now: float, *, final: bool = False) -> bool:
+        """Write what waits, or as much of it as may be written at once; return whether more can be written now."""
         gathered = False
         try:
             ledger = self._open_ledger()
@@ -111,13 +114,17 @@ class HistoryStage(Stage):
             self._waiting.add(self._gatherer.batch(now, final=final))
             gathered = True
             if self._waiting:
+                first, later = self._waiting.split(WRITE_SECONDS)
                 with ledger.write() as connection:
-                    self.meter.given += history_upkeep.write(connection, self._waiting)
-                self._waiting = Batch()
+                    written = history_upkeep.write(connection, first)
+                self._waiting = later
+                self.meter.given += written
         except LedgerError as error:
             if not gathered:
                 self._waiting.add(self._gatherer.batch(now, final=final))
             self._trouble(error)
+            return False
+        return bool(self._waiting)
 
     def _open_ledger(self) -> Ledger:
         assert self._late is not None

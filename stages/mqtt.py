@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from common import alert_store
 from common.alert_store import Episode
@@ -13,7 +14,7 @@ from common.late import LateLedger
 from common.ledger import LedgerError
 from common.messages import Alert, CameraState, Message, Result
 from common.mqtt_sender import Sender
-from common.mqtt_view import CameraView, alert_state, as_json, discovery
+from common.mqtt_view import CameraView, alert_state, as_json, discovery, ended, is_state
 from common.settings import Config
 from common.stage import Stage, StageError, main
 from common.transport import Socket
@@ -47,7 +48,8 @@ class MqttStage(Stage):
             raise StageError("there is no broker to tell: set mqtt.url, as in mqtt://user:password@host:1883")
         try:
             self._late = LateLedger(self.config.storage.place, busy_ms=BUSY_MS)
-            self._sender = Sender(self._settings, f"mien-{self.instance}")
+            state = f"{self._settings.topic}/+/state"
+            self._sender = Sender(self._settings, f"mien-{self.instance}", look_for=state)
         except LedgerError as error:
             raise StageError(str(error)) from error
         except OSError as error:
@@ -61,9 +63,11 @@ class MqttStage(Stage):
     def close(self) -> None:
         if self._sender is not None:
             for view in self._views.values():
-                # Nobody is here any more as far as the broker knows: who was must not stay written there.
+                # Nobody is here any more as far as the broker knows, and nothing is open: neither name must stay there.
                 empty = CameraView(view.camera, names=False, changes_per_s=1)
                 self._tell(view.camera, "people", as_json(empty.people(time.monotonic())))
+                self._tell(view.camera, "alert", as_json(alert_state(view.camera, (), names=False)))
+                self._tell(view.camera, "state", as_json(ended()))
             self._sender.close()
         if self._late is not None:
             self._late.close()
@@ -101,6 +105,10 @@ class MqttStage(Stage):
     def handle(self, ready: set[Socket]) -> None:
         assert self._sender is not None
         now = time.monotonic()
+        for topic, payload in self._sender.left():
+            camera = topic.removeprefix(f"{self._settings.topic}/").removesuffix("/state")
+            if camera not in self._views and is_state(payload):
+                self._forget(camera)
         if now >= self._next_look:
             self._next_look = now + LOOK_S
             self._look(now)
@@ -120,6 +128,23 @@ class MqttStage(Stage):
             if self._episodes is not None:
                 self._tell(camera, "alert", as_json(alert_state(camera, self._episodes, names=self._settings.names)))
 
+    def _forget(self, camera: str) -> None:
+        """Have the broker keep nothing of a camera that an earlier run has told of, and that is not there any more."""
+        assert self._sender is not None
+        self.log.info("%s is not there any more: the broker forgets it", camera)
+        topics = [f"{self._settings.topic}/{camera}/{what}" for what in ("people", "alert", "state")]
+        if self._settings.discovery:
+            topics = [*self._discovery(camera), *topics]
+        for topic in topics:
+            if topic not in self._sender.states():  # Home Assistant's topics have a camera's name without its signs
+                self._sender.state(topic, "")
+
+    def _discovery(self, camera: str) -> dict[str, dict[str, Any]]:
+        settings = self._settings
+        return discovery(
+            camera, topic=settings.topic, prefix=settings.discovery, version=_version(), expressions=EXPRESSIONS
+        )
+
     def _tell(self, camera: str, what: str, payload: str) -> None:
         assert self._sender is not None
         self._sender.state(f"{self._settings.topic}/{camera}/{what}", payload)
@@ -138,10 +163,7 @@ class MqttStage(Stage):
             view = CameraView(camera, names=settings.names, changes_per_s=settings.changes_per_s)
             self._views[camera] = view
             if settings.discovery:
-                found = discovery(
-                    camera, topic=settings.topic, prefix=settings.discovery, version=_version(), expressions=EXPRESSIONS
-                )
-                for topic, message in found.items():
+                for topic, message in self._discovery(camera).items():
                     self._sender.state(topic, as_json(message))
         return view
 

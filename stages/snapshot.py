@@ -19,6 +19,7 @@ from common.transport import Socket
 from common.watching import Seen, Viewer, read
 
 DEADLINE_S = 2.0
+SWEEP_EVERY_S = 600.0
 _ANNOTATED_QUALITY = 92
 
 
@@ -28,6 +29,7 @@ class _Open:
 
     missing: set[str]
     deadline: float
+    alert: bool  # nobody asked: it is for an alert
     kept: dict[str, Path] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -43,6 +45,7 @@ class SnapshotStage(Stage):
         self._open: dict[str, _Open] = {}
         self._states: dict[str, CameraState] = {}
         self._viewer: Viewer | None = None
+        self._next_sweep = 0.0
 
     def open(self) -> None:
         cv2.setNumThreads(1)
@@ -74,7 +77,8 @@ class SnapshotStage(Stage):
             cameras = {camera}
         else:
             raise ControlError(f"there is no camera {str(camera)[:64]!r}; configured: {', '.join(self.config.cameras)}")
-        self._open[request.request] = _Open(missing=cameras, deadline=time.monotonic() + DEADLINE_S)
+        alert = request.sender.startswith("alerts.")
+        self._open[request.request] = _Open(missing=cameras, deadline=time.monotonic() + DEADLINE_S, alert=alert)
         self._watch()
         return None
 
@@ -94,6 +98,9 @@ class SnapshotStage(Stage):
                 waiting.missing.clear()
             if not waiting.missing:
                 self._settle(request, waiting)
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_EVERY_S
+            self._sweep()
 
     def _take(self, seen: Seen) -> None:
         result = seen.preview.result
@@ -104,7 +111,8 @@ class SnapshotStage(Stage):
         started = time.perf_counter()
         try:
             annotated = jpeg.encode(annotate(pixels, result), _ANNOTATED_QUALITY)
-            kept = snapshots.write(snapshots.folder(self.config), result, seen.jpeg, annotated)
+            folder, alert = snapshots.folder(self.config), all(waiting.alert for waiting in requests)
+            kept = snapshots.write(folder, result, seen.jpeg, annotated, alert=alert)
         except SnapshotError as error:
             self.log.error("%s", error)
             for waiting in requests:
@@ -126,6 +134,16 @@ class SnapshotStage(Stage):
             self.answer(request, error="; ".join([*waiting.problems, *saved]))
         else:
             self.answer(request, {camera: str(kept) for camera, kept in waiting.kept.items()})
+
+    def _sweep(self) -> None:
+        keep_days = self.config.alerts.keep_days
+        try:
+            gone = snapshots.sweep(snapshots.folder(self.config), time.time() - keep_days * 86400)
+        except SnapshotError as error:
+            self.log.warning("%s", error)
+        else:
+            if gone:
+                self.log.info("%d files of snapshots for alerts were older than %g days", gone, keep_days)
 
     def _absence(self, camera: str) -> str:
         state = self._states.get(camera)

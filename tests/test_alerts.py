@@ -65,7 +65,7 @@ def test_sadness_opens_one_episode_that_survives_kill_9_is_told_and_acknowledged
                 [episode] = alert_store.episodes(ledger)
                 assert episode.open and episode.acknowledged_by == "Kim"
                 [body] = web.bodies
-                assert body["message"].strip() == opened.text
+                assert body["message"].startswith(f"{opened.text} (")
                 assert [one["mimetype"] for one in body["attachments"]] == ["image/jpeg"]
                 begin, end = mien.results[0].captured_at, mien.results[-1].captured_at
 

@@ -12,7 +12,7 @@ from common.alerts.condition import Condition
 from common.alerts.episode import REMEMBERED, Happening, Key, Live, escalation_due, key_of
 from common.alerts.presence import Unseen, Watch
 from common.alerts.register import Known, Register
-from common.alerts.rules import Party, Rule, applies
+from common.alerts.rules import Party, Rule, applies, covers
 from common.expressions import EXPRESSIONS
 from common.messages import CameraState, Correction, Face, Result
 
@@ -89,10 +89,12 @@ class Desk:
         if was is not None and was != key_of(party, correction.camera):
             self._move(was, party, correction.camera, correction.track, now)
 
-    def camera(self, state: CameraState) -> None:
+    def camera(self, state: CameraState, now: float) -> None:
         """Take what a camera says of itself."""
-        watch = self._watches.setdefault(state.camera, Watch(state.since))
-        watch.state, watch.since = state.state, state.since
+        # Both moments are of the camera machine's clock, which may be wrong: only how far they lie apart is used.
+        since = now - max(0.0, state.at - state.since)
+        watch = self._watches.setdefault(state.camera, Watch(since))
+        watch.state, watch.since = state.state, since
 
     def refresh(self, people: dict[int, Known], now: float, rows: Iterable[Any] | None = None) -> None:
         """People have changed in the store.
@@ -113,7 +115,7 @@ class Desk:
                 live.stored = owner
                 party = replace(live.party, person=owner[0], number=owner[1])
                 self._move(place[1], self.register.named(party), live.camera, None, now)
-            elif person is not None and (person not in people or people[person].withheld):
+            elif self.register.withheld(live.party) or (person is not None and person not in people):
                 self._erase(place, now)
             else:
                 live.party = self.register.named(live.party)
@@ -121,7 +123,7 @@ class Desk:
             self._forget(key)
 
     def restore(self, lives: Iterable[Live], closed: Iterable[tuple[str, Key, float]], now: float) -> list[Live]:
-        """Go on with what was open before a restart, and keep the cool-down of what was closed.
+        """Go on with what was open before a restart, and keep the cool-down of what was closed; after ``refresh``.
 
         Returns:
             Those that had been opened again while the store could not be read: people know of them already.
@@ -130,12 +132,18 @@ class Desk:
             self._closed[rule, key] = max(at, self._closed.get((rule, key), at))
         again: list[Live] = []
         for live in lives:
+            if self.register.withheld(live.party):
+                self._wipe(live, now)
+                continue
+            live.party = self.register.named(live.party)
             place = (live.rule.name, key_of(live.party, live.camera))
             here = self.open.get(place)
             if here is not None:
                 if here.number is None:
                     self._go_on(place, here, live)
                     again.append(here)
+                else:  # people were merged, or an unknown person was named, while nobody followed their episodes
+                    self._end(live, now, f"the same as episode {here.number}")
                 continue
             self.open[place] = live
             if live.rule.about == "expression":
@@ -197,8 +205,7 @@ class Desk:
 
     def _face(self, face: Face, camera: str, at: float) -> None:
         party = self.register.party(face.track, face.identity)
-        known = self.register.people.get(party.person) if party.person is not None else None
-        if known is not None and known.withheld:
+        if self.register.withheld(party):
             return  # whoever names faces learns of it in a moment
         key, was = key_of(party, camera), self.register.keys.get(face.track)
         if was is not None and was != key and (was[0] == "track" or key[0] == "person"):
@@ -220,6 +227,8 @@ class Desk:
             self.usual.setdefault(party.person, Usual()).learn(at, seven, calm=calm)
 
     def _look(self, rule: Rule, key: Key, party: Party, camera: str, at: float, seven: list[float]) -> None:
+        if not covers(rule, camera):
+            return  # what another camera shows says nothing about the count of those that the rule is for
         place = (rule.name, key)
         live = self.open.get(place)
         if not applies(rule, party, camera) and live is None and not party.undecided:
@@ -373,17 +382,21 @@ class Desk:
         self._happen(Happening(event="opened", live=live, at=live.opened_at))
 
     def _close(self, place: Place, at: float, why: str) -> None:
-        live = self.open.pop(place)
-        live.closed_at, live.closed_why = at, why
         self._closed[place] = at
+        self._end(self.open.pop(place), at, why)
+
+    def _end(self, live: Live, at: float, why: str) -> None:
+        live.closed_at, live.closed_why = at, why
         self._happen(Happening(event="closed", live=live, at=at, why=why))
 
     def _erase(self, place: Place, at: float) -> None:
-        live = self.open.pop(place)
-        live.party, live.closed_at, live.closed_why, live.text = Party(), at, "erased", ""
-        self._happenings.append(Happening(event="closed", live=live, at=at, why="erased", erase=True))
+        self._wipe(self.open.pop(place), at)
         self._conditions.pop(place, None)
         self._unseen.pop(place, None)
+
+    def _wipe(self, live: Live, at: float) -> None:
+        live.party, live.closed_at, live.closed_why, live.text = Party(), at, "erased", ""
+        self._happenings.append(Happening(event="closed", live=live, at=at, why="erased", erase=True))
 
     def _happen(self, happening: Happening) -> None:
         live = happening.live

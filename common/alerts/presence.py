@@ -67,7 +67,7 @@ class Watch:
 
     Attributes:
         result_at: of the last result, by this machine's clock.
-        state, since: what the camera said last, if it did.
+        state, since: what the camera said last, if it did; ``since`` by this machine's clock, too.
         bright_at: since when it gives pictures again.
     """
 

@@ -59,6 +59,11 @@ class Register:
         known = self.people.get(party.person) if party.person is not None else None
         return party if known is None else replace(party, name=known.name, role=known.role)
 
+    def withheld(self, party: Party) -> bool:
+        """Whether nothing may be said or kept of somebody: a person whose consent is refused or over."""
+        known = self.people.get(party.person) if party.person is not None else None
+        return known is not None and known.withheld
+
     def saw(self, key: Key, party: Party, camera: str, at: float) -> None:
         """Somebody was seen."""
         if party.track is not None:

@@ -43,8 +43,9 @@ def replay(
     cooled_at = -float("inf")
     for second, share, value in zip(np.asarray(at).tolist(), assessed.tolist(), values, strict=True):
         if condition.lost(second):
-            found += _closed(current, (condition.last_at or second) + rule.pause_s)
-            cooled_at = second + rule.cooldown_s if current else cooled_at
+            closed_at = (condition.last_at or second) + rule.pause_s  # long before this second, perhaps
+            found += _closed(current, closed_at)
+            cooled_at = closed_at + rule.cooldown_s if current else cooled_at
             current = None
             condition.reset()
         if share < 0.1:

@@ -135,9 +135,14 @@ class Party:
     undecided: bool = False
 
 
+def covers(rule: Rule, camera: str) -> bool:
+    """Return whether a rule is for what a camera shows, whoever that is."""
+    return not rule.cameras or camera in rule.cameras
+
+
 def applies(rule: Rule, party: Party, camera: str) -> bool:
     """Return whether a rule is for somebody on a camera; False while that cannot be known."""
-    if rule.cameras and camera not in rule.cameras:
+    if not covers(rule, camera):
         return False
     if not rule.picks_people:
         return True

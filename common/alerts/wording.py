@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from common import words
 from common.alert_store import Event
 from common.alerts.episode import Live
@@ -18,6 +20,13 @@ def who(party: Party, camera: str, *, names: bool = True) -> str:
     if party.number is not None:
         return f"Unknown person {party.number}"
     return f"Camera {camera}" if party.track is None else f"Somebody on {camera}"
+
+
+def moment(at: float, now: float) -> str:
+    """Return a moment in local time, with its day unless that is today."""
+    then = time.localtime(at)
+    today = then[:3] == time.localtime(now)[:3]
+    return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", then)
 
 
 def text(live: Live, event: Event, at: float, *, names: bool = True) -> str:

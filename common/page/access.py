@@ -200,12 +200,19 @@ def new_password(store: Store, user_id: int) -> str:
 
 
 def set_role(store: Store, user_id: int, role: Role) -> None:
-    """Change a user's role. Raises AccessError: nobody would be left who may manage users."""
+    """Change a user's role and end their sessions: what they have open was built for the role that they had.
+
+    Raises:
+        AccessError: nobody would be left who may manage users.
+    """
     with store.write() as connection:
         name = _name(connection, user_id)
         if role != "admin":
             _keep_an_admin(connection, user_id)
-        connection.execute(update(PAGE_USER).where(PAGE_USER.c.id == user_id).values(role=role))
+        changed = update(PAGE_USER).where(PAGE_USER.c.id == user_id, PAGE_USER.c.role != role).values(role=role)
+        if not connection.execute(changed).rowcount:
+            return
+        connection.execute(delete(PAGE_SESSION).where(PAGE_SESSION.c.user_id == user_id))
         store.audit(connection, "page", f"user {name} is {role} now")
 
 

@@ -70,6 +70,7 @@ async def _build(page: Page) -> None:
 
             async def test() -> None:
                 with page.told():
+                    await page.must("admin")
                     await desk.audit(page.user.name, "notification", "test")
                     done = await desk.ask("alerts", "test-notification", timeout_s=60.0)
                     ui.notify(t("test_sent", targets=done.get("sent", "")), type="positive")
@@ -172,6 +173,7 @@ def _actions(page: Page, episode: Episode) -> None:
     def asking(do: str, **args: str | int) -> Callable[[], Awaitable[None]]:
         async def ask() -> None:
             with page.told():
+                await page.must("operator")
                 await page.site.desk.ask("alerts", do, timeout_s=5.0, episode=number, by=page.user.name, **args)
                 await page.site.desk.audit(page.user.name, "alert", f"{do} episode {number}")
 

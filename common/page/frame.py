@@ -35,8 +35,21 @@ class Page:
     t: Words
 
     def may(self, role: Role) -> bool:
-        """Whether the user's role includes this one."""
+        """Whether the user's role included this one when the page was opened: what is worth showing."""
         return self.user.may(role)
+
+    async def must(self, role: Role) -> None:
+        """Make sure that the user may do something that needs this role, at the moment when they do it.
+
+        A page can stay open for a day: meanwhile its user may have got another role, or its session may have ended.
+
+        Raises:
+            AccessError: they may not.
+        """
+        if not await self.guard.holds(self.request.scope["mien"], None):
+            raise AccessError(self.t("log_in_again"))
+        if not self.may(role):
+            raise AccessError(self.t("not_allowed"))
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:

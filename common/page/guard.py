@@ -65,13 +65,7 @@ class Guard:
         known = self._known.get(key)
         if known is not None and time.monotonic() - known[1] < FRESH_S:
             return known[0]
-        found = await self._desk.store(
-            None,
-            access.session,
-            key,
-            longest_s=self._config.session_hours * 3600,
-            idle_s=self._config.idle_minutes * 60,
-        )
+        found = await self._looked_up(key)
         if found is None:
             self.ended(key)
         else:
@@ -99,29 +93,24 @@ class Guard:
         while True:
             await asyncio.sleep(FRESH_S)
             for key in list(self._open):
-                known = self._known.get(key)
-                found = await self._desk.store(
-                    None,
-                    access.session,
-                    key,
-                    longest_s=self._config.session_hours * 3600,
-                    idle_s=self._config.idle_minutes * 60,
-                )
-                if found is None or (known is not None and known[0].user.role != found.user.role):
+                if await self._looked_up(key) is None:
                     self.ended(key)
 
     async def holds(self, session: Session | None, token: Token | None) -> bool:
         """Whether who has opened something that lasts may still have it."""
         if session is not None:
-            found = await self._desk.store(
-                None,
-                access.session,
-                session.id,
-                longest_s=self._config.session_hours * 3600,
-                idle_s=self._config.idle_minutes * 60,
-            )
+            found = await self._looked_up(session.id)
             return found is not None and found.user.role == session.user.role
         return token is not None and await self._desk.store(None, access.token_holds, token.id)
+
+    async def _looked_up(self, key: bytes) -> Session | None:
+        return await self._desk.store(
+            None,
+            access.session,
+            key,
+            longest_s=self._config.session_hours * 3600,
+            idle_s=self._config.idle_minutes * 60,
+        )
 
     # --- requests ---
 

@@ -202,6 +202,7 @@ def _show(page: Page, view: View, name: str, day: date, whole: tuple[float, floa
 
     async def remove(note: int) -> None:
         with page.told():
+            await page.must("operator")
             await page.site.desk.ledger(history_store.remove_note, note)
             await page.site.desk.audit(page.user.name, "note", f"deleted, about {number_of(view.subject)}")
             ui.navigate.to(link())
@@ -272,6 +273,7 @@ async def note_dialog(
 
         async def save() -> None:
             with page.told():
+                await page.must("operator")
                 at = _moment(moment.value)
                 await page.site.desk.ledger(history_store.add_note, subject, at, text.value or "", page.user.name)
                 await page.site.desk.audit(page.user.name, "note", f"about {number_of(subject)}")

@@ -68,9 +68,6 @@ def _build(page: Page) -> None:
         camera = str(said.get("camera") or "")
         if camera not in page.site.config.cameras:
             return
-        if not page.may("operator"):
-            ui.notify(t("not_allowed"), type="warning")
-            return
         done = {
             "snapshot": _snapshot,
             "source": _source,
@@ -81,6 +78,7 @@ def _build(page: Page) -> None:
         }.get(str(said.get("do")))
         if done is not None:
             with page.told():
+                await page.must("operator")
                 await done(page, camera, said)
 
     ui.on("mien-act", act)
@@ -115,6 +113,7 @@ async def _name(page: Page, camera: str, said: dict[str, Any]) -> None:
 
         async def enrol() -> None:
             with page.told():
+                await page.must("operator")
                 chosen = checked_name(name.value or "")
                 dialog.close()  # the picture says how far it is, and where to turn the head
                 ui.notify(t("looking"), timeout=3000)
@@ -160,6 +159,7 @@ async def _source(page: Page, camera: str, said: dict[str, Any]) -> None:
 
         async def switch() -> None:
             with page.told():
+                await page.must("operator")
                 text = (detail.value or "").strip()
                 source = {
                     "configured": configured,

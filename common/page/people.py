@@ -27,6 +27,7 @@ from common.store import Store
 
 PHOTO_BYTES = 40 * 2**20
 PHOTOS = 30
+NAMED = 10  # of the files that were not taken, so many are named
 ROLES = ("patient", "staff", "visitor")
 
 
@@ -178,6 +179,7 @@ class Gallery:
     # --- what can be done ---
 
     async def _do(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        await self._page.must("operator")
         done = await self._desk.store(self._page.user.name, function, *args, **kwargs)
         self._page.site.recent.forget()
         await self._hint()
@@ -217,7 +219,7 @@ class Gallery:
     def _upload(self, person: Person | None) -> None:
         t = self._t
         dialog, card = asked(t("add_person") if person is None else person.name, text=t("upload_hint"))
-        chosen: dict[str, bytes] = {}
+        chosen: list[tuple[str, bytes]] = []  # several may have one name: telephones call each of theirs image.jpg
         with card:
             name = ui.input(t("name"), value=person.name if person else "").props("outlined").classes("wide")
             name.mark("upload-name").set_visibility(person is None)
@@ -225,17 +227,24 @@ class Gallery:
             role.set_visibility(person is None)
 
             async def took(event: events.UploadEventArguments) -> None:
-                chosen[event.file.name] = await event.file.read()
+                chosen.append((event.file.name, await event.file.read()))
 
-            ui.upload(
+            def refused(event: events.GenericEventArguments) -> None:
+                files = ", ".join(event.args[:NAMED]) + ("…" if len(event.args) > NAMED else "")
+                why = t("photos_refused", files=files, size=PHOTO_BYTES // 2**20, count=PHOTOS)
+                ui.notify(why, type="warning", timeout=10000, close_button=True, multi_line=True)
+
+            upload = ui.upload(
                 label=t("upload"), multiple=True, max_file_size=PHOTO_BYTES, max_files=PHOTOS, auto_upload=True,
                 on_upload=took,
             ).props('accept="image/*,.heic,.heif" flat bordered').classes("wide").mark("upload")  # fmt: skip
+            upload.on("rejected", refused, js_handler="(refused) => emit(refused.map((one) => one.file.name))")
             agreed = ui.checkbox(t("consent_needed"), value=person is not None).mark("consent")
             agreed.set_visibility(person is None)
 
             async def enrol() -> None:
                 with self._page.told():
+                    await self._page.must("operator")
                     wanted = people.checked_name(name.value or "")
                     if not chosen:
                         raise PeopleError(t("upload"))
@@ -256,14 +265,20 @@ class Gallery:
 
             save = _buttons(self._page, dialog, enrol)
             save.bind_enabled_from(agreed, "value")
+
+        def closed() -> None:  # a hidden dialog would hold its photographs as long as the page is open
+            chosen.clear()
+            dialog.delete()
+
+        dialog.on("hide", closed)
         dialog.open()
 
-    async def _read(self, chosen: dict[str, bytes], name: str, role: str, *, again: bool) -> dict[str, Any]:
+    async def _read(self, chosen: list[tuple[str, bytes]], name: str, role: str, *, again: bool) -> dict[str, Any]:
         """Have photographs looked at by a process of its own: the networks would stay in this one's memory."""
         with tempfile.TemporaryDirectory(prefix="mien-page-") as place:
             folder = Path(place) / "photos"
             folder.mkdir()
-            for index, (file, data) in enumerate(chosen.items()):
+            for index, (file, data) in enumerate(chosen):
                 (folder / f"{index:03d} {Path(file).name[-80:]}").write_bytes(data)
             arguments = [str(self._desk.saved_config(Path(place))), str(folder), name, role, self._page.user.name]
             done: dict[str, Any] = await self._desk.child("common.page.enrol", *arguments, "again" if again else "new")
@@ -358,6 +373,7 @@ class Gallery:
 
             async def forget() -> None:
                 with self._page.told():
+                    await self._page.must("admin")
                     if people.name_key((typed.value or "").strip()) != people.name_key(person.name):
                         raise PeopleError(t("names_differ"))
                     await self._do(forgetting.forget, self._page.site.config, f"#{person.id}")

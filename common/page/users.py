@@ -98,7 +98,7 @@ class _Users:
                 {role: t(role) for role in ROLES},
                 value=user.role,
                 on_change=lambda event: self._do(access.set_role, user.id, event.value),
-            ).props(f'outlined dense aria-label="{t("role")}"')
+            ).props(f'outlined dense aria-label="{t("role")}"').mark(f"role-{user.name}")
             ui.button(t("reset_password"), on_click=lambda: self._reset(user)).props("flat no-caps")
             if not own:
                 ui.button(t("remove"), on_click=lambda: self._do(access.remove_user, user.id)).props("flat no-caps")
@@ -115,12 +115,14 @@ class _Users:
             ui.button(t("remove"), on_click=lambda: self._do(access.remove_token, token.id)).props("flat no-caps")
 
     async def _do(self, function: Callable[..., Any], *args: Any) -> Any:
-        done = None
         with self._page.told():
-            done = await self._page.site.desk.store(self._page.user.name, function, *args)
-        self._page.guard.forget()
-        await self._fill()
-        return done
+            await self._page.must("admin")
+            try:
+                return await self._page.site.desk.store(self._page.user.name, function, *args)
+            finally:
+                self._page.guard.forget()
+                await self._fill()
+        return None
 
     async def _reset(self, user: User) -> None:
         password = await self._do(access.new_password, user.id)
@@ -153,6 +155,7 @@ class _Users:
 
             async def save() -> None:
                 with self._page.told():
+                    await self._page.must("admin")
                     secret = await self._page.site.desk.store(
                         self._page.user.name, access.add_token, name.value or "", days=days.value or None
                     )

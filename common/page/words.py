@@ -36,6 +36,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "close": ("Close", "关闭"),
     "done": ("Done.", "完成。"),
     "not_allowed": ("Your role does not allow this.", "您的角色无权执行此操作。"),
+    "log_in_again": (
+        "Your log-in has ended, or your role has changed: log in again.",
+        "您的登录已结束或角色已更改：请重新登录。",
+    ),
     # log-in
     "log_in": ("Log in", "登录"),
     "name": ("Name", "姓名"),
@@ -164,6 +168,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "reading_photos": ("Looking at the photographs…", "正在处理照片…"),
     "enrolled": ("{name} is enrolled: {pictures}.", "已登记 {name}：{pictures}。"),
     "left_out": ("Left out: {file} – {why}", "未采用：{file} – {why}"),
+    "photos_refused": (
+        "Not taken: {files}. What can be taken are pictures of {size} MB at most, {count} of them at most.",
+        "未接收：{files}。只接收图片，每张最大 {size} MB，最多 {count} 张。",
+    ),
     "edit": ("Edit", "编辑"),
     "merge": ("Merge", "合并"),
     "merge_with": ("Same person as…", "与此人相同…"),

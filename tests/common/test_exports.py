@@ -7,20 +7,23 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 
-from common import history_upkeep, people
+from common import exports, history_upkeep, people
 from common.alerts.replay import replay
 from common.alerts.rules import Rule
 from common.export_command import moment
 from common.exports import COLUMNS, ExportError
 from common.history_gather import Batch, TrackRows
 from common.history_rows import Tally, seconds
+from common.history_store import Subject
 from common.ledger import Ledger
 from common.store import Store
+from tests.common.alerts.scripted import Script, face
 from tests.conftest import ROOT, stage_environment
 from tests.people import reference
 
@@ -161,11 +164,19 @@ def test_replay_counts_as_the_live_rule_does() -> None:
     assert one.closed_at == 64
     assert replay(rule, found.at[:9], found.assessed_s[:9], found.probabilities[:9]) == []
     # A gap that is too long closes it, and the next one waits for the cool-down.
-    looks = [packed(SAD)] * 20
-    found = seconds([*range(20), *range(200, 220), *range(220, 240)], looks * 3)
+    found = seconds([*range(20), *range(85, 125)], [packed(SAD)] * 60)
     assert [(r.opened_at, r.closed_at) for r in replay(rule, found.at, found.assessed_s, found.probabilities)] == [
-        (10, 79), (230, None),
+        (10, 79), (109, None),
     ]  # fmt: skip
+
+
+def test_replay_opens_as_many_as_the_live_rule_when_somebody_was_away_for_longer_than_the_cool_down() -> None:
+    rule = Rule(name="r", min_duration_s=10, pause_s=120, cooldown_s=600, escalate_after_s=None)
+    live, sad = Script(rule), face({"sad": 0.9})
+    events = live.play(60, sad, rate=1) + live.wait(7200, rate=1) + live.play(300, sad, rate=1)
+    assert events == ["opened", "closed", "opened"]
+    found = seconds([*range(60), *range(7260, 7560)], [packed(SAD)] * 360)
+    assert len(replay(rule, found.at, found.assessed_s, found.probabilities)) == events.count("opened")
 
 
 def test_a_time_is_a_day_a_moment_or_so_long_ago() -> None:
@@ -174,3 +185,46 @@ def test_a_time_is_a_day_a_moment_or_so_long_ago() -> None:
     assert moment("2027-03-31T08:00") - moment("2027-03-31") == 8 * 3600
     with pytest.raises(ExportError, match="is no time"):
         moment("yesterday")
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process lives in Berlin, where clocks are set in March and October."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("day", "after", "hours"), [("2026-03-29", "2026-03-30", 23), ("2026-10-25", "2026-10-26", 25)]
+)
+def test_a_day_on_which_clocks_are_set_ends_at_midnight(berlin: None, day: str, after: str, hours: int) -> None:
+    assert moment(day, end=True) == moment(after)
+    assert moment(day, end=True) - moment(day) == hours * 3600
+
+
+@pytest.mark.parametrize("step_s", [7, 420, 5400, 100_000, 604_800])
+@pytest.mark.parametrize("old", [False, True])
+def test_every_step_is_one_row_whatever_its_length(step_s: int, old: bool, tmp_path: Path) -> None:
+    begin = 1_790_000_000 // 604_800 * 604_800  # a step of a week begins here
+    with Store(tmp_path) as store:
+        ada = people.add(store, "Ada", [reference(1)])
+    seen = [(begin + 20 * 3600 + i, packed(SAD)) for i in range(5 * 3600)]  # over the end of a day
+    seen += [(begin + day * 86400 + i, packed(SAD)) for day in (2, 4) for i in range(600)]
+    with Ledger(tmp_path) as ledger:
+        for track, (second, _) in enumerate(seen[::600]):
+            rows = TrackRows(
+                track=track, camera="ward", owner=(ada.id, None), seconds=seen[track * 600 : track * 600 + 600]
+            )
+            assert rows.seconds[0][0] == second
+            with ledger.write() as connection:
+                history_upkeep.write(connection, Batch(rows=[rows]))
+        if old:
+            with ledger.write() as connection:
+                history_upkeep.roll_up(connection, begin + 7 * 86400)
+        found = list(exports.rows(ledger, Subject(person=ada.id), "Ada", begin, begin + 604_800, step_s))
+    at = [row["at"] for row in found]
+    assert at == sorted(set(at))
+    assert sum(row["present_s"] for row in found) == pytest.approx(len(seen), abs=0.5)

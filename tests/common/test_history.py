@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import subprocess
 import sys
@@ -19,8 +20,12 @@ from common.history_gather import Batch, Gatherer, TrackRows
 from common.history_rows import REASONS, Tally
 from common.history_store import HistoryError, Subject, add_note, notes, remove_note, ribbon, summary
 from common.ledger import VERSION, Ledger, LedgerError
+from common.page.ribbon import ABSENT, UNASSESSED, runs
 from common.place import Place
+from common.settings import Config, StorageConfig
 from common.store import Store
+from stages import history
+from stages.history import HistoryStage
 from tests.common.alerts.scripted import (
     ADA,
     BEN,
@@ -33,6 +38,7 @@ from tests.common.alerts.scripted import (
     face,
     result,
 )
+from tests.conftest import wait_until
 from tests.people import reference
 
 DAY = 1_790_000_000 // 86400 * 86400
@@ -279,12 +285,102 @@ def test_old_seconds_become_minutes_that_say_the_same(ledger: Ledger) -> None:
     assert history_store.subjects(ledger, 0, DAY * 2) == []
 
 
+@pytest.mark.parametrize("step_s", [1, 5, 7, 30, 60])
+def test_a_close_look_at_an_old_day_never_says_that_somebody_was_away_within_a_minute(
+    ledger: Ledger, step_s: int
+) -> None:
+    keep(ledger, 1, DAY, 300, (3, None), packed(SADNESS))
+    keep(ledger, 2, DAY + 360, 60, (3, None), packed(None, "dark"))
+    with ledger.write() as connection:
+        history_upkeep.write(connection, Batch(watches={("ward", float(DAY)): DAY + 900.0}))
+        history_upkeep.sweep(connection, DAY + 2 * 86400, second_days=1, minute_days=366)
+    near = ribbon(ledger, Subject(person=3), DAY + 120, DAY + 540, step_s=step_s)
+    at = np.arange(len(near)) * step_s + 120
+    whole = (at + step_s <= 300) | ((at >= 360) & (at + step_s <= 420))
+    assert near.present_s[whole] == pytest.approx(step_s)
+    assert near.assessed_s[at + step_s <= 300] == pytest.approx(step_s)
+    assert set(near.dominant[at + step_s <= 300].tolist()) == {EXPRESSIONS.index("sad")}
+    away = ((at >= 300) & (at + step_s <= 360)) | (at >= 420)
+    assert not near.present_s[away].any() and set(near.dominant[at >= 300].tolist()) == {-1}
+    assert near.present_s.sum() == pytest.approx(240)
+    lasted = dict.fromkeys((ABSENT, UNASSESSED, "sad"), 0.0)
+    for run in runs(near):
+        lasted[run.kind] += run.end - run.begin
+    expected = {ABSENT: 180.0, UNASSESSED: 60.0, "sad": 180.0}
+    assert lasted == pytest.approx(expected, abs=0 if 60 % step_s == 0 else 3 * step_s)
+
+
 def test_a_sweep_does_a_bounded_part_at_a_time(ledger: Ledger) -> None:
     for track in range(1, 6):
         keep(ledger, track, DAY + 100 * track, 60, (3, None), packed(SADNESS))
     with ledger.write() as connection:
         done = history_upkeep.roll_up(connection, DAY + 86400, most=100)
     assert (done.rolled, done.more) == (2, True)
+
+
+# --- after an outage ---
+
+
+def written(ledger: Ledger) -> dict[int, tuple[int | None, int]]:
+    """By track: whose it is in the store, and how many seconds it has there."""
+    sql = "SELECT track, person_id, count(*) FROM history_track JOIN history_second USING (track) GROUP BY 1, 2"
+    with ledger.read() as connection:
+        return {row[0]: (row[1], row[2]) for row in connection.execute(sql).fetchall()}
+
+
+def test_what_waited_for_the_store_is_written_a_part_at_a_time_and_all_of_it_once(
+    config: Config, place: Place, store: Store, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "WRITE_SECONDS", 100)
+    monkeypatch.setattr(history, "BUSY_MS", 50)
+    storage = StorageConfig(data_dir=place.data_dir, url=place.url)
+    stage = HistoryStage(config.model_copy(update={"storage": storage}))
+    stage.open()
+    waiting = stage._waiting
+    begin, looks = int(time.time()) - 600, packed(SADNESS)
+    for second in range(begin, begin + 100):  # five people: one row each, second by second
+        rows = [
+            TrackRows(track=track, camera="ward", owner=(3, None), seconds=[(second, looks)]) for track in range(1, 6)
+        ]
+        waiting.add(Batch(rows=rows))
+    waiting.add(Batch(owners={2: (4, None)}, dropped={5}, watches={("ward", float(begin)): begin + 100.0}))
+    counts = [0]
+
+    def turn() -> int:
+        stage.handle(set())
+        now = sum(count for _, count in written(ledger).values())
+        if now != counts[-1]:
+            counts.append(now)
+        return now
+
+    with store.write():  # another one writes: nothing can be written, and nothing is lost
+        assert turn() == 0
+    wait_until(lambda: turn() > 0, 10, "the first part")
+    with store.write():
+        assert turn() == 100
+    wait_until(lambda: turn() == 400, 10, "the rest")
+    assert max(later - before for before, later in itertools.pairwise(counts)) == 100
+    assert written(ledger) == {1: (3, 100), 2: (4, 100), 3: (3, 100), 4: (3, 100)}
+    # What waits when the stage ends is written, too.
+    for second in range(begin, begin + 250):
+        rows = [TrackRows(track=7, camera="ward", owner=(3, None), seconds=[(second, looks)])]
+        stage._waiting.add(Batch(rows=rows))
+    stage.close()
+    stage.news.close()
+    stage._inbox.close()
+    assert written(ledger)[7] == (3, 250)
+
+
+def test_of_what_waits_the_last_word_about_a_track_counts(ledger: Ledger) -> None:
+    waiting = Batch(rows=[TrackRows(track=1, camera="ward", owner=(3, None), seconds=[(DAY, packed(SADNESS))])])
+    waiting.add(Batch(owners={1: (None, None)}))
+    later = TrackRows(track=1, camera="ward", owner=(4, None), seconds=[(DAY + i, packed(SADNESS)) for i in (1, 2)])
+    waiting.add(Batch(rows=[later]))
+    while waiting:
+        part, waiting = waiting.split(1)
+        with ledger.write() as connection:
+            history_upkeep.write(connection, part)
+    assert written(ledger) == {1: (4, 3)}
 
 
 # --- people change ---

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from common import news
-from common.messages import CameraState, Stats, pack
+from common.control import Asker, NoAnswer
+from common.messages import CameraState, Control, Reply, Stats, pack
 from common.news import NewsReader, NewsWriter
 from common.settings import Config
 from common.transport import opened
@@ -82,3 +83,28 @@ def test_what_nobody_reads_is_not_even_packed_and_what_somebody_comes_to_read_is
     finally:
         writer.close()
         bus.close()
+
+
+def test_an_answer_that_comes_while_something_else_is_asked_is_not_lost(config: Config, bus: object) -> None:
+    asking, answering = NewsWriter(config, "dashboard.test.1"), NewsWriter(config, "alerts.test.1")
+    asker, asked = Asker(config, asking), NewsReader(config, ("control.alerts",))
+    try:
+        first = asker.ask("alerts", "acknowledge", timeout_s=600, episode=1)
+
+        def comes() -> bool:
+            # Also repeats what was sent before the bus knew that somebody listens.
+            assert asker.answers() == []
+            return any(isinstance(message, Control) for _, message in asked.read(timeout_ms=10))
+
+        wait_until(comes, 30, "the first request comes")
+        reply = Reply(sender="alerts.test.1", request=first, ok=True)
+        wait_until(lambda: answering.publish(reply, first) or asker.reader.socket.waits(), 30, "its answer is there")
+        late = asker.ask("nobody", "anything", timeout_s=0)
+        asker.ask("alerts", "acknowledge", timeout_s=600, episode=2)
+        answers = dict(asker.answers())
+        assert answers.keys() == {first, late}
+        assert isinstance(answers[first], Reply)
+        assert isinstance(answers[late], NoAnswer)
+    finally:
+        for part in (asker, asked, asking, answering):
+            part.close()

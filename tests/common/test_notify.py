@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import html
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +13,17 @@ import cv2
 import numpy as np
 import pytest
 
-from common import alert_store
+from common import alert_store, people
 from common.alert_book import Book, left_open
 from common.alerts.episode import acknowledge
+from common.alerts.register import Known
 from common.alerts.rules import NotificationsConfig, Rule
+from common.alerts.wording import moment
 from common.ledger import Ledger
-from common.notify import Outbox
+from common.notify import Outbox, send
 from common.place import Place
 from common.store import Store
-from tests.common.alerts.scripted import PENDING, SAD, Script, face
+from tests.common.alerts.scripted import ADA, BEGIN, PENDING, SAD, Script, face
 from tests.conftest import wait_until
 from tests.receivers import MailServer, WebServer
 
@@ -69,11 +72,11 @@ def told(**targets: str) -> NotificationsConfig:
     return NotificationsConfig(targets=targets, retry_first_s=0.05, retry_longest_s=0.2)
 
 
-def alert(ledger: Ledger, settings: NotificationsConfig, *, pictured: bool = False) -> int:
-    """Open an episode and write it down; return its number."""
+def alert(ledger: Ledger, settings: NotificationsConfig, *, age_s: float = 0.0) -> int:
+    """Open an episode and write it down, so long ago; return its number."""
     script = unnumbered()
     script.play(2, face(SAD, PENDING))
-    now = time.time()
+    now = time.time() - age_s
     book = Book(ledger, settings, "alerts.test.1")
     book.keep(script.happened, now)
     [published] = book.flush(now)
@@ -98,8 +101,24 @@ def test_a_mail_arrives_with_text_and_picture(ledger: Ledger, started: Callable[
     assert message["subject"] == "Mien: please check"
     [text, *_] = [part for part in message.walk() if part.get_content_type() in ("text/plain", "text/html")]
     assert "has looked sad for 0:01" in text.get_content()
+    assert f"({moment(BEGIN + 1.2, time.time())})" in text.get_content()
     [attached] = [part for part in message.walk() if part.get_filename()]
     assert attached.get_payload(decode=True) == picture.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["text", "html"])
+def test_a_name_arrives_whole_whatever_it_is_written_with(form: str) -> None:
+    text = "Ann <Bob> & Co has looked sad for 0:10 – please check"
+    with MailServer() as server:
+        assert send(f"{server.address}&format={form}", "Mien: please check", text, None) is None
+        [mail] = server.mails
+    message = email.message_from_bytes(mail, policy=email.policy.default)
+    parts = {part.get_content_type(): part.get_content().strip() for part in message.walk() if not part.is_multipart()}
+    assert parts.pop("text/plain") == text
+    assert list(parts) == (["text/html"] if form == "html" else [])
+    for escaped in parts.values():
+        assert "<" not in escaped
+        assert html.unescape(escaped).replace("\xa0", " ") == text
 
 
 def test_a_web_hook_that_fails_is_tried_again_until_it_takes_it_once(
@@ -111,7 +130,9 @@ def test_a_web_hook_that_fails_is_tried_again_until_it_takes_it_once(
     started(settings)
     wait_until(lambda: states(ledger) == ["sent"], 30, "it is sent")
     assert (web.asked, len(web.bodies)) == (3, 1)
-    assert "Somebody on ward has looked sad for 0:01 – please check" in web.bodies[0]["message"]
+    [step] = alert_store.steps_since(ledger, 0)
+    told_at = moment(step.at, time.time())
+    assert web.bodies[0]["message"] == f"Somebody on ward has looked sad for 0:01 – please check ({told_at})"
     [row] = alert_store.notifications(ledger)
     assert (row.attempts, row.error) == (3, None)
 
@@ -180,12 +201,56 @@ def test_what_waits_for_a_target_that_is_gone_has_failed(ledger: Ledger, started
     assert "no longer configured" in (alert_store.notifications(ledger)[0].error or "")
 
 
-def test_old_alerts_are_given_up(ledger: Ledger, started: Callable[..., Outbox]) -> None:
-    settings = told(hook="json://127.0.0.1:1/").model_copy(update={"give_up_s": 0.3})
+def test_what_would_be_tried_again_too_late_is_given_up(ledger: Ledger, started: Callable[..., Outbox]) -> None:
+    late = {"give_up_s": 300, "retry_first_s": 600, "retry_longest_s": 600}
+    settings = told(hook="json://127.0.0.1:1/").model_copy(update=late)
     alert(ledger, settings)
     started(settings)
     wait_until(lambda: states(ledger) == ["failed"], 30, "it is given up")
-    assert alert_store.notifications(ledger)[0].attempts > 0
+    assert alert_store.notifications(ledger)[0].attempts == 1
+
+
+def test_what_has_waited_for_days_is_not_sent(ledger: Ledger, web: WebServer, started: Callable[..., Outbox]) -> None:
+    settings = told(hook=web.address)
+    alert(ledger, settings, age_s=3 * 86400)
+    alert(ledger, settings)
+    started(settings)
+    wait_until(lambda: "waiting" not in states(ledger), 30, "both are settled")
+    assert states(ledger) == ["failed", "sent"]
+    assert len(web.bodies) == 1
+    old = alert_store.notifications(ledger)[1]
+    assert (old.attempts, old.error) == (0, "it has waited for longer than notifications.give_up_s")
+
+
+def test_nobody_is_called_to_what_is_over_or_acknowledged_but_its_end_is_told(
+    ledger: Ledger, web: WebServer, started: Callable[..., Outbox]
+) -> None:
+    settings = told(hook=web.address).model_copy(update={"events": ("opened", "escalated", "closed")})
+    book = Book(ledger, settings, "alerts.test.1")
+    for acknowledged in (False, True):
+        script = Script(RULE.model_copy(update={"escalate_after_s": 2}))
+        script.numbered = False
+        script.play(5, face(SAD, PENDING))
+        if not acknowledged:
+            script.play(3, face({"happy": 0.9}, PENDING))
+        now = time.time()
+        book.keep(script.happened, now)
+        book.flush(now)
+        if acknowledged:
+            book.settle(acknowledge(script.happened[0].live, now, "Kim"))
+    started(settings)
+    wait_until(lambda: "waiting" not in states(ledger), 30, "all are settled")
+    assert states(ledger) == ["failed", "failed", "sent", "failed", "failed"]
+    errors = [one.error for one in reversed(alert_store.notifications(ledger))]
+    assert errors == ["its episode is over"] * 2 + [None] + ["its episode is acknowledged"] * 2
+    [body] = web.bodies
+    assert body["message"].startswith("Somebody on ward: no longer looks sad, after 0:0")
+
+
+def test_a_moment_is_told_with_its_day_unless_that_is_today() -> None:
+    noon = time.mktime((2027, 3, 1, 12, 5, 0, 0, 0, -1))
+    assert moment(noon, noon + 3600) == "12:05"
+    assert moment(noon, noon + 86400) == "2027-03-01 12:05"
 
 
 def test_no_more_wait_than_is_allowed(ledger: Ledger) -> None:
@@ -288,6 +353,48 @@ def test_of_cameras_that_are_configured_no_more_nothing_stays_open(ledger: Ledge
     for cameras, counts in ((("ward",), (1, 0)), (("door",), (0, 1))):
         kept, stray = left_open(ledger, [rule], {}, cameras)
         assert (len(kept), len(stray)) == counts
+
+
+def test_what_is_left_open_of_somebody_without_consent_is_for_the_desk_whatever_is_configured(ledger: Ledger) -> None:
+    with Store(ledger.place) as store:
+        person = people.add(store, "Ada", [])
+    script = Script(RULE, people={person.id: Known(name="Ada", role="patient")})
+    script.numbered = False
+    script.play(2, face(SAD, ADA.model_copy(update={"person": person.id})))
+    book = Book(ledger, NotificationsConfig(), "alerts.test.1")
+    book.keep(script.happened, script.now)
+    book.flush(script.now)
+    for withheld, counts in ((False, (0, 1)), (True, (1, 0))):
+        kept, stray = left_open(ledger, [], {person.id: Known(name="Ada", role="patient", withheld=withheld)}, ())
+        assert (len(kept), len(stray)) == counts
+
+
+def test_episodes_of_people_who_were_merged_while_nothing_ran_go_on_as_one(ledger: Ledger, place: Place) -> None:
+    with Store(place) as store:
+        both = [people.add(store, name, []) for name in ("Ada", "Bea")]
+        book = Book(ledger, NotificationsConfig(), "alerts.test.1")
+        for person in both:
+            known = Known(name=person.name, role="patient")
+            script = Script(RULE, people={person.id: known})
+            script.numbered = False
+            script.play(2, face(SAD, ADA.model_copy(update={"person": person.id, "name": person.name})))
+            book.keep(script.happened, script.now)
+            book.flush(script.now)
+        people.merge(store, "Bea", "Ada")
+    after = Script(RULE, people={both[0].id: Known(name="Ada", role="patient")})
+    kept, _ = left_open(ledger, [RULE], after.desk.register.people, ())
+    book = Book(ledger, NotificationsConfig(), "alerts.test.2")
+    book.opened_before(after.desk.restore(kept, [], after.now))
+    assert after.events() == ["closed"]
+    book.keep(after.happened, after.now)
+    book.flush(after.now)
+    first, second = sorted(alert_store.episodes(ledger), key=lambda one: one.id)
+    assert first.open
+    assert (second.state, second.closed_why) == ("closed", f"the same as episode {first.id}")
+    assert (second.name, second.text) == ("Ada", f"Ada: the same as episode {first.id}, after 0:00")
+    # The one that goes on is closed as ever.
+    assert after.wait(RULE.pause_s + 1) == ["closed"]
+    assert after.desk.open == {}
 
 
 def test_somebody_forgotten_does_not_come_back_by_what_waited(ledger: Ledger) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,29 @@ def test_a_snapshot_is_three_files_that_say_what_was_seen(tmp_path: Path) -> Non
     assert sorted(path.name for path in kept.parent.iterdir()) == sorted(
         path.name for path in (picture, annotated, told)
     )
+
+
+def test_a_snapshot_is_its_owners_alone(tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        kept = snapshots.write(tmp_path / "snapshots", SHOWN, PICTURE, DRAWN)
+    finally:
+        os.umask(umask)
+    assert os.name != "posix" or stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
+    assert os.name != "posix" or {stat.S_IMODE(path.stat().st_mode) for path in snapshots.paths(kept)} == {0o600}
+
+
+def test_what_was_taken_for_alerts_goes_when_it_is_old_and_nothing_else(tmp_path: Path) -> None:
+    newer = SHOWN.model_copy(update={"captured_at": SHOWN.captured_at + 100, "seq": 8})
+    asked = snapshots.write(tmp_path, SHOWN, PICTURE, DRAWN)
+    old, new = (snapshots.write(tmp_path, result, PICTURE, DRAWN, alert=True) for result in (SHOWN, newer))
+    other = tmp_path / "ward-alert.jpg"
+    other.write_bytes(PICTURE)
+    assert snapshots.sweep(tmp_path, SHOWN.captured_at) == 0
+    assert snapshots.sweep(tmp_path, SHOWN.captured_at + 50) == 3
+    assert not any(path.exists() for path in snapshots.paths(old))
+    assert all(path.exists() for path in (*snapshots.paths(asked), *snapshots.paths(new), other))
+    assert snapshots.sweep(tmp_path / "nowhere", SHOWN.captured_at + 50) == 0
 
 
 def test_the_same_picture_twice_is_one_snapshot(tmp_path: Path) -> None:

@@ -114,6 +114,17 @@ def test_a_new_password_ends_every_session_of_its_user(store: Store) -> None:
     assert access.session(store, key, **LONG) is None
 
 
+def test_another_role_ends_every_session_of_its_user_and_the_same_one_none(store: Store) -> None:
+    keeper = admin(store)
+    access.add_user(store, "Kim", "operator")
+    [kim] = [user for user in access.users(store) if user.name == "Kim"]
+    key, keepers = access.digest(access.begin(store, kim)), access.digest(access.begin(store, keeper))
+    access.set_role(store, kim.id, "operator")
+    assert access.session(store, key, **LONG) is not None
+    access.set_role(store, kim.id, "viewer")
+    assert access.session(store, key, **LONG) is None and access.session(store, keepers, **LONG) is not None
+
+
 def test_a_password_that_is_changed_ends_the_other_sessions(store: Store) -> None:
     user = admin(store)
     password = access.new_password(store, user.id)

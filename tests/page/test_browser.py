@@ -229,10 +229,12 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
     dialog.get_by_label("Name").fill("Joe")
     no_picture = ROOT / "README.md"
     dialog.locator("input[type=file]").set_input_files([str(sample("biden.jpg")), str(no_picture)])
+    expect(page.get_by_text("Not taken: README.md.")).to_be_visible()
     expect(dialog.locator(".q-uploader__file--uploaded")).to_have_count(1)
     dialog.get_by_role("checkbox").click()
     dialog.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Joe is enrolled: 1 picture.")).to_be_visible(timeout=60_000)
+    expect(page.locator(".q-uploader")).to_have_count(0)
     expect(page.locator("[data-person]", has_text="Joe")).to_be_visible()
     natural = page.locator("[data-person] img").evaluate("image => image.decode().then(() => image.naturalWidth)")
     assert natural == 150

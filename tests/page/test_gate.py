@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -166,23 +166,26 @@ def test_programs_read_with_a_token_and_do_nothing_else(served: Served) -> None:
 
 
 def test_a_session_that_ends_closes_what_it_has_open(served: Served) -> None:
-    browser = served.logged_in("the viewer")
+    def demote(store: Store, user: int) -> None:
+        access.set_role(store, user, "viewer")
 
-    async def until_closed() -> int:
+    async def until_closed(name: str, end_it: Callable[[Store, int], object]) -> None:
+        browser = served.logged_in(name)
         address = served.address.replace("http", "ws") + "/feed"
         headers = {"cookie": cookie_of(browser)}
         async with connect(address, origin=served.address, additional_headers=headers, proxy=None) as open_feed:  # type: ignore[arg-type]
             await open_feed.recv()
             with Store(served.config.storage.place) as store:
-                [user] = [one for one in access.users(store) if one.name == "the viewer"]
-                access.remove_user(store, user.id)
+                [user] = [one for one in access.users(store) if one.name == name]
+                end_it(store, user.id)
             with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
                 while True:
                     await asyncio.wait_for(open_feed.recv(), 15)
-            return closed.value.rcvd.code if closed.value.rcvd else 0
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
+        assert browser.get("/page/session").status_code in (303, 401)
 
-    assert asyncio.run(until_closed()) == 4401
-    assert browser.get("/page/session").status_code in (303, 401)
+    asyncio.run(until_closed("the viewer", access.remove_user))
+    asyncio.run(until_closed("the operator", demote))
 
 
 def test_a_port_in_use_is_said_and_where_to_change_it(config: Config, tmp_path: Path) -> None:

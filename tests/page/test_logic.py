@@ -32,6 +32,8 @@ from tests.common.alerts.scripted import SAD, face, result
 from tests.common.test_status import stats
 from tests.people import reference
 
+KIM = 1  # the number of the user who looks at the pages
+
 
 class Asked(Desk):
     """A desk that notes what stages are asked for, and answers as it is told."""
@@ -41,6 +43,7 @@ class Asked(Desk):
         self.asked: list[tuple[str, str, dict[str, Argument]]] = []
         self.refusal: str | None = None
         self.answer: dict[str, Any] = {}
+        self.photographs: dict[str, bytes] = {}
 
     async def ask(self, stage: str, do: str, *, timeout_s: float = 5.0, **args: Argument) -> dict[str, Any]:
         self.asked.append((stage, do, args))
@@ -48,27 +51,35 @@ class Asked(Desk):
             raise DeskError(self.refusal)
         return self.answer
 
+    async def child(self, module: str, *arguments: str) -> Any:
+        self.photographs = {file.name: file.read_bytes() for file in Path(arguments[1]).iterdir()}
+        return {"pictures": len(self.photographs), "left_out": []}
+
 
 @pytest.fixture
 def desk(config: Config) -> Iterator[Asked]:
     with Store(config.storage.place) as store:
         people.add(store, "Ada", [reference(1)])
         access.add_user(store, "Kim", "admin")
+        access.add_user(store, "Lee", "admin")
     made = Asked(config)
     yield made
     made.close()
 
 
 def visit(config: Config, desk: Asked, role: access.Role, play: Callable[[User, Site], Awaitable[None]]) -> None:
-    """Open the pages as a user of this role and do something with them."""
+    """Open the pages as a user of this role, Kim, and do something with them."""
+    with Store(config.storage.place) as store:
+        access.set_role(store, KIM, role)
+        [kim] = [user for user in access.users(store) if user.id == KIM]
+        key = access.digest(access.begin(store, kim))
 
     class Gate:
         def __init__(self, app: ASGIApp) -> None:
             self._app = app
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            user = access.User(id=1, name="Kim", role=role, one_time=False, created_at=0.0, seen_at=None)
-            scope["mien"] = access.Session(id=b"", user=user, began_at=0.0, seen_at=0.0)
+            scope["mien"] = access.Session(id=key, user=kim, began_at=0.0, seen_at=0.0)
             await self._app(scope, receive, send)
 
     async def run() -> None:
@@ -237,6 +248,87 @@ def test_a_viewer_sees_alerts_and_can_do_nothing_about_them(config: Config, desk
         await user.should_see("Your role does not allow this.")
 
     visit(config, desk, "viewer", play)
+
+
+def test_who_is_given_a_lower_role_can_do_nothing_more_on_the_pages_that_are_open(config: Config, desk: Asked) -> None:
+    episode(config)
+
+    def demote() -> None:
+        with Store(config.storage.place) as store:
+            access.set_role(store, KIM, "viewer")
+
+    async def judge(user: User, site: Site) -> None:
+        await await_episodes(site)
+        await user.open("/alerts")
+        await user.should_see(marker="acknowledge")
+        demote()
+        user.find(marker="acknowledge").click()
+        await user.should_see("log in again", retries=30)
+        assert desk.asked == []
+
+    async def rename(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="edit").click()
+        user.find(marker="edit-name").clear().type("Eve")
+        demote()
+        user.find(marker="save").click()
+        await user.should_see("log in again", retries=30)
+        assert [one.name for one in await desk.store(None, people.everybody)] == ["Ada"]
+
+    async def manage(user: User, site: Site) -> None:
+        await user.open("/users")
+        user.find(marker="add").click()
+        user.find(marker="user-name").type("Eve")
+        demote()
+        user.find(marker="save").click()
+        await user.should_see("log in again", retries=30)
+        assert [one.name for one in await desk.store(None, access.users)] == ["Kim", "Lee"]
+
+    visit(config, desk, "operator", judge)
+    visit(config, desk, "operator", rename)
+    visit(config, desk, "admin", manage)
+
+
+def test_a_role_that_is_changed_on_the_page_counts_at_once(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        with Store(config.storage.place) as store:
+            [lee] = [one for one in access.users(store) if one.name == "Lee"]
+            key = access.digest(access.begin(store, lee))
+        await user.open("/users")
+        [role] = user.find(marker="role-Lee").elements
+        assert isinstance(role, ui.select)
+        role.set_value("viewer")
+        ended = {"longest_s": 1e9, "idle_s": 1e9}
+        for _ in range(500):
+            if await desk.store(None, access.session, key, **ended) is None:
+                break
+            await asyncio.sleep(0.01)
+        assert await desk.store(None, access.session, key, **ended) is None
+
+    visit(config, desk, "admin", play)
+
+
+def test_photographs_of_one_name_are_all_taken_and_let_go_with_the_form(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="add-person").click()
+        user.find(marker="upload-name").type("Grace")
+        [form], [upload] = user.find(ui.dialog).elements, user.find(marker="upload").elements
+        assert isinstance(upload, ui.upload)
+        for data in (b"one", b"another"):  # a telephone calls both the same
+            await upload.handle_uploads([ui.upload.SmallFileUpload("image.jpg", "image/jpeg", data)])
+        user.find(marker="upload").trigger("rejected", ["large.jpg", "notes.txt"])
+        await user.should_see("Not taken: large.jpg, notes.txt.")
+        await user.should_see("40 MB")
+        user.find(marker="consent").click()
+        user.find(marker="save").click()
+        await user.should_see("Grace is enrolled: 2 pictures.", retries=30)
+        assert sorted(desk.photographs.values()) == [b"another", b"one"]
+        user.find(ui.dialog).trigger("hide")
+        await user.should_not_see(marker="upload")
+        assert form.is_deleted
+
+    visit(config, desk, "operator", play)
 
 
 def test_who_has_refused_consent_is_shown_to_nobody_but_operators(config: Config, desk: Asked) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from common import alert_store, control, forgetting, history_store, people
 from common import config as configuration
 from common.history_store import Subject
 from common.ledger import Ledger, LedgerError
-from common.messages import Alert, Face, Message, Sample, Stats
+from common.messages import Alert, Control, Face, Message, Sample, Stats
 from common.news import NewsReader, NewsWriter
 from common.settings import Config
 from common.store import Store
@@ -120,7 +122,8 @@ def test_an_episode_from_opening_to_closing(ward: Ward, web: WebServer) -> None:
     assert (opened.event, opened.serial, opened.person, opened.name, opened.label) == ("opened", 1, 3, "Ada", "sad")
     assert opened.text == "Ada has looked sad for 0:01 – please check"
     wait_until(lambda: web.bodies, 30, "the notification comes")
-    assert web.bodies[0]["message"].strip() == opened.text
+    # With the moment, and nothing else.
+    assert re.fullmatch(re.escape(opened.text) + r" \((\d{4}-\d\d-\d\d )?\d\d:\d\d\)", web.bodies[0]["message"].strip())
     answer = ward.ask("acknowledge", episode=opened.episode, by="Kim")
     assert answer.ok and answer.result["serial"] == 2
     refused = ward.ask("acknowledge", episode=opened.episode, by="Lee")
@@ -184,6 +187,53 @@ def test_an_acknowledgement_waits_for_a_store_that_is_busy(ward: Ward) -> None:
             wait_until(lambda: time.monotonic() - began > 0.8, what="it is asked meanwhile")
             assert not answer.done()
         assert answer.result(20).ok
+
+
+def test_what_is_acknowledged_while_its_end_waits_to_be_written_stays_acknowledged(config: Config) -> None:
+    stage, began = AlertsStage(config), time.time()
+
+    def look(seconds: float, *faces: Face) -> float:
+        nonlocal began
+        for _ in range(round(seconds * 5)):
+            began += 0.2
+            stage._desk.result(result(began, *faces), began)
+        stage._publish()
+        return began
+
+    try:
+        stage.open()
+        look(15, face(SAD, STRANGER))
+        [live] = stage._desk.open.values()
+        assert live.number is not None
+        with Ledger(config.storage.place) as ledger, ThreadPoolExecutor(1) as pool:
+            locked, asked = threading.Event(), threading.Event()
+
+            def lock() -> None:
+                with ledger.write() as connection:
+                    connection.execute("UPDATE meta SET value = value")
+                    locked.set()
+                    wait_until(lambda: live.acknowledged_by or asked.is_set(), 30, "it is acknowledged")
+
+            holding = pool.submit(lock)
+            assert locked.wait(30)
+            look(15, face(HAPPY, STRANGER))
+            assert (len(stage._desk.open), stage._book.waiting) == (0, 1)
+            args = {"episode": live.number, "by": "Kim"}
+            try:
+                answer = stage.control(Control(sender="test.1", request="7" * 32, do="acknowledge", args=args))
+            finally:
+                asked.set()
+            holding.result()
+            assert answer is not None and answer["episode"] == live.number
+            stage._publish()
+            [kept] = alert_store.episodes(ledger)
+            assert (kept.state, kept.closed_why, kept.acknowledged_by) == ("closed", "no longer looks sad", "Kim")
+            events = [step.event for step in alert_store.steps(ledger, live.number)]
+            assert events == ["opened", "acknowledged", "closed"]
+    finally:
+        stage.close()
+        stage.news.close()
+        stage._inbox.close()
 
 
 def test_consent_that_runs_out_ends_the_episode_without_a_name(ward: Ward) -> None:

@@ -15,15 +15,19 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from common import alert_store, people
 from common import config as configuration
 from common.config import ConfigError
+from common.ledger import Ledger
 from common.messages import Alert, CameraState, Result, Stats
 from common.mqtt_view import HERE_S, REPEAT_S, CameraView
 from common.news import NewsReader, NewsWriter
 from common.plan import plan
 from common.schemas import EXAMPLES
 from common.settings import Config
+from common.store import Store
 from tests.conftest import end, start_stage, wait_until
+from tests.people import reference
 from tests.servers import Server, mosquitto
 from tests.showing import face, result
 
@@ -55,6 +59,15 @@ class Listener:
         """Return the newest message of a topic, as JSON where it is; None before it comes."""
         text = self.newest.get(topic)
         return text if text is None or text[:1] not in "{[" else json.loads(text)
+
+    def of(self, camera: str) -> int:
+        """Return of how many topics of a camera's, Home Assistant's among them, there is a value."""
+        with self._lock:
+            return sum(bool(said) and camera in topic for topic, said in self.newest.items())
+
+    def keep(self, topic: str, payload: str) -> None:
+        """Have the broker keep something."""
+        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
 
     def everything(self) -> str:
         with self._lock:
@@ -169,6 +182,48 @@ def test_home_assistant_hears_it_all_also_after_the_broker_was_killed(
             heard.close()
 
 
+def test_neither_an_end_nor_a_camera_that_is_taken_away_leaves_anything_of_somebody_at_the_broker(
+    ward: Ward, config: Config, tmp_path: Path
+) -> None:
+    two = configuration.load(
+        overrides=config.model_dump(mode="json") | {"cameras": {"cam0": {}, "cam1": {}}}, environment={}
+    )
+    with Store(config.storage.place) as store:
+        ada = people.add(store, "Ada", [reference(1)])
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+        began = time.time() - 45
+        values = {
+            "rule": "distress", "about": "expression", "camera": "cam1", "person_id": ada.id, "label": "sad",
+            "began_at": began, "opened_at": began + 10, "assessed_s": 35.0, "unassessed_s": 0.0, "text": "",
+            "memory": "{}",
+        }  # fmt: skip
+        alert_store.save(connection, None, values)
+    with mosquitto(tmp_path) as server:
+        heard = Listener(server)
+        heard.keep("mien/lamp/state", '"on"')  # another program's
+        with bridge(two, tmp_path / "log", url=server.url) as (process, _):
+            wait_until(lambda: (heard.said("mien/cam1/alert") or {}).get("name") == "Ada", 40, "what is open")
+            assert heard.said("mien/cam1/alert")["open"] == "ON"
+            wait_until(lambda: (heard.said("mien/cam0/state") or {}).get("state") == "online", 10, "it is online")
+            wait_until(lambda: heard.of("cam1") >= 8, 10, "all of the second camera")
+            assert end(process) == 0
+        wait_until(lambda: heard.said("mien/status") == "offline", 10, "the farewell")
+        for camera in ("cam0", "cam1"):
+            assert heard.said(f"mien/{camera}/alert")["open"] == "OFF"
+            assert heard.said(f"mien/{camera}/state")["state"] == "offline"
+        assert "Ada" not in repr(heard.newest | {"mien/cam0/results": ""})  # which the broker does not keep
+
+        with bridge(config, tmp_path / "log", url=server.url):
+            wait_until(lambda: heard.of("cam1") == 0, 40, "the broker forgets the second camera")
+            wait_until(lambda: (heard.said("mien/cam0/people") or {}).get("people") == 2, 10, "the first one stays")
+            _check_discovery(heard)
+        heard.close()
+        afterwards = Listener(server)
+        wait_until(lambda: afterwards.of("cam0") == 8 and afterwards.said("mien/lamp/state") == '"on"', 10, "the rest")
+        assert afterwards.of("cam1") == 0
+        afterwards.close()
+
+
 def test_a_store_that_cannot_be_opened_at_the_start_is_waited_for_and_the_rest_goes_out(
     ward: Ward, config: Config, tmp_path: Path
 ) -> None:
@@ -216,7 +271,7 @@ def test_a_broker_that_freezes_holds_up_nothing_and_hears_it_all_afterwards(
 
 def _check_discovery(heard: Listener) -> None:
     """Everything that Home Assistant is told to look at is there, and says what it may say."""
-    topics = [topic for topic in list(heard.newest) if topic.startswith("homeassistant/")]
+    topics = [topic for topic, said in list(heard.newest.items()) if topic.startswith("homeassistant/") and said]
     assert len(topics) == 5
     for topic in topics:
         entity = heard.said(topic)

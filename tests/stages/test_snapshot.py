@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,37 @@ def test_a_request_that_is_repeated_is_done_once(two: Config, stages: object, pi
     writer.close()
     assert len({str(reply.result) for reply in replies}) == 1
     assert len(list(snapshots.folder(two).iterdir())) == 6
+
+
+def test_what_is_taken_for_an_alert_says_so_and_goes_with_the_age_of_episodes(
+    two: Config, bus: object, pictures: Pictures
+) -> None:
+    pictures.cameras = {"cam0"}
+    request = Control(sender="alerts.ward.1", request=uuid.uuid4().hex, do="snapshot", args={"camera": "cam0"})
+    old = five(*SIZE).model_copy(update={"captured_at": time.time() - 400 * 86400})
+    gone, stays = (snapshots.write(snapshots.folder(two), old, b"", b"", alert=alert) for alert in (True, False))
+    processes = [start_stage(name, two) for name in ("preview", "snapshot")]
+    try:
+        await_stages(two, "preview", "snapshot")
+        writer, reader = NewsWriter(two, "alerts.ward.1"), NewsReader(two, (f"reply.{request.request}",))
+        replies: list[Reply] = []
+
+        def answered() -> bool:
+            writer.publish(request, "snapshot")
+            replies.extend(message for _, message in reader.read(timeout_ms=30) if isinstance(message, Reply))
+            return bool(replies)
+
+        wait_until(answered, 20, "the snapshot")
+        reader.close()
+        writer.close()
+        kept = Path(str(replies[0].result["cam0"]))
+        assert kept.name.endswith("-alert") and all(path.is_file() for path in snapshots.paths(kept))
+        wait_until(lambda: not snapshots.paths(gone)[2].exists(), 20, "the old one goes")
+        assert all(path.exists() for path in snapshots.paths(stays))
+        asked = snapshots.take(two, "cam0", 10)
+        assert not any("alert" in path.name for path in asked)
+    finally:
+        assert [end(process, 20) for process in processes] == [0, 0]
 
 
 def test_wrong_requests_are_answered_with_what_is_wrong(two: Config, stages: object) -> None:

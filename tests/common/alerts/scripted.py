@@ -53,8 +53,9 @@ def correction(track: int, was: Identity, now: Identity, camera: str = "ward") -
     return Correction(sender="conductor.test.1", camera=camera, run=1, track=track, from_seq=0, was=was, now=now)
 
 
-def camera_is(state: Any, since: float, camera: str = "ward") -> CameraState:
-    return CameraState(sender="capture.test.1", camera=camera, state=state, since=since)
+def camera_is(state: Any, since: float, camera: str = "ward", *, at: float | None = None) -> CameraState:
+    """What a camera says of itself; both times are of its machine's clock, ``at`` None: it has only just become so."""
+    return CameraState(sender="capture.test.1", camera=camera, state=state, since=since, at=since if at is None else at)
 
 
 class Script:

@@ -165,6 +165,26 @@ def test_it_follows_a_person_over_tracks_and_cameras() -> None:
     assert script.happened[0].live.camera == "ward"
 
 
+def test_a_rule_for_one_camera_counts_what_that_one_shows_whatever_another_shows() -> None:
+    rule = RULE.model_copy(update={"cameras": ("ward",), "escalate_after_s": None})
+    script = Script(rule, cameras=("ward", "door"))
+    for _ in range(24):
+        assert script.play(0.2, face(SAD, track=17)) + script.play(0.2, face(HAPPY, track=31), camera="door") == []
+    assert script.play(0.8, face(SAD, track=17)) == ["opened"]
+    assert script.play(15, face(HAPPY, track=31), camera="door") == []
+    [live] = script.desk.open.values()
+    assert (live.camera, live.looks) == ("ward", ["sad"])
+    assert script.play(6, face(HAPPY, track=17)) == ["closed"]
+
+
+def test_what_was_counted_before_it_was_known_that_a_rule_is_not_for_somebody_counts_no_more() -> None:
+    script = Script(RULE.model_copy(update={"not_people": ("Ben",)}))
+    script.play(8, face(SAD, STRANGER))
+    script.play(1, face(SAD, BEN))
+    assert script.play(8, face(SAD, STRANGER)) == []
+    assert script.play(3, face(SAD, STRANGER)) == ["opened"]
+
+
 def test_a_name_found_late_takes_the_episode_along() -> None:
     script = Script(RULE)
     assert script.play(11, face(SAD, PENDING)) == ["opened"]
@@ -297,11 +317,11 @@ def test_staff_and_strangers_may_turn_away() -> None:
 def test_a_camera_that_is_offline_is_an_alert_of_its_own() -> None:
     script = Script(OFFLINE)
     script.play(5, face(HAPPY))
-    script.desk.camera(camera_is("offline", script.now))
+    script.desk.camera(camera_is("offline", script.now), script.now)
     assert script.wait(28) == []
     assert script.wait(4) == ["opened"]
     assert script.happened[0].live.text == "Camera ward has shown nothing for 0:30 – please check"
-    script.desk.camera(camera_is("online", script.now))
+    script.desk.camera(camera_is("online", script.now), script.now)
     assert script.play(5, face(HAPPY)) == ["closed"]
 
 
@@ -311,8 +331,28 @@ def test_a_camera_whose_results_stop_without_a_word_is_one_too_and_one_that_has_
     assert script.wait(34) == ["opened"]
     script = Script(OFFLINE)
     script.play(5, face(HAPPY))
-    script.desk.camera(camera_is("ended", script.now))
+    script.desk.camera(camera_is("ended", script.now), script.now)
     assert script.wait(600) == []
+
+
+@pytest.mark.parametrize("wrong_by_s", [-3600, 3600])
+def test_how_long_a_camera_is_offline_does_not_depend_on_its_machines_clock(wrong_by_s: float) -> None:
+    script = Script(OFFLINE)
+    script.play(5, face(HAPPY))
+    since = script.now + wrong_by_s
+    for _ in range(28):
+        script.desk.camera(camera_is("offline", since, at=script.now + wrong_by_s), script.now)
+        assert script.wait(1) == []
+    script.desk.camera(camera_is("offline", since, at=script.now + wrong_by_s), script.now)
+    assert script.wait(4) == ["opened"]
+    assert script.happened[0].live.text == "Camera ward has shown nothing for 0:30 – please check"
+
+
+def test_a_camera_that_was_offline_before_anybody_listened_has_been_so_since_it_says() -> None:
+    script = Script(OFFLINE)
+    script.desk.camera(camera_is("offline", 1000.0, at=1100.0), script.now)
+    assert script.wait(1) == ["opened"]
+    assert script.happened[0].live.began_at == pytest.approx(BEGIN - 100)
 
 
 def test_a_camera_that_is_only_starting_is_none() -> None:
@@ -334,6 +374,17 @@ def test_after_a_restart_an_open_episode_goes_on_as_the_same_one() -> None:
     assert after.play(31, face(SAD)) == ["escalated"]
     assert after.desk.find(7) is not None
     assert after.play(6, face(HAPPY)) == ["closed"]
+
+
+def test_of_somebody_whose_consent_ended_meanwhile_nothing_is_said_after_a_restart() -> None:
+    before = Script(RULE)
+    before.play(11, face(SAD))
+    row = before.happened[0].live.columns() | {"name": "Ada", "snapshot": None}
+    after = Script(RULE, people={3: Known(name="Ada", role="patient", withheld=True)})
+    after.desk.restore([restored(row | {"id": number}, RULE) for number in (7, 8)], [], BEGIN)
+    assert after.events() == ["closed", "closed"]
+    assert [(one.erase, one.live.party.name, one.live.text) for one in after.happened] == [(True, None, "")] * 2
+    assert after.desk.open == {}
 
 
 def test_time_without_a_face_is_told_while_it_lasts_and_also_that_of_a_restart() -> None:

@@ -40,7 +40,7 @@ audit: .venv/installed-test
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Mien needs Python 3.11 or newer: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
 .venv/installed: pyproject.toml | .venv/bin/python
 	$(PIP) install --quiet --editable .

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, Table, create_engine, event, select, text
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, select, text
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from common.place import Place
@@ -84,7 +84,8 @@ class Sqlite:
             # Made before SQLite makes it: names and notes are nobody else's to read.
             os.close(os.open(self._place.file, os.O_WRONLY | os.O_CREAT, 0o600))
         engine = create_engine(
-            f"sqlite:///{self._place.file}", connect_args={"timeout": BUSY_MS / 1e3, "check_same_thread": False}
+            URL.create("sqlite", database=str(self._place.file)),  # whatever characters are in it
+            connect_args={"timeout": BUSY_MS / 1e3, "check_same_thread": False},
         )
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)

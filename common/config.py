@@ -60,9 +60,11 @@ def load(
 
 
 def save(config: Config, path: Path) -> None:
-    """Write a configuration that ``load`` reads back unchanged (JSON, in one step)."""
+    """Write a configuration that ``load`` reads back unchanged (JSON, in one step), for nobody else to read."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(config.model_dump_json(indent=1), encoding="utf-8")
+    temporary.unlink(missing_ok=True)  # passwords are in it: it has its mode from the beginning
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(config.model_dump_json(indent=1))
     os.replace(temporary, path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import stat
 import uuid
@@ -84,7 +85,8 @@ def key_of(data_dir: Path, *, make: bool) -> bytes:
         raise KeyProblem(f"the key file {path} cannot be read: {error}") from error
     key = parsed(text, f"the key file {path}")
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        path.chmod(0o600)
+        with contextlib.suppress(PermissionError):  # another's, who lets us read it: so they want it
+            path.chmod(0o600)
     return key
 
 

@@ -272,16 +272,17 @@ class Keeper:
     def _snapshot(self, store: Store, *, numbers: bool) -> Snapshot:
         met = store.setting(strangers.MET)
         changed = store.generation() != self._seen
-        unknown = None
+        gallery, unknown = self._gallery, None
         if changed:
             thresholds = calibration.thresholds(store, self._config)
-            self._gallery = people.gallery(store, thresholds, index_above=self._config.identity.index_above)
-            self._seen = self._gallery.generation
+            gallery = people.gallery(store, thresholds, index_above=self._config.identity.index_above)
         if changed or met != self._met:
             unknown = tuple(strangers.load(store, self._config.identity.most_unknown))
-            self._met = met
-            self._crops.there(person.number for person in unknown)
         reserved = strangers.reserve(store) if numbers and self._config.identity.remember_unknown else ()
+        # Not before all of it is there: what could not be read is to be read again.
+        self._gallery, self._seen, self._met = gallery, gallery.generation if changed else self._seen, met
+        if unknown is not None:
+            self._crops.there(person.number for person in unknown)
         return Snapshot(gallery=self._gallery, unknown=unknown, numbers=reserved)
 
     def _write(self, store: Store, events: list[Event]) -> None:

@@ -46,7 +46,7 @@ class RunDir:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 self.path.mkdir(mode=0o700)
-            self._check_ownership()
+            _check_ownership(self.path)
             self._take_lock()
             self._clear()  # what a run that was killed has left
             (self.path / "pid").write_text(str(os.getpid()), encoding="ascii")
@@ -63,23 +63,6 @@ class RunDir:
         if os.name == "posix":  # while it is held: whoever waits for it sees that its file is gone, and makes a new one
             (self.path / "lock").unlink(missing_ok=True)
         self._lock.release()
-
-    def _check_ownership(self) -> None:
-        if os.name != "posix":
-            return  # temporary directories are the user's own there
-        found = self.path.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise RunDirError(f"{self.path} is not a directory: remove it, or choose another with --run-dir DIR")
-        if found.st_uid != os.geteuid():
-            raise RunDirError(
-                f"{self.path} belongs to another user (number {found.st_uid}), who could read and replace what Mien "
-                "keeps there: choose another with --run-dir DIR"
-            )
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise RunDirError(
-                f"other users can write to {self.path}: take that right away (chmod 700), or choose another with "
-                "--run-dir DIR"
-            )
 
     def _take_lock(self) -> None:
         try:
@@ -113,22 +96,52 @@ def paused_file(config: Config, camera: str) -> Path:
     return config.run_dir / f"{_PAUSED}{camera}"
 
 
+def _check_ownership(path: Path) -> None:
+    """Raise RunDirError where what lies in a run directory may be somebody else's."""
+    if os.name != "posix":
+        return  # temporary directories are the user's own there
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise RunDirError(f"{path} is not a directory: remove it, or choose another with --run-dir DIR")
+    if found.st_uid != os.geteuid():
+        raise RunDirError(
+            f"{path} belongs to another user (number {found.st_uid}), who could read and replace what Mien "
+            "keeps there: choose another with --run-dir DIR, or be that user (sudo -u)"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RunDirError(
+            f"other users can write to {path}: take that right away (chmod 700), or choose another with --run-dir DIR"
+        )
+
+
 def attached(config: Config) -> Config:
     """Return the configuration of the run that goes on in ``config.run_dir``, or ``config`` when there is none.
 
     Commands that talk to a running Mien find its addresses so, however it was started.
+
+    Raises:
+        ConfigError: the directory is another user's, who could send commands to a store of theirs.
     """
     path = config.run_dir / CONFIG_FILE
     try:
+        _check_ownership(config.run_dir)
         return load(path, environment={}) if path.is_file() else config
+    except FileNotFoundError:
+        return config
+    except (RunDirError, OSError) as error:
+        raise ConfigError(str(error)) from error
     except ConfigError:
         return config  # it has just ended
 
 
 def is_running(config: Config) -> bool:
     """Return whether a Mien runs in ``config.run_dir`` now, and did not just leave its files there."""
-    if not (config.run_dir / CONFIG_FILE).is_file():
-        return False
+    try:
+        _check_ownership(config.run_dir)
+        if not (config.run_dir / CONFIG_FILE).is_file():
+            return False
+    except (RunDirError, OSError):
+        return False  # there is none, or none of ours
     lock = FileLock(config.run_dir / "lock")
     try:
         with lock.acquire(timeout=0):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, or_, select
 
+from common.encryption import KeyProblem
 from common.recall import UnknownLook, Withheld
 from common.schema import SIGHTING, UNKNOWN, UNKNOWN_CROP
 from common.store import Store, insert_or_update, set_meta
 from common.unknown import Unknown
+
+log = logging.getLogger(__name__)
 
 MODEL = "dlib_resnet_v1 mirrored"  # what made the embeddings; those of another network do not compare
 BLOCK = 100  # numbers of strangers reserved at once
@@ -45,17 +49,28 @@ def load(store: Store, most: int) -> list[Unknown]:
     with store.read() as connection:
         chosen = select(UNKNOWN).where(UNKNOWN.c.model == MODEL).order_by(UNKNOWN.c.last_at.desc()).limit(most)
         rows = connection.execute(chosen).all()
-    return [
-        Unknown(
-            number=row.id,
-            embedding=store.open_embedding(row.embedding),
-            weight=row.weight,
-            first_at=row.first_at,
-            last_at=row.last_at,
-            looks=row.looks,
+    found: list[Unknown] = []
+    damaged: list[int] = []
+    for row in rows:
+        try:
+            embedding = store.open_embedding(row.embedding)
+        except KeyProblem:  # as in ``people.gallery``
+            damaged.append(row.id)
+            continue
+        found.append(
+            Unknown(
+                number=row.id,
+                embedding=embedding,
+                weight=row.weight,
+                first_at=row.first_at,
+                last_at=row.last_at,
+                looks=row.looks,
+            )
         )
-        for row in rows
-    ]
+    if damaged:
+        who = ", ".join(f"unknown {number}" for number in sorted(damaged))
+        log.error("what is known of %s is damaged in the store and left out: forget them", who)
+    return found
 
 
 def reserve(store: Store) -> tuple[int, ...]:

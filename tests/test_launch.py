@@ -18,6 +18,7 @@ from common import media
 from common.messages import Result
 from common.news import NewsReader
 from common.settings import Config
+from launch import parser
 from tests.conftest import ROOT, await_bus, stage_environment, wait_until
 
 Launched = subprocess.Popen[str]
@@ -174,6 +175,20 @@ def test_a_port_in_use_ends_it_at_once_and_says_so(
         (["frobnicate"], "frobnicate"),
     ],
 )
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--workers", "detection=4", "analyse", "a.mp4", "--out", "a.csv"], "workers", "detection=4"),
+        (["analyse", "a.mp4", "--out", "a.csv", "--workers", "detection=4"], "workers", "detection=4"),
+        (["--camera", "door", "snapshot"], "camera", "door"),
+        (["snapshot"], "camera", None),
+    ],
+    ids=["before", "after", "a camera before", "none"],
+)
+def test_an_option_counts_wherever_it_stands(words: list[str], name: str, value: str | None) -> None:
+    assert getattr(parser().parse_args(words), name) == value
+
+
 def test_a_wrong_word_is_answered_with_what_would_be_right(
     launch: Callable[..., Launched], arguments: list[str], expected: str
 ) -> None:

@@ -229,6 +229,12 @@ class Gallery:
             async def took(event: events.UploadEventArguments) -> None:
                 chosen.append((event.file.name, await event.file.read()))
 
+            def taken_back(event: events.GenericEventArguments) -> None:
+                for file in event.args:
+                    place = next((index for index, (name, _) in enumerate(chosen) if name == file), None)
+                    if place is not None:
+                        del chosen[place]
+
             def refused(event: events.GenericEventArguments) -> None:
                 files = ", ".join(event.args[:NAMED]) + ("…" if len(event.args) > NAMED else "")
                 why = t("photos_refused", files=files, size=PHOTO_BYTES // 2**20, count=PHOTOS)
@@ -238,6 +244,7 @@ class Gallery:
                 label=t("upload"), multiple=True, max_file_size=PHOTO_BYTES, max_files=PHOTOS, auto_upload=True,
                 on_upload=took,
             ).props('accept="image/*,.heic,.heif" flat bordered').classes("wide").mark("upload")  # fmt: skip
+            upload.on("removed", taken_back, js_handler="(removed) => emit(removed.map((one) => one.name))")
             upload.on("rejected", refused, js_handler="(refused) => emit(refused.map((one) => one.file.name))")
             agreed = ui.checkbox(t("consent_needed"), value=person is not None).mark("consent")
             agreed.set_visibility(person is None)

@@ -54,7 +54,8 @@ class Recent:
                 label = expression.label if expression.status == "ok" else None
                 trail.moments.append((at, label, round(expression.confidence or 0.0, 3) if label else 0.0))
         for track, trail in list(self._trails.items()):
-            while trail.moments and at - trail.moments[0][0] > KEPT_S:
+            there = trail.last + now_s - trail.seen_s  # now, by the clock of the camera that it is from
+            while trail.moments and there - trail.moments[0][0] > KEPT_S:
                 trail.moments.popleft()
             if not trail.moments or len(self._trails) > _MOST:
                 del self._trails[track]

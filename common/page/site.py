@@ -107,8 +107,10 @@ class Site:
                 told[camera] = {"state": "waiting", "for_s": time.monotonic() - self.started_at, "reason": None}
                 continue
             silent_s = time.monotonic() - heard
-            state = message.state if silent_s < 5 or message.state == "ended" else "offline"
+            state: str = message.state if silent_s < 5 or message.state == "ended" else "offline"
             since_s = max(0.0, time.time() - message.since) if state == message.state else silent_s
+            if message.paused and state in ("online", "stalled"):
+                state = "paused"
             told[camera] = {
                 "state": state,
                 "for_s": round(since_s, 1),

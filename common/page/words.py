@@ -102,6 +102,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "online": ("live", "正常"),
     "offline": ("offline", "离线"),
     "stalled": ("stalled", "停滞"),
+    "paused": ("paused", "已暂停"),
+    "paused_why": ("Nothing is analysed until it goes on.", "恢复之前不做任何分析。"),
     "not_analysed": ("not analysed", "未分析"),
     "per_second": ("{rate}/s", "{rate} 帧/秒"),
     "give_name": ("Name", "命名"),

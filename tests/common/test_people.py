@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from common import exports, forgetting, people, retention, snapshots, strangers, transfer
 from common.config import load
@@ -19,8 +21,9 @@ from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
 from common.place import Place
 from common.recall import Enrolment, Event, Sighting, UnknownLook, Withheld
+from common.schema import UNKNOWN
 from common.settings import Config
-from common.store import Store, StoreError
+from common.store import Store, StoreError, StoreUnavailable
 from common.tables import create_table
 from tests.conftest import wait_until
 from tests.people import damage, face_of, reference
@@ -274,6 +277,45 @@ def impatient(config: Config, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     keeper = Keeper(config, "test")
     keeper.open()
     return keeper
+
+
+def test_a_stranger_whose_row_is_damaged_takes_nobody_elses_name(
+    store: Store, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = time.time()
+    written(config, look(4, now), look(5, now))
+    people.add(store, "Ada", [reference(1)])
+    with store.write() as connection:
+        connection.execute(update(UNKNOWN).where(UNKNOWN.c.id == 4).values(embedding=b"damaged"))
+        store.changed(connection)
+    kept = Keeper(config, "test")
+    first = kept.open()
+    kept.close()
+    assert [member.name for member in first.gallery.members] == ["Ada"]
+    assert first.unknown is not None and [person.number for person in first.unknown] == [5]
+    assert "unknown 4 is damaged" in caplog.text
+
+
+def test_what_could_not_be_read_once_is_read_again(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Keeper(config, "test")
+    kept.open()
+    real, failed = strangers.load, threading.Event()
+
+    def fails_once(*given: Any) -> Any:
+        if failed.is_set():
+            return real(*given)
+        failed.set()
+        raise StoreUnavailable("the server went away")
+
+    monkeypatch.setattr(strangers, "load", fails_once)
+    try:
+        people.add(store, "Ada", [reference(1)])
+        wait_until(lambda: (news := kept.news()) is not None and news.gallery.members, 20, "it reads again")
+        assert failed.is_set()
+    finally:
+        kept.close()
 
 
 def test_an_enrolment_that_was_refused_is_not_made_up_for_later(store: Store, impatient: Keeper) -> None:

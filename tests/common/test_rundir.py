@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import load
-from common.rundir import RunDir, RunDirError, attached
+from common.config import ConfigError, load
+from common.rundir import RunDir, RunDirError, attached, is_running
 from common.settings import Config
 from tests.conftest import ROOT, stage_environment
 
@@ -68,6 +68,25 @@ def test_somebody_elses_directory_is_refused(fresh: Config, monkeypatch: pytest.
     with pytest.raises(RunDirError, match=r"belongs to another user .* --run-dir"), RunDir(fresh):
         pass
     assert list(fresh.run_dir.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file owners")
+def test_what_somebody_else_has_laid_there_is_not_believed(fresh: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunDir(fresh):
+        monkeypatch.setattr(os, "geteuid", lambda: fresh.run_dir.stat().st_uid + 1)
+        with pytest.raises(ConfigError, match="belongs to another user"):
+            attached(Config(run_dir=fresh.run_dir))
+        assert not is_running(fresh)
+        monkeypatch.undo()
+        assert is_running(fresh)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_the_passwords_of_a_configuration_are_nobody_elses_to_read(fresh: Config) -> None:
+    fresh.run_dir.mkdir()
+    fresh.run_dir.chmod(0o755)  # as somebody may have made it
+    with RunDir(fresh) as place:
+        assert stat.S_IMODE(place.config_file.stat().st_mode) == 0o600
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")

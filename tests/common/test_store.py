@@ -54,6 +54,16 @@ def test_a_key_file_that_others_may_read_is_closed(tmp_path: Path) -> None:
     assert os.name != "posix" or stat.S_IMODE((tmp_path / "mien.key").stat().st_mode) == 0o600
 
 
+def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "ward? #2 & 50%"
+    with Store(folder) as store:
+        people.add(store, "Ada", [reference(1)])
+    assert (folder / "mien.db").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    with Store(folder) as store:
+        assert [person.name for person in people.everybody(store)] == ["Ada"]
+
+
 def test_another_key_is_refused_and_the_right_one_still_opens_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(place) as store:
         people.add(store, "Ada", [reference(1)])

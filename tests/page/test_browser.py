@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from common import people
+from common.control import ask
 from common.media import sample
 from common.settings import Config
 from common.store import Store
@@ -197,6 +198,12 @@ def test_who_may_only_look_and_a_source_that_goes_away(ward: Ward, tmp_path: Pat
         conductor.resume()
     expect(page.locator(".trouble")).to_be_hidden(timeout=60_000)
 
+    # Somebody pauses the camera: that is no fault, and is called by its name.
+    assert ask(ward.mien.config, "capture", "pause", timeout_s=30, camera="cam0").ok
+    expect(page.locator(".trouble")).to_contain_text("paused", timeout=15_000)
+    assert ask(ward.mien.config, "capture", "resume", timeout_s=30, camera="cam0").ok
+    expect(page.locator(".trouble")).to_be_hidden(timeout=60_000)
+
     # The stage is killed: pages say that the connection is lost, and are back without a new log-in.
     [stage] = ward.mien.processes("dashboard")
     stage.kill()
@@ -228,9 +235,14 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Name").fill("Joe")
     no_picture = ROOT / "README.md"
-    dialog.locator("input[type=file]").set_input_files([str(sample("biden.jpg")), str(no_picture)])
+    dialog.locator("input[type=file]").set_input_files(
+        [str(sample("biden.jpg")), str(sample("obama.jpg")), str(no_picture)]
+    )
     expect(page.get_by_text("Not taken: README.md.")).to_be_visible()
-    expect(dialog.locator(".q-uploader__file--uploaded")).to_have_count(1)
+    uploaded = dialog.locator(".q-uploader__file--uploaded")
+    expect(uploaded).to_have_count(2)
+    uploaded.filter(has_text="obama.jpg").get_by_role("button").click()  # it was not him
+    expect(uploaded).to_have_count(1)
     dialog.get_by_role("checkbox").click()
     dialog.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Joe is enrolled: 1 picture.")).to_be_visible(timeout=60_000)

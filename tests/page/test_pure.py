@@ -135,6 +135,17 @@ def test_who_is_here_does_not_hang_on_the_cameras_clock() -> None:
     assert list(recent.here(110.0)) == []
 
 
+def test_a_camera_whose_clock_goes_ahead_takes_nothing_from_the_others() -> None:
+    recent = Recent()
+    here = result(640, 360, (face(1, (1, 2, 30, 40), "sad", name="Ada"),), captured_at=1000.0)
+    ahead = result(640, 360, (face(2, (1, 2, 30, 40), "happy", name="Ben"),), captured_at=5000.0)
+    recent.note(here, 100.0)
+    recent.note(ahead.model_copy(update={"camera": "cam1"}), 100.1)
+    assert [moment[0] for moment in recent.moments(track=1)] == [1000.0]
+    recent.note(ahead.model_copy(update={"camera": "cam1", "captured_at": 5700.0}), 800.0)
+    assert recent.moments(track=1) == []  # ten minutes, all the same
+
+
 def test_the_minutes_of_a_person_go_on_under_another_track_and_others_stay_apart() -> None:
     recent = Recent()
     recent.note(result(640, 360, (face(1, (1, 2, 30, 40), "sad", name="Ada"),), captured_at=10.0), 10.0)

@@ -101,6 +101,7 @@ class View {
     const since = camera.for_s + (performance.now() - stateAt) / 1000;
     if (camera.state === "ended") return [t("ended"), camera.reason];
     if (camera.state === "offline") return [t("offline_for", { time: clock(since) }), camera.reason];
+    if (camera.state === "paused") return [t("paused"), t("paused_why")];
     if (camera.state === "stalled") return [t("stalled_for", { time: clock(since) }), camera.reason];
     if (!this.bitmap) {
       const waited = (performance.now() - this.began) / 1000;
@@ -206,7 +207,9 @@ function cameraChips() {
     const camera = state.cameras[name];
     const since = camera ? camera.for_s + (performance.now() - stateAt) / 1000 : 0;
     const down = camera && ["offline", "stalled"].includes(camera.state);
-    const text = name === "*" ? t("all_cameras") : down ? `${name} (${t(camera.state)} ${clock(since)})` : name;
+    const paused = camera && camera.state === "paused";
+    const told = down ? ` (${t(camera.state)} ${clock(since)})` : paused ? ` (${t("paused")})` : "";
+    const text = name === "*" ? t("all_cameras") : name + told;
     if (chip.textContent !== text) chip.textContent = text;
     chip.classList.toggle("bad", Boolean(down));
   }

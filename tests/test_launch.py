@@ -158,6 +158,20 @@ def test_a_port_in_use_ends_it_at_once_and_says_so(
 
 
 @pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--workers", "detection=4", "analyse", "a.mp4", "--out", "a.csv"], "workers", "detection=4"),
+        (["analyse", "a.mp4", "--out", "a.csv", "--workers", "detection=4"], "workers", "detection=4"),
+        (["--camera", "door", "snapshot"], "camera", "door"),
+        (["snapshot"], "camera", None),
+    ],
+    ids=["before", "after", "a camera before", "none"],
+)
+def test_an_option_counts_wherever_it_stands(words: list[str], name: str, value: str | None) -> None:
+    assert getattr(parser().parse_args(words), name) == value
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["--only", "detektion"], "--only detektion: there is no such stage; there are bus,"),
@@ -175,20 +189,6 @@ def test_a_port_in_use_ends_it_at_once_and_says_so(
         (["frobnicate"], "frobnicate"),
     ],
 )
-@pytest.mark.parametrize(
-    ("words", "name", "value"),
-    [
-        (["--workers", "detection=4", "analyse", "a.mp4", "--out", "a.csv"], "workers", "detection=4"),
-        (["analyse", "a.mp4", "--out", "a.csv", "--workers", "detection=4"], "workers", "detection=4"),
-        (["--camera", "door", "snapshot"], "camera", "door"),
-        (["snapshot"], "camera", None),
-    ],
-    ids=["before", "after", "a camera before", "none"],
-)
-def test_an_option_counts_wherever_it_stands(words: list[str], name: str, value: str | None) -> None:
-    assert getattr(parser().parse_args(words), name) == value
-
-
 def test_a_wrong_word_is_answered_with_what_would_be_right(
     launch: Callable[..., Launched], arguments: list[str], expected: str
 ) -> None:

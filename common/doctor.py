@@ -134,7 +134,7 @@ def models(config: Config) -> Iterator[Check]:
 def sample_media(config: Config) -> Iterator[Check]:
     """The clips of the demo."""
     folder = config.storage.data_dir / "samples"
-    missing = [name for name in media.SAMPLES if not (folder / name).is_file()]
+    missing = [name for name in media.SAMPLES if not os.path.isfile(folder / name)]
     if missing:
         text = f"{len(missing)} of {len(media.SAMPLES)} files are not in {folder}; the demo fetches them when it starts"
         yield Check(what="sample media", ok=False, text=f"{text}, or now: python -m common.media", needed=False)
@@ -210,7 +210,8 @@ def storage(config: Config) -> Iterator[Check]:
         ("data directory", config.storage.data_dir, "--data-dir"),
         ("run directory", config.run_dir, "--run-dir"),
     ):
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        # Of what lies in a directory that one may not enter nothing is known: that directory is then what is tried.
+        existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
         try:
             with tempfile.TemporaryFile(dir=existing):
                 pass

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 STILLS_RATE = 1.0  # pictures a second, of a folder's
 _LONGEST_GAP_S = 10.0  # in the source's times; more is a broken clock, which no film should wait for
-_END_S = 60.0
+_SILENT_S = 60.0  # so long ffmpeg may change nothing of the file before it is given up
+_LOOK_EVERY_S = 0.25
 
 
 class EncoderError(Exception):
@@ -71,14 +73,42 @@ class VideoEncoder:
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # it has ended before; its exit code tells
             process.stdin.close()
-        try:
-            code = process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
+        ended = self._ended(process)
         reason = self._reason()
-        if code != 0:
+        if not ended:
+            reason = f"ffmpeg has written nothing for {_SILENT_S:g} s"
+        if not ended or process.returncode != 0:
             raise EncoderError(f"{self.path} cannot be written: {reason}")
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait for ffmpeg to end, and for as long as it still writes; return whether it did by itself.
+
+        What comes first in the file is known last: it writes the whole file once more at the end, which of a long film
+        takes minutes.
+        """
+        seen, since = self._state(), time.monotonic()
+        while True:
+            try:
+                process.wait(_LOOK_EVERY_S)
+            except subprocess.TimeoutExpired:
+                pass
+            else:
+                return True
+            now = self._state()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since >= _SILENT_S:
+                process.kill()
+                process.wait()
+                return False
+
+    def _state(self) -> tuple[int, int] | None:
+        """Return what of the file changes when it is written to."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
     def _start(self, width: int, height: int) -> None:
         self._size = (width, height)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,7 +64,8 @@ class PhotoReader:
         Raises:
             PhotoError: no picture. Rejected: not one face that is good enough.
         """
-        return self.reference_of(photos.read(path), path.name, face=face)
+        source = os.fsencode(path.name).decode("utf-8", "backslashreplace")  # what the store keeps is UTF-8
+        return self.reference_of(photos.read(path), source, face=face)
 
     def reference_of(self, picture: NDArray[np.uint8], source: str, *, face: int | None = None) -> Reference:
         """The same for a picture in memory, (H, W, 3) uint8 BGR."""
@@ -162,7 +164,8 @@ def enrol(
     face: int | None = None,
     again: bool = False,
     told: Callable[[Path], None] = lambda path: None,
-    **fields: object,
+    changes: Mapping[str, Any] | None = None,
+    **fields: Any,
 ) -> Report:
     """Enrol everybody of a plan, one transaction a person.
 
@@ -170,7 +173,8 @@ def enrol(
         again: add a person whose name is taken, or who looks like somebody enrolled, all the same (pictures go to the
             person of that name).
         told: hears of each file before it is looked at.
-        fields: role, notes, consent … for ``people.add``.
+        changes: what else is to be changed of people who are there already, for ``people.change``.
+        fields: role, notes, consent … of new people, for ``people.add``.
     """
     report = Report()
     for name, paths in planned.items():
@@ -184,7 +188,7 @@ def enrol(
         if not references:
             continue
         try:
-            _enrol_one(store, name, references, report, again=again, fields=fields)
+            _enrol_one(store, name, references, report, again=again, changes=changes or {}, fields=fields)
         except PeopleError as error:
             report.rejected.extend((path, str(error)) for path, _ in references)
     return report
@@ -207,7 +211,8 @@ def _enrol_one(
     report: Report,
     *,
     again: bool,
-    fields: dict[str, object],
+    changes: Mapping[str, Any],
+    fields: dict[str, Any],
 ) -> None:
     name = people.checked_name(name)
     odd = outliers(references)
@@ -220,9 +225,9 @@ def _enrol_one(
     if alike is not None:
         raise PeopleError(f"looks like {alike.name!r}, who is enrolled already (--again enrols all the same)")
     if there is not None:
-        report.extended.append(people.add_references(store, f"#{there.id}", kept))
+        report.extended.append(people.add_references(store, f"#{there.id}", kept, **changes))
     else:
-        report.enrolled.append(people.add(store, name, kept, **fields))  # type: ignore[arg-type]
+        report.enrolled.append(people.add(store, name, kept, **fields))
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import Connection, delete, func, or_, select
 
 from common import earlier, exports, kept_recordings, people, records, snapshots, transfer
 from common.earlier import Earlier
 from common.people import PeopleError, Person
 from common.recording import FOLDER, RecordingError
+from common.rundir import is_running
 from common.schema import PERSON, REFERENCE, SIGHTING, UNKNOWN
 from common.settings import Config
 from common.store import Store
 from common.tables import FORMATS
 
 LEFT_S = 60.0  # a file that has not got its name for so long will never get it
+NOTICED_S = 3.0  # a running Mien looks for changes of people once a second, and what it shows is not older than that
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +49,22 @@ class Forgotten:
 def forget(store: Store, config: Config, who: str) -> Forgotten:
     """Delete an enrolled person with all that is kept of them. What runs notices within a second.
 
+    Files come first, so that what cannot be finished is still there to be asked for again; and once more at the end,
+    for what was written meanwhile. Where a Mien runs that is three seconds later: until then it may still know them.
+
     Raises:
-        PeopleError: there is no such person, or a file of theirs cannot be deleted. Files come first: what cannot be
-            finished is still there to be asked for again.
+        PeopleError: there is no such person, or a file of theirs cannot be deleted.
     """
     person = people.find(store, who)
     them = _whole(store, person)
     _clean_leftovers(config)
-    gone, redacted = _clean_snapshots(snapshots.folder(config), them, _tracks(store, them))
+    with store.read() as connection:
+        tracks = _tracks(connection, them)
+    gone, redacted = _clean_snapshots(snapshots.folder(config), them, tracks)
     cleaned = _clean_exports(store, config, them)
     recordings = _clean_recordings(store, config, them)
     with store.write() as connection:
+        tracks |= _tracks(connection, them)  # of what was taken meanwhile
         count = select(func.count()).select_from(SIGHTING).where(SIGHTING.c.person_id == person.id)
         sightings = connection.execute(count).scalar_one()
         # Who was known under a number before is forgotten under that number, too.
@@ -64,7 +72,8 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
         history, episodes = records.erase(store, connection, person.id)
         for number in them.strangers:
             records.erase(store, connection, -number)
-        earlier.forget(store, connection, person.id)
+        for number in them.people:
+            earlier.forget(store, connection, number)
         connection.execute(delete(REFERENCE).where(REFERENCE.c.person_id == person.id))
         connection.execute(delete(SIGHTING).where(SIGHTING.c.person_id == person.id))
         connection.execute(delete(PERSON).where(PERSON.c.id == person.id))
@@ -78,7 +87,10 @@ def forget(store: Store, config: Config, who: str) -> Forgotten:
             store.redact(connection, number, them.names)
         store.audit(connection, "forgot", f"#{person.id}: {done}")
     store.scrub()
-    return done
+    gone, redacted, cleaned = _clean_late(store, config, them, tracks)
+    return replace(
+        done, snapshots=done.snapshots + gone, redacted=done.redacted + redacted, exports=done.exports + cleaned
+    )
 
 
 def forget_unknown(store: Store, config: Config, number: int) -> None:
@@ -90,10 +102,13 @@ def forget_unknown(store: Store, config: Config, number: int) -> None:
     """
     them = Earlier(strangers=frozenset({number}))
     _clean_leftovers(config)
-    files = sum(_clean_snapshots(snapshots.folder(config), them, _tracks(store, them)))
+    with store.read() as connection:
+        tracks = _tracks(connection, them)
+    files = sum(_clean_snapshots(snapshots.folder(config), them, tracks))
     files += _clean_exports(store, config, them)
     files += _clean_recordings(store, config, them)
     with store.write() as connection:
+        tracks |= _tracks(connection, them)
         done = connection.execute(delete(UNKNOWN).where(UNKNOWN.c.id == number)).rowcount
         seen = delete(SIGHTING).where(SIGHTING.c.unknown_id == number, SIGHTING.c.person_id.is_(None))
         done += connection.execute(seen).rowcount
@@ -103,6 +118,7 @@ def forget_unknown(store: Store, config: Config, number: int) -> None:
         store.changed(connection)
         store.audit(connection, "forgot", f"unknown person {number}")
     store.scrub()
+    _clean_late(store, config, them, tracks)
 
 
 def _whole(store: Store, person: Person) -> Earlier:
@@ -114,11 +130,34 @@ def _whole(store: Store, person: Person) -> Earlier:
     return Earlier(names=was.names | {person.name}, people=was.people | {person.id}, strangers=was.strangers | seen)
 
 
-def _tracks(store: Store, them: Earlier) -> frozenset[int]:
+def _tracks(connection: Connection, them: Earlier) -> frozenset[int]:
     """Return the tracks that are known to be theirs: pictures of them may be older than their name."""
     theirs = or_(SIGHTING.c.person_id.in_(them.people), SIGHTING.c.unknown_id.in_(them.strangers))
-    with store.read() as connection:
-        return frozenset(connection.execute(select(SIGHTING.c.track).where(theirs)).scalars())
+    return frozenset(connection.execute(select(SIGHTING.c.track).where(theirs)).scalars())
+
+
+def _clean_late(store: Store, config: Config, them: Earlier, tracks: frozenset[int]) -> tuple[int, int, int]:
+    """Clean what was written after the files were gone through; return how many snapshots went, were changed, exports.
+
+    Raises:
+        PeopleError: that cannot be; nobody can ask for it again, so the text says what to do.
+    """
+    folder = snapshots.folder(config)
+    try:
+        gone, redacted = _clean_snapshots(folder, them, tracks)
+        cleaned = _clean_exports(store, config, them)
+        if is_running(config):
+            end = time.monotonic() + NOTICED_S
+            while time.monotonic() < end and is_running(config):
+                time.sleep(_LOOK_EVERY_S)
+            more = _clean_snapshots(folder, them, tracks)
+            gone, redacted = gone + more[0], redacted + more[1]
+            cleaned += _clean_exports(store, config, them)
+        return gone, redacted, cleaned
+    except PeopleError as error:
+        raise PeopleError(
+            f"the store has forgotten them, but a file that was written meanwhile is to be deleted by hand: {error}"
+        ) from error
 
 
 def _clean_snapshots(folder: Path, them: Earlier, tracks: frozenset[int]) -> tuple[int, int]:
@@ -129,8 +168,10 @@ def _clean_snapshots(folder: Path, them: Earlier, tracks: frozenset[int]) -> tup
             faces = [face for face in result["faces"] if _is(face, them, tracks)]
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # not a snapshot's
+        except FileNotFoundError:
+            continue  # deleted a moment ago
         except OSError as error:
-            raise PeopleError(f"{path} cannot be read, so that nothing was forgotten yet: {error}") from error
+            raise PeopleError(f"{path} cannot be read, so that not all was forgotten: {error}") from error
         if not faces:
             continue
         files = [path.with_name(path.name.removesuffix(snapshots.RESULT) + suffix) for suffix in _SUFFIXES]

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from common import earlier, records
+from common.earlier import Earlier
 from common.encryption import KeyProblem
 from common.gallery import Candidate, Gallery, Member, Thresholds
 from common.names import PeopleError as PeopleError
@@ -36,6 +38,7 @@ from common.strangers import unknown_people as unknown_people
 
 MAX_NOTES = 10_000
 MAX_REFERENCES = 20  # a person; the best are kept
+LAST_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # beyond it, calendars end somewhere in the world
 
 log = logging.getLogger("mien.people")
 
@@ -82,14 +85,21 @@ def add(
         return person
 
 
-def add_references(store: Store, who: str, references: Sequence[Reference], *, stranger: int | None = None) -> Person:
+def add_references(
+    store: Store, who: str, references: Sequence[Reference], *, stranger: int | None = None, **changes: Any
+) -> Person:
     """Add pictures to somebody; beyond twenty, the best are kept. ``stranger``: as of ``add``.
 
+    Args:
+        changes: what else of the person is to be changed, as of ``change``.
+
     Raises:
-        PeopleError: there is no such person.
+        PeopleError: there is no such person, or a field is wrong.
     """
     with store.write() as connection:
         person = find_in(connection, who)
+        if changes:
+            _change_in(store, connection, person, **changes)
         _insert_references(store, connection, person.id, references)
         store.changed(connection)
         store.audit(connection, "added references", f"#{person.id} {person.name}, {len(references)}")
@@ -114,27 +124,10 @@ def change(
     Raises:
         PeopleError: no such person, the new name is taken, or a field is wrong.
     """
-    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
-    values: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
-    values = {key: value for key, value in values.items() if value is not None}
-    if forever:
-        values["consent_until"] = None
+    fields: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     with store.write() as connection:
         person = find_in(connection, who)
-        if name is not None:
-            name = checked_name(name)
-            same = select(PERSON.c.id).where(PERSON.c.name_key == name_key(name), PERSON.c.id != person.id)
-            if connection.execute(same).first() is not None:
-                raise PeopleError(f"somebody else is called {name!r}: take another name, or merge the two")
-            values |= {"name": name, "name_key": name_key(name)}
-            if name != person.name:
-                earlier.remember(store, connection, person.id, names=[person.name])
-        if values:
-            connection.execute(update(PERSON).where(PERSON.c.id == person.id).values(changed_at=time.time(), **values))
-        store.changed(connection)
-        shown = [key for key in ("name", "role", "consent", "consent_until") if key in values]
-        told = ", ".join(f"{key} {values[key]}" for key in shown)
-        store.audit(connection, "changed", f"#{person.id} {person.name}: {told or 'notes'}")
+        _change_in(store, connection, person, name=name, forever=forever, **fields)
         return find_in(connection, f"#{person.id}")
 
 
@@ -147,24 +140,40 @@ def is_withheld(store: Store, number: int) -> bool:
 
 
 def merge(store: Store, who: str, into: str) -> Person:
-    """Make two people one: references and sightings go to ``into``, the other is gone. Raises PeopleError."""
+    """Make two people one: references and sightings go to ``into``, the other is gone.
+
+    Consent ends when the first of the two does.
+
+    Raises:
+        PeopleError: no such person, both are one, or a consent that is refused or has run out would be given anew.
+    """
     with store.write() as connection:
         gone, kept = find_in(connection, who), find_in(connection, into)
         if gone.id == kept.id:
             raise PeopleError(f"{gone.name!r} and {kept.name!r} are one person already")
+        now = time.time()
         if gone.consent == "refused" and kept.consent != "refused":
             raise PeopleError(f"{gone.name!r} has refused consent: change that first, or merge the other way round")
+        if gone.withheld(now) and not kept.withheld(now):
+            raise PeopleError(f"{gone.name!r}: consent has run out; change that first, or merge the other way round")
+        numbers = select(SIGHTING.c.unknown_id).where(
+            SIGHTING.c.person_id == gone.id, SIGHTING.c.unknown_id.is_not(None)
+        )
+        had = connection.execute(numbers.distinct()).scalars().all()
         for table in (REFERENCE, SIGHTING):
             connection.execute(update(table).where(table.c.person_id == gone.id).values(person_id=kept.id))
         records.reassign(store, connection, gone.id, kept.id)
-        was = earlier.forget(store, connection, gone.id)
+        # Stays under the old number as well: they may be split off again.
+        earlier.remember(store, connection, gone.id, names={gone.name}, strangers=had)
+        was = earlier.earlier_of(store, connection, gone.id)
         earlier.remember(
-            store, connection, kept.id,
-            names={gone.name} | was.names, people={gone.id} | was.people, strangers=was.strangers,
-        )  # fmt: skip
+            store, connection, kept.id, names=was.names, people=was.people | {gone.id}, strangers=was.strangers
+        )
         _keep_best(connection, kept.id)
         notes = "\n".join(part for part in (kept.notes, gone.notes) if part)[:MAX_NOTES]
-        connection.execute(update(PERSON).where(PERSON.c.id == kept.id).values(notes=notes, changed_at=time.time()))
+        until = min((end for end in (kept.consent_until, gone.consent_until) if end is not None), default=None)
+        values = {"notes": notes, "consent_until": until, "changed_at": now}
+        connection.execute(update(PERSON).where(PERSON.c.id == kept.id).values(**values))
         connection.execute(delete(PERSON).where(PERSON.c.id == gone.id))
         store.changed(connection)
         store.audit(connection, "merged", f"#{gone.id} {gone.name} into #{kept.id} {kept.name}")
@@ -172,7 +181,13 @@ def merge(store: Store, who: str, into: str) -> Person:
 
 
 def split(store: Store, who: str, name: str, references: Sequence[int]) -> Person:
-    """Make a new person of some references of another one, by their numbers (``references_of``). Raises PeopleError."""
+    """Make a new person of some references of another one, by their numbers (``references_of``).
+
+    Whoever was merged into that one, and is split off under a name they had, is again all that they were before.
+
+    Raises:
+        PeopleError: no such person or references, or the name is taken.
+    """
     name = checked_name(name)
     with store.write() as connection:
         person = find_in(connection, who)
@@ -190,6 +205,11 @@ def split(store: Store, who: str, name: str, references: Sequence[int]) -> Perso
         assert done.inserted_primary_key is not None
         new = int(done.inserted_primary_key[0])
         connection.execute(update(REFERENCE).where(REFERENCE.c.id.in_(wanted)).values(person_id=new))
+        was = _taken_back(store, connection, person.id, name)
+        if was is not None:
+            earlier.remember(store, connection, new, names=was.names, people=was.people, strangers=was.strangers)
+            seen = update(SIGHTING).where(SIGHTING.c.person_id == person.id, SIGHTING.c.unknown_id.in_(was.strangers))
+            connection.execute(seen.values(person_id=new))
         store.changed(connection)
         store.audit(connection, "split", f"#{new} {name} from #{person.id} {person.name}, {len(wanted)} references")
         return find_in(connection, f"#{new}")
@@ -220,12 +240,15 @@ def references_of(store: Store, who: str) -> list[tuple[int, Reference]]:
         ) from error
 
 
-def from_unknown(store: Store, number: int, name: str, *, again: bool = False, **fields: Any) -> Person:
+def from_unknown(
+    store: Store, number: int, name: str, *, again: bool = False, forever: bool = False, **fields: Any
+) -> Person:
     """Name an unknown person: their crops become references, their sightings the new person's.
 
     Args:
         again: where the name is taken, crops and sightings go to whoever has it (a stranger may have two numbers).
-        fields: role, notes, consent … of a new person.
+        forever: consent does not end by itself, as a new person's does not.
+        fields: role, notes, consent … of the person.
 
     Raises:
         PeopleError: nobody of that number is kept, or the name is taken.
@@ -247,7 +270,8 @@ def from_unknown(store: Store, number: int, name: str, *, again: bool = False, *
     ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
     name = checked_name(name)
     if again and called(store, name) is not None:
-        return add_references(store, name, references, stranger=number)
+        changes = fields | ({"forever": True} if forever else {})
+        return add_references(store, name, references, stranger=number, **changes)
     return add(store, name, references, stranger=number, **fields)
 
 
@@ -335,6 +359,67 @@ def add_in(
     return find_in(connection, f"#{person}")
 
 
+def _change_in(
+    store: Store,
+    connection: Connection,
+    person: Person,
+    *,
+    name: str | None = None,
+    role: Role | None = None,
+    notes: str | None = None,
+    consent: Consent | None = None,
+    consent_until: float | None = None,
+    forever: bool = False,
+) -> None:
+    """Change a person within the caller's transaction; see ``change``."""
+    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
+    values: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
+    values = {key: value for key, value in values.items() if value is not None}
+    if forever:
+        values["consent_until"] = None
+    if name is not None:
+        name = checked_name(name)
+        same = select(PERSON.c.id).where(PERSON.c.name_key == name_key(name), PERSON.c.id != person.id)
+        if connection.execute(same).first() is not None:
+            raise PeopleError(f"somebody else is called {name!r}: take another name, or merge the two")
+        values |= {"name": name, "name_key": name_key(name)}
+        if name != person.name:
+            earlier.remember(store, connection, person.id, names=[person.name])
+    if values:
+        connection.execute(update(PERSON).where(PERSON.c.id == person.id).values(changed_at=time.time(), **values))
+    store.changed(connection)
+    shown = [key for key in ("name", "role", "consent", "consent_until") if key in values]
+    told = ", ".join(f"{key} {values[key]}" for key in shown)
+    store.audit(connection, "changed", f"#{person.id} {person.name}: {told or 'notes'}")
+
+
+def _taken_back(store: Store, connection: Connection, person: int, name: str) -> Earlier | None:
+    """Take what somebody of a name was, before they were merged into a person, from that person; return it.
+
+    None where that is not certain: nobody had that name, or several had it.
+    """
+    merged = {
+        number: earlier.earlier_of(store, connection, number)
+        for number in earlier.earlier_of(store, connection, person).people
+    }
+    had = {number for number, was in merged.items() if name_key(name) in map(name_key, was.names)}
+    # Whoever they were merged into first has their name, too.
+    own = [number for number in had if not merged[number].people & had]
+    if len(own) != 1:
+        return None
+    number = own[0]
+    was = merged.pop(number)
+    earlier.forget(store, connection, number)
+    was = Earlier(names=was.names, people=was.people | {number}, strangers=was.strangers)
+    for other in (person, *(merged.keys() - was.people)):
+        left = earlier.forget(store, connection, other)
+        earlier.remember(
+            store, connection, other,
+            names=left.names - was.names, people=left.people - was.people, strangers=left.strangers - was.strangers,
+        )  # fmt: skip
+    return was
+
+
 def _was_stranger(store: Store, connection: Connection, person: Person, number: int) -> None:
     """What an unknown person was seen doing was a person's."""
     # A track of that number that turned out to be somebody else's stays theirs.
@@ -374,8 +459,12 @@ def _check(*, role: Any, notes: Any, consent: Any, consent_until: Any) -> None:
         raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {str(role)[:40]!r}")
     if consent is not None and consent not in get_args(Consent):
         raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {str(consent)[:40]!r}")
-    if consent_until is not None and not (isinstance(consent_until, int | float) and math.isfinite(consent_until)):
+    if consent_until is not None and not isinstance(consent_until, int | float):
         raise PeopleError(f"consent ends at a time in unix seconds, not {str(consent_until)[:40]!r}")
+    if consent_until is not None and not 0 <= consent_until < LAST_END:
+        raise PeopleError(
+            f"consent ends in the years 1970 to 9998, or never, not at {str(consent_until)[:40]} (unix seconds)"
+        )
     if notes is not None and not isinstance(notes, str):
         raise PeopleError(f"notes are words, not {str(notes)[:40]!r}")
     if notes is not None and len(notes) > MAX_NOTES:

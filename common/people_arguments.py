@@ -28,7 +28,10 @@ def add_parser(commands: Any, everywhere: argparse.ArgumentParser) -> None:
     add.add_argument("--track", type=int, metavar="TRACK", help="enrol a face that is in view now instead")
     add.add_argument("--camera", metavar="NAME", help="the camera that sees it")
     add.add_argument("--face", type=int, metavar="N", help="which face of a picture with several, from the left")
-    add.add_argument("--again", action="store_true", help="add pictures to people who are enrolled already")
+    add.add_argument(
+        "--again", action="store_true",
+        help="add pictures to people who are enrolled already; --role, --notes, --consent, --until change them, too",
+    )  # fmt: skip
     _fields(add)
     verb("list", "who is enrolled")
     show = verb("show", "one person's references and sightings")
@@ -37,7 +40,7 @@ def add_parser(commands: Any, everywhere: argparse.ArgumentParser) -> None:
     change = verb("change", "rename, or change role, notes or consent")
     change.add_argument("who", help="name, or #number")
     change.add_argument("--name", help="another name")
-    _fields(change, defaults=False)
+    _fields(change)
     merge = verb("merge", "make two people one")
     merge.add_argument("who", help="the one that goes")
     merge.add_argument("into", help="the one that stays")
@@ -61,10 +64,11 @@ def add_parser(commands: Any, everywhere: argparse.ArgumentParser) -> None:
     verb("audit", "what was done with people's data, and by whom")
 
 
-def _fields(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
-    parser.add_argument("--role", choices=ROLES, default="patient" if defaults else None)
-    parser.add_argument("--notes", default="" if defaults else None)
-    parser.add_argument("--consent", choices=CONSENTS, default="given" if defaults else None)
+def _fields(parser: argparse.ArgumentParser) -> None:
+    # None: not said; people who are there already stay as they are, new ones get what common/people.py says.
+    parser.add_argument("--role", choices=ROLES)
+    parser.add_argument("--notes")
+    parser.add_argument("--consent", choices=CONSENTS)
     parser.add_argument("--until", metavar="DATE", help="consent ends with this day: 2027-03-31; 'never'")
 
 

@@ -22,8 +22,6 @@ from common.rundir import attached
 from common.settings import Config
 from common.store import Store, StoreError
 
-_HINT_S = 2.0
-
 
 def main(arguments: argparse.Namespace) -> int:
     """Do what the command line says; return the exit code (1: something was left out, 2: it could not be done)."""
@@ -42,10 +40,17 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what is said of a person, and nothing that is not."""
     fields = {"role": arguments.role, "notes": arguments.notes, "consent": arguments.consent}
+    fields = {key: value for key, value in fields.items() if value is not None}
     if arguments.until is not None and arguments.until != "never":
         fields["consent_until"] = _end_of(arguments.until)
     return fields
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same for somebody who is enrolled already, whose consent may have had an end."""
+    return _given(arguments) | ({"forever": True} if arguments.until == "never" else {})
 
 
 def _end_of(day: str) -> float:
@@ -60,8 +65,8 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
     if arguments.unknown is not None:
         if arguments.name is None:
             raise PeopleError("a name is needed: people add NAME --unknown NUMBER")
-        fields = _given(arguments)
-        person = people.from_unknown(store, arguments.unknown, arguments.name, again=arguments.again, **fields)
+        changes = _changes(arguments)
+        person = people.from_unknown(store, arguments.unknown, arguments.name, again=arguments.again, **changes)
         print(f"unknown person {arguments.unknown} is now {_described(person)}")
         return 0
     if arguments.source is None:
@@ -82,8 +87,9 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
             progress.update(task, advance=1, description=path.name[:40])
 
         report = enrolment.enrol(
-            store, reader, planned, face=arguments.face, again=arguments.again, told=told, **_given(arguments)
-        )
+            store, reader, planned, face=arguments.face, again=arguments.again, told=told,
+            changes=_changes(arguments), **_given(arguments),
+        )  # fmt: skip
     for person in report.enrolled:
         print(f"enrolled {_described(person)}")
     for person in report.extended:
@@ -108,17 +114,21 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.name is None:
         raise PeopleError("a name is needed: people add NAME --track TRACK")
     print("look at the camera, then turn your head slowly to both sides …", file=sys.stderr)
-    fields: dict[str, Any] = {key: value for key, value in _given(arguments).items() if value is not None}
     try:
         reply = ask(
             config, "conductor", "enrol", timeout_s=25.0,
-            camera=arguments.camera, track=arguments.track, name=arguments.name, again=arguments.again, **fields,
+            camera=arguments.camera, track=arguments.track, name=arguments.name, again=arguments.again,
+            **_given(arguments),
         )  # fmt: skip
     except NoAnswer as error:
         raise PeopleError(str(error)) from error
     if not reply.ok:
         raise PeopleError(reply.error or "it was not done")
     print(f"enrolled {reply.result['person']}")
+    changes = _changes(arguments)
+    if arguments.again and changes:  # where the pictures went to somebody who was there, nothing else has changed
+        with Store(config.storage.place, who="people add") as store:
+            print(_described(people.change(store, arguments.name, **changes)))
     return 0
 
 
@@ -157,9 +167,7 @@ def _unknown(store: Store, config: Config, arguments: argparse.Namespace) -> int
 
 
 def _change(store: Store, config: Config, arguments: argparse.Namespace) -> int:
-    fields = _given(arguments)
-    forever = arguments.until == "never"
-    person = people.change(store, arguments.who, name=arguments.name, forever=forever, **fields)
+    person = people.change(store, arguments.who, name=arguments.name, **_changes(arguments))
     print(_described(person))
     return 0
 
@@ -262,11 +270,14 @@ def _consent(person: Person) -> str:
 
 
 def _day(person: Person) -> str:
-    return "" if person.consent_until is None else _at(person.consent_until - 1)[:10]
+    return "" if person.consent_until is None else _at(person.consent_until - 1, "%Y-%m-%d")
 
 
-def _at(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+def _at(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
+    except (ValueError, OverflowError, OSError):  # one time that makes no sense must not hide everybody
+        return f"a time beyond the calendar ({seconds:g})"
 
 
 _VERBS = {

@@ -6,11 +6,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 FILE = "mien.db"
 VARIABLE = "MIEN_STORAGE__URL"
 _ENCRYPTED = ("require", "verify-ca", "verify-full")
+_SECRET = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,12 @@ def checked(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Return an address without its password and parameters."""
+    """Return an address without its passwords; it leads to the same place."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
-    return urlunsplit((parts.scheme, user.partition(":")[0] + at + host, parts.path, "", ""))
+    # As it was written: reading a parameter and writing it anew could change it.
+    query = "&".join(one for one in parts.query.split("&") if unquote(one.partition("=")[0]) not in _SECRET)
+    return f"{parts.scheme}://{user.partition(':')[0]}{at}{host}{parts.path}{'?' if query else ''}{query}"
 
 
 _EXAMPLE = "write postgresql://USER@HOST/DATABASE"

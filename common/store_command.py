@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from common import moving, options
+from common import options
 from common.config import load
-from common.moving import MoveError
 from common.place import checked, shown
 from common.rundir import attached, is_running
 from common.store import Store
@@ -15,6 +14,12 @@ from common.store import Store
 
 def main(arguments: argparse.Namespace) -> int:
     """Do what the command line says; return the exit code (2: it could not be done)."""
+    try:
+        from common import moving
+        from common.moving import MoveError
+    except ImportError as error:  # the server's driver is not installed
+        print(error, file=sys.stderr)
+        return 2
     config = load(arguments.config, overrides=options.overrides_of(arguments))
     place = config.storage.place
     try:

@@ -417,7 +417,7 @@ def consent_text(page: Page, person: Person, now: float) -> str:
         return t("refused")
     if person.consent_until is None:
         return t("given")
-    day = time.strftime("%Y-%m-%d", time.localtime(person.consent_until - 1))
+    day = time.strftime("%Y-%m-%d", time.localtime(min(person.consent_until, people.LAST_END) - 1))
     return t("run_out" if now >= person.consent_until else "given_until", day=day)
 
 

@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,42 @@ def test_a_video_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="No such file or directory"):
         for number in range(100):
             encoder.write(np.zeros((720, 1280, 3), np.uint8), number / 25)
+
+
+def paused(tmp_path: Path) -> tuple[VideoEncoder, psutil.Process]:
+    """An encoder that has been given a film, and its ffmpeg, which does nothing for the time being."""
+    encoder = VideoEncoder(tmp_path / "slow.mp4", 25.0)
+    for number in range(50):
+        encoder.write(np.full((480, 640, 3), number, np.uint8), number / 25)
+    [ffmpeg] = [child for child in psutil.Process().children() if str(encoder.path) in child.cmdline()]
+    wait_until(encoder.path.exists, 30, "ffmpeg has begun the file")
+    ffmpeg.suspend()
+    return encoder, ffmpeg
+
+
+def test_a_film_that_is_still_being_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.encoder._SILENT_S", 3.0)
+    encoder, ffmpeg = paused(tmp_path)
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(encoder.close)
+
+        def long() -> bool:
+            encoder.path.touch()  # as a slow disk has it: a little now and then
+            return ending.done() or time.monotonic() - began > 5
+
+        wait_until(long, 30, "more time than it may be silent")
+        ffmpeg.resume()
+        ending.result(60)
+    assert _film(tmp_path / "slow.mp4")[0] == 50
+
+
+def test_an_ffmpeg_that_does_nothing_any_more_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.encoder._SILENT_S", 0.5)
+    encoder, ffmpeg = paused(tmp_path)
+    with pytest.raises(EncoderError, match=r"ffmpeg has written nothing for 0.5 s"):
+        encoder.close()
+    assert not ffmpeg.is_running()
 
 
 # --- whole analyses --------------------------------------------------------------------------------------------------

@@ -87,6 +87,32 @@ def test_a_data_directory_that_cannot_be_made_is_told(config: Config, tmp_path: 
     assert not check.ok and "--data-dir" in check.text
 
 
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A directory that this process may not enter: the system's administrator is somebody else meanwhile."""
+    folder = tmp_path / "locked"
+    (folder / "data").mkdir(parents=True)
+    folder.chmod(0)
+    administrator = os.geteuid() == 0
+    if administrator:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if administrator:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are others there")
+def test_a_data_directory_that_may_not_be_entered_is_told(config: Config, locked: Path) -> None:
+    inside = changed(config, storage=StorageConfig(data_dir=locked / "data"))
+    check = one(doctor.storage(inside), "data")
+    assert not check.ok and "Permission denied" in check.text and "--data-dir" in check.text
+    [check] = doctor.sample_media(inside)
+    assert not check.ok and not check.needed
+
+
 def test_a_full_disk_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1 << 20))
     check = one(doctor.storage(config), "data")

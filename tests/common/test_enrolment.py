@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -112,6 +114,48 @@ def test_what_is_no_picture_is_said_to_be_none(tmp_path: Path) -> None:
             photos.read(path)
     with pytest.raises(PhotoError):
         photos.read(tmp_path / "nowhere.jpg")
+
+
+def damaged_avif() -> bytes:
+    """An AVIF file whose head is right, and whose picture is not."""
+    whole = io.BytesIO()
+    obama(200).save(whole, "AVIF")
+    content = whole.getvalue()
+    begin = content.index(b"mdat") + 4
+    return content[:begin] + os.urandom(len(content) - begin)
+
+
+def unknown_dds() -> bytes:
+    """A texture of a kind that nobody has ever heard of."""
+    kind = struct.pack("<II4s5I", 32, 4, b"XXXX", *[0] * 5)
+    return b"DDS " + struct.pack("<7I44x", 124, 0x1007, 8, 8, 0, 0, 0) + kind + bytes(20)
+
+
+@pytest.mark.parametrize("content", [damaged_avif, unknown_dds])
+def test_a_decoder_may_fail_in_any_way(tmp_path: Path, content: Callable[[], bytes]) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content())
+    with pytest.raises(PhotoError, match=r"damaged|of a kind"):
+        photos.read(path)
+
+
+def test_a_file_name_that_is_no_text_is_kept_as_text(tmp_path: Path, reader: PhotoReader) -> None:
+    path = tmp_path / os.fsdecode(b"M\xfcller.jpg")
+    path.write_bytes(sample("obama.jpg").read_bytes())
+    with Store(tmp_path / "data") as store:
+        report = enrolment.enrol(store, reader, {"Obama": [path]})
+        assert [person.name for person in report.enrolled] == ["Obama"]
+        assert people.references_of(store, "Obama")[0][1].source == "M\\xfcller.jpg"
+
+
+def test_what_is_said_of_new_people_is_not_said_of_those_who_are_there(tmp_path: Path, reader: PhotoReader) -> None:
+    with Store(tmp_path / "data") as store:
+        people.add(store, "Obama", [reader.reference(sample("obama.jpg"))], role="staff", consent_until=5e9)
+        more = {"Obama": [sample("obama2.jpg")]}
+        [same] = enrolment.enrol(store, reader, more, again=True, role="visitor").extended
+        assert (same.role, same.consent_until) == ("staff", 5e9)
+        [other] = enrolment.enrol(store, reader, more, again=True, changes={"consent_until": 4e9}).extended
+        assert (other.role, other.consent_until) == ("staff", 4e9)
 
 
 def test_pictures_that_show_nobody_for_certain_are_rejected_with_the_reason(reader: PhotoReader) -> None:

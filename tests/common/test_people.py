@@ -6,6 +6,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from common import exports, forgetting, people, retention, snapshots, strangers, transfer
+from common import exports, forgetting, kept_recordings, people, retention, snapshots, strangers, transfer
 from common.config import load
 from common.encryption import Cipher, new_key
 from common.keeper import Keeper
@@ -21,6 +23,7 @@ from common.people import PeopleError
 from common.people_arguments import CONSENTS, ROLES
 from common.place import Place
 from common.recall import Enrolment, Event, Sighting, UnknownLook, Withheld
+from common.rundir import RunDir
 from common.schema import UNKNOWN
 from common.settings import Config
 from common.store import Store, StoreError, StoreUnavailable
@@ -137,6 +140,49 @@ def test_nobody_is_merged_out_of_a_refusal(store: Store) -> None:
     people.add(store, "Ben", [reference(2)], consent="refused")
     with pytest.raises(PeopleError, match="refused"):
         people.merge(store, "Ben", "Ada")
+
+
+def test_a_consent_that_has_run_out_gets_no_new_life_by_merging(store: Store) -> None:
+    people.add(store, "Ada", [reference(1)])
+    people.add(store, "Ben", [reference(2)], consent_until=time.time() - 1)
+    with pytest.raises(PeopleError, match="'Ben': consent has run out"):
+        people.merge(store, "Ben", "Ada")
+    merged = people.merge(store, "Ada", "Ben")
+    assert merged.withheld(time.time())
+    people.add(store, "Cy", [reference(3)], consent="refused")
+    assert people.merge(store, "Ben", "Cy").consent == "refused"
+
+
+@pytest.mark.parametrize(("kept", "gone"), [(None, 50), (50, None), (70, 50), (50, 70)])
+def test_of_two_who_become_one_the_earlier_end_of_consent_counts(
+    store: Store, kept: int | None, gone: int | None
+) -> None:
+    now = time.time()
+    for name, days in (("Ada", kept), ("Ben", gone)):
+        end = None if days is None else now + days * 86400
+        people.add(store, name, [reference(len(name))], consent_until=end)
+    assert people.merge(store, "Ben", "Ada").consent_until == now + 50 * 86400
+
+
+@pytest.mark.parametrize("until", [1e300, -1e300, -1.0, 253402318800.0, float("nan"), float("inf")])
+def test_a_consent_cannot_end_beyond_the_calendar(store: Store, until: float) -> None:
+    with pytest.raises(PeopleError, match="years 1970 to 9998"):
+        people.add(store, "Ada", [reference(1)], consent_until=until)
+    people.add(store, "Ada", [reference(1)])
+    with pytest.raises(PeopleError, match="years 1970 to 9998"):
+        people.change(store, "Ada", consent_until=until)
+    assert people.find(store, "Ada").consent_until is None
+
+
+def test_with_more_pictures_of_somebody_comes_what_is_said_of_them(store: Store, config: Config) -> None:
+    people.add(store, "Ada", [reference(1)], role="staff", notes="left-handed", consent_until=5e9)
+    more = people.add_references(store, "Ada", [reference(1, 1)])
+    assert (more.role, more.notes, more.consent_until) == ("staff", "left-handed", 5e9)
+    with pytest.raises(PeopleError, match="a role is"):
+        people.add_references(store, "Ada", [reference(1, 2)], role="boss")
+    written(config, look(4))
+    named = people.from_unknown(store, 4, "Ada", again=True, consent="refused", forever=True)
+    assert (named.references, named.role, named.consent, named.consent_until) == (3, "staff", "refused", None)
 
 
 def test_consent_is_judged_when_it_matters(store: Store) -> None:
@@ -466,6 +512,131 @@ def test_forgetting_reaches_what_was_kept_under_earlier_names_and_numbers(store:
     about = [line.about for line in people.audit_log(store)]
     assert not any(name in line for line in about for name in ("Ada", "Lovelace", "Miss L", f"#{annie.id} Annie"))
     assert store.setting(f"earlier.{annie.id}") is None
+
+
+def test_whoever_is_split_off_again_takes_back_what_they_were(store: Store, config: Config) -> None:
+    written(config, look(4))
+    bob = people.from_unknown(store, 4, "Bob")
+    cy, dan = people.add(store, "Cy", [reference(2)]), people.add(store, "Dan", [reference(3)])
+    written(config, sighting(11, person=bob.id, unknown=6), sighting(12, person=cy.id))
+    people.merge(store, "Dan", "Cy")
+    people.merge(store, "Bob", "Cy")
+    theirs = {"bob": bob.id, "cy": cy.id, "dan": dan.id}
+    for name, person in theirs.items():
+        snapshot_of(config, name, {"status": "known", "person": person, "name": name})
+    for number in (4, 6):
+        snapshot_of(config, f"stranger{number}", {"status": "unknown", "number": number})
+    [his] = [n for n, one in people.references_of(store, "Cy") if one.source == "unknown person 4"]
+    again = people.split(store, "Cy", "Bob", [his])
+    assert [seen.track for seen in people.sightings_of(store, again.id)] == [11]
+    assert forgetting.forget(store, config, "Cy").snapshots == 2
+    assert {path.name.split(".")[0] for path in snapshots.folder(config).iterdir()} == {"bob", "stranger4", "stranger6"}
+    assert forgetting.forget(store, config, "Bob").snapshots == 3
+    assert not any(name in line.about for line in people.audit_log(store) for name in ("Bob", "Cy", "Dan"))
+    assert [store.setting(f"earlier.{number}") for number in range(1, again.id + 1)] == [None] * again.id
+
+
+def test_somebody_is_merged_and_split_off_through_others_and_back(store: Store, config: Config) -> None:
+    ada, ben, cy = (people.add(store, name, [reference(n)]).id for n, name in enumerate(("Ada", "Ben", "Cy")))
+    people.merge(store, "Ada", "Ben")
+    people.merge(store, "Ben", "Cy")
+    numbers = [number for number, _ in people.references_of(store, "Cy")]
+    for name, person in (("ada", ada), ("ben", ben), ("cy", cy)):
+        snapshot_of(config, name, {"status": "known", "person": person, "name": name})
+    once = people.split(store, "Cy", "ADA", numbers[:1])
+    people.merge(store, "Ada", "Cy")
+    twice = people.split(store, "Cy", "Ada", numbers[:1])
+    snapshot_of(config, "once", {"status": "known", "person": once.id, "name": "ADA"})
+    assert forgetting.forget(store, config, f"#{twice.id}").snapshots == 2
+    assert {path.name.split(".")[0] for path in snapshots.folder(config).iterdir()} == {"ben", "cy"}
+    assert forgetting.forget(store, config, "Cy").snapshots == 2
+
+
+def test_somebody_split_off_under_a_new_name_takes_nothing_that_may_be_anothers(store: Store, config: Config) -> None:
+    people.add(store, "Cy", [reference(2), reference(2, 1)])
+    ben = people.add(store, "Ben", [reference(1)])
+    people.merge(store, "Ben", "Cy")
+    snapshot_of(config, "ben", {"status": "known", "person": ben.id, "name": "Ben"})
+    people.split(store, "Cy", "Zoe", [people.references_of(store, "Cy")[0][0]])
+    assert forgetting.forget(store, config, "Zoe").snapshots == 0
+    assert forgetting.forget(store, config, "Cy").snapshots == 1
+
+
+Hers = dict[str, object]
+
+
+@pytest.fixture
+def hers(store: Store, config: Config) -> Hers:
+    """Ada, whose name a snapshot says."""
+    ada = people.add(store, "Ada", [reference(1)])
+    return {"status": "known", "person": ada.id, "name": "Ada"}
+
+
+def after(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, happens: Callable[[], object]) -> None:
+    """Have something happen once, just after a function has done its work."""
+    real = getattr(owner, name)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        done = real(*args, **kwargs)
+        monkeypatch.setattr(owner, name, real)
+        happens()
+        return done
+
+    monkeypatch.setattr(owner, name, function)
+
+
+@pytest.mark.parametrize("moment", ["recordings", "scrub"])
+def test_a_snapshot_that_is_taken_during_forgetting_goes_too(
+    store: Store, config: Config, hers: Hers, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def taken() -> None:
+        snapshot_of(config, "hers", hers)
+        snapshot_of(config, "both", hers, {"status": "unknown", "number": 5})
+
+    owner, name = (kept_recordings, "forget") if moment == "recordings" else (store, "scrub")
+    after(monkeypatch, owner, name, taken)
+    done = forgetting.forget(store, config, "Ada")
+    assert (done.snapshots, done.redacted) == (1, 1)
+    assert sorted(path.name for path in snapshots.folder(config).iterdir()) == ["both.jpg", "both.json"]
+    assert "Ada" not in (snapshots.folder(config) / "both.json").read_text()
+
+
+def test_a_snapshot_of_a_stranger_that_is_taken_during_forgetting_goes_too(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(config, look(4))
+    after(monkeypatch, store, "scrub", lambda: snapshot_of(config, "theirs", {"status": "unknown", "number": 4}))
+    forgetting.forget_unknown(store, config, 4)
+    assert list(snapshots.folder(config).iterdir()) == []
+
+
+def test_what_a_running_mien_writes_before_it_has_noticed_is_waited_for(
+    store: Store, config: Config, hers: Hers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "NOTICED_S", 60.0)  # the run ends before
+    running = config.model_copy(update={"run_dir": tmp_path / "run"})
+    with ThreadPoolExecutor(1) as pool:
+        with RunDir(running):
+            waiting = pool.submit(forgetting.forget, store, running, "Ada")
+            with Store(config.storage.place) as other:
+                wait_until(lambda: not people.everybody(other), 30, "she is out of the store")
+            snapshot_of(config, "hers", hers)
+            export = history_export(config, "week.csv", {"at": 1, "person": hers["person"]}, {"at": 2})
+            assert not waiting.done()
+        done = waiting.result(60)
+    assert (done.snapshots, done.exports) == (1, 1)
+    assert list(snapshots.folder(config).iterdir()) == []
+    assert len(export.read_text().split()) == 2
+
+
+def test_a_late_file_that_cannot_be_cleaned_is_told_of(
+    store: Store, config: Config, hers: Hers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = transfer.default_path(config.storage.data_dir)
+    after(monkeypatch, store, "scrub", lambda: transfer.write_entries(Cipher(new_key()), path, []))
+    with pytest.raises(PeopleError, match=r"has forgotten them, but .* by hand: .*\.mien"):
+        forgetting.forget(store, config, "Ada")
+    assert people.everybody(store) == []
 
 
 def test_a_stranger_is_forgotten_in_snapshots_and_exports(store: Store, config: Config) -> None:

@@ -5,19 +5,33 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import insert
 
 import launch
 from common import encryption, people, transfer
+from common.keeper import Keeper
 from common.media import sample
+from common.messages import Control, Reply
+from common.news import NewsReader, NewsWriter
+from common.recall import Enrolment
+from common.schema import PERSON
+from common.settings import Config
 from common.store import Store
 from tests.common.test_enrolment import png_that_claims
-from tests.people import damage, own_data_dir, reference
+from tests.conftest import ROOT, stage_environment
+from tests.people import damage, face_of, own_data_dir, reference
 
 Typed = Callable[..., tuple[int, str]]
 
@@ -161,6 +175,106 @@ def test_a_consent_that_has_run_out_is_told_wherever_the_person_is(typed: Typed)
     for words in (("change", "Ada", "--until", "2020-01-01"), ("change", "Ada", "--consent", "given"), ("show", "Ada")):
         assert "consent expired 2020-01-01" in typed(*words)[1]
     assert "consent given, " in typed("change", "Ada", "--until", "never")[1]
+
+
+def test_with_again_what_is_said_of_somebody_counts_and_the_rest_stays(typed: Typed, data_dir: Path) -> None:
+    typed("change", "Ada", "--role", "staff", "--until", "2030-01-01")
+    code, said = typed("add", "Ada", "--from", sample("biden.jpg"), "--again", "--until", "2031-05-01")
+    assert code == 0 and "more pictures of #1 Ada (staff, consent given until 2031-05-01, 2 references)" in said
+    words = ("--again", "--until", "never", "--role", "visitor", "--notes", "moved", "--consent", "refused")
+    code, said = typed("add", "Ada", "--from", sample("biden.jpg"), *words)
+    assert code == 0 and "#1 Ada (visitor, consent refused, 3 references)" in said
+    with Store(data_dir) as store:
+        assert people.find(store, "Ada").notes == "moved"
+    code, said = typed("add", "Joe", "--from", sample("biden.jpg"), "--again", "--until", "never")
+    assert code == 0 and "enrolled #2 Joe (patient, consent given, 1 references)" in said
+
+
+@pytest.mark.usefixtures("bus")
+def test_so_it_does_for_a_face_in_view_of_somebody_who_is_there(config: Config) -> None:
+    with Store(config.storage.place) as store:
+        people.add(store, "Ada", [reference(1)], role="staff")
+    kept, ended = Keeper(config, "conductor"), threading.Event()
+    kept.open()
+
+    def answer() -> None:
+        """What a conductor does when the face has been seen from all sides."""
+        writer, reader = NewsWriter(config, "conductor.test"), NewsReader(config, ("control.conductor",))
+        taken: set[str] = set()
+        while not ended.is_set():
+            for _, asked in reader.read(timeout_ms=50):
+                assert isinstance(asked, Control) and asked.do == "enrol"
+                if asked.request not in taken:
+                    taken.add(asked.request)
+                    looks = [(face_of(1, 9), np.zeros((150, 150, 3), np.uint8), 0.9)]
+                    kept.write([Enrolment(request=asked.request, name="ada", fields={}, looks=looks, again=True)])
+            for request, person, why in kept.answers():
+                told = Reply(sender="conductor.test", request=request, ok=not why, result={"person": person}, error=why)
+                writer.publish(told, request)
+        reader.close()
+        writer.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        conductor = pool.submit(answer)
+        try:
+            words = ["people", "add", "ada", "--track", "7", "--again", "--consent", "refused", "--until", "never"]
+            command = [sys.executable, ROOT / "launch.py", *words, "--config", config.run_dir / "config.json"]
+            done = subprocess.run(command, env=stage_environment(), capture_output=True, text=True, timeout=60)
+        finally:
+            ended.set()
+        conductor.result(30)
+    kept.close()
+    assert done.returncode == 0 and "#1 Ada (staff, consent refused, 2 references)" in done.stdout, done.stderr
+
+
+@pytest.fixture
+def west() -> Iterator[None]:
+    """The clock of a place where the last day of the calendar ends in the year 10000 of the world's clock."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "America/New_York"
+    time.tzset()
+    yield
+    os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+    time.tzset()
+
+
+@pytest.mark.usefixtures("west")
+def test_an_end_of_consent_beyond_the_calendar_is_refused(typed: Typed, data_dir: Path) -> None:
+    for words in (("add", "Joe", "--from", sample("biden.jpg")), ("change", "Ada")):
+        for day in ("9999-12-31", "0001-01-01"):
+            code, said = typed(*words, "--until", day)
+            assert code in (1, 2) and ("years 1970 to 9998" in said or "write the day like" in said)
+    assert typed("list")[0] == 0 and nothing_is_lost(data_dir)
+
+
+@pytest.mark.usefixtures("west")
+@pytest.mark.parametrize("until", [253402318800.0, 1e300, -1e300])
+def test_an_end_of_consent_that_is_stored_already_hides_nobody(typed: Typed, data_dir: Path, until: float) -> None:
+    with Store(data_dir) as store, store.write() as connection:
+        connection.execute(insert(PERSON).values(
+            name="Ben", name_key="ben", role="patient", notes="", consent="given", consent_until=until,
+            created_at=1.0, changed_at=1.0,
+        ))  # fmt: skip
+    for words in (("list",), ("show", "Ben")):
+        code, said = typed(*words)
+        assert code == 0 and "Ben" in said and "beyond" in said
+    assert "Ada" in typed("list")[1]
+
+
+def test_a_file_whose_name_is_no_text_is_taken_and_a_bad_one_does_not_stop_the_others(
+    typed: Typed, data_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos" / "Joe"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"DDS " + struct.pack("<31I", 124, 0x1007, 8, 8, *[0] * 27))
+    (folder / os.fsdecode(b"M\xfcller.jpg")).write_bytes(sample("biden.jpg").read_bytes())
+    code, said = typed("add", "--from", tmp_path / "photos")
+    assert code == 0 and "1 enrolled" in said and "1 pictures left out" in said
+    with Store(data_dir) as store:
+        [(_, kept)] = people.references_of(store, "Joe")
+    assert kept.source == "M\\xfcller.jpg"
+    code, said = typed("show", "Joe")
+    assert code == 0 and "ller.jpg" in said
 
 
 def test_an_export_replaces_a_file_only_when_told_to(typed: Typed, tmp_path: Path) -> None:

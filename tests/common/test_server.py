@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import psycopg
@@ -96,6 +97,27 @@ def test_a_store_moves_to_a_server_whole_and_still_sealed(shared_server: Server,
         assert people.audit_log(store)[-2].did == "moved"
     again = move(tmp_path, url)
     assert again.returncode == 2 and "is not empty" in again.stderr
+
+
+def test_the_address_that_a_move_prints_can_be_used_as_it_is(shared_server: Server, tmp_path: Path) -> None:
+    filled(tmp_path)
+    url = shared_server.database()
+    done = move(tmp_path, f"{url}?sslmode=prefer&password=secret&application_name=ward")
+    assert done.returncode == 0 and "secret" not in done.stdout + done.stderr
+    [told] = [line for line in done.stdout.splitlines() if line.startswith("url = ")]
+    assert told == f'url = "{url}?sslmode=prefer&application_name=ward"'
+    config = load(overrides=tomllib.loads(f"[storage]\n{told}"), environment={})
+    with Store(Place(tmp_path, config.storage.url)) as store:
+        assert [person.name for person in people.everybody(store)] == ["Ada", "Ben"]
+
+
+def test_without_the_servers_driver_a_move_says_what_to_install(tmp_path: Path) -> None:
+    words = ["store", "move", "--to", "postgresql://mien@127.0.0.1:1/ward", "--data-dir", str(tmp_path)]
+    program = f"import sys; sys.modules['psycopg'] = None; import launch; sys.exit(launch.main({words!r}))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=stage_environment(), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "pip install 'mien[postgres]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_what_cannot_be_moved_is_said(shared_server: Server, tmp_path: Path) -> None:

@@ -45,11 +45,7 @@ class Folder:
         except OSError as error:
             raise SourceError(f"{self.description} cannot be read: {error.strerror or error}") from error
         found = [path for path in files if not path.name.startswith(".")]
-        files = [
-            path
-            for path in found
-            if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()
-        ]
+        files = [path for path in found if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir()]
         left_out = [path.name for path in found if path.suffix.lower() in NO_IMAGES]
         if left_out and files:
             more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""

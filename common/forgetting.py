@@ -142,11 +142,11 @@ def _clean_late(store: Store, config: Config, them: Earlier, tracks: frozenset[i
     Raises:
         PeopleError: that cannot be; nobody can ask for it again, so the text says what to do.
     """
-    folder = snapshots.folder(config)
+    folder, writes = snapshots.folder(config), is_running(config)  # asked first: it may end after its last picture
     try:
         gone, redacted = _clean_snapshots(folder, them, tracks)
         cleaned = _clean_exports(store, config, them)
-        if is_running(config):
+        if writes:
             end = time.monotonic() + NOTICED_S
             while time.monotonic() < end and is_running(config):
                 time.sleep(_LOOK_EVERY_S)

@@ -38,7 +38,7 @@ _TAB, _ESC = 9, 27
 
 STALE_S = 1.0  # a picture this old no longer passes for live
 PATIENCE_S = 10.0  # after which waiting needs a hint what to do
-NOTICE_S = 5.0
+NOTICE_S = 8.0
 GONE_S = 10.0  # a selected face that was not seen this long is let go
 _RATE_S = 2.0
 _TRACKS = 256  # faces whose first sight is remembered

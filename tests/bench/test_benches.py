@@ -69,6 +69,6 @@ def test_a_benchmark_prints_its_table(name: str, arguments: list[str], words: li
         text=True,
         timeout=110,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert all(word in done.stdout for word in words), done.stdout
     assert "processor" in done.stdout and "cores" in done.stdout  # a figure without its machine says nothing

@@ -15,7 +15,6 @@ SHARE = 0.01
 LINE = ("--only", "bus,conductor,detection,capture", "--workers", "detection=1")  # from a camera to results
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_one_message_in_a_hundred_damaged_stops_nothing(config: Config) -> None:
     with Victim(config, faults={"CORRUPT__ALL": str(SHARE)}) as mien:

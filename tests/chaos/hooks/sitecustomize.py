@@ -17,19 +17,19 @@ STAGE = next(
 
 def corrupt(share: float) -> None:
     """One byte of one part is another one, in this share of the messages that this process sends."""
-    import zmq
+    from common import transport
 
     chance = random.Random(os.getpid())
-    send = zmq.Socket.send
+    send = transport._send
 
-    def damaged(socket: object, data: object, flags: int = 0, *args: object, **options: object) -> object:
+    def damaged(socket: object, data: object, flags: int, copied: bool) -> object:
         if chance.random() < share and len(memoryview(data).cast("B")):  # type: ignore[arg-type]
             changed = bytearray(memoryview(data).cast("B"))  # type: ignore[arg-type]
             changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
             data = bytes(changed)
-        return send(socket, data, flags, *args, **options)  # type: ignore[arg-type]
+        return send(socket, data, flags, copied)  # type: ignore[arg-type]
 
-    zmq.Socket.send = damaged  # type: ignore[method-assign, assignment]
+    transport._send = damaged  # type: ignore[assignment]
 
 
 def leak(mb_a_job: float) -> None:

@@ -128,8 +128,13 @@ def attached(config: Config) -> Config:
         return load(path, environment={}) if path.is_file() else config
     except FileNotFoundError:
         return config
-    except (RunDirError, OSError) as error:
+    except RunDirError as error:
         raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{config.run_dir} cannot be looked into ({error.strerror}): be the user that Mien runs as (sudo -u), or "
+            "choose another with --run-dir DIR"
+        ) from error
     except ConfigError:
         return config  # it has just ended
 

@@ -66,7 +66,8 @@ class Stream:
                 f"{self.description} cannot be opened: is the camera on and reachable from here, "
                 "are path, user and password right, and does it send video?"
             )
-        if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        # Over rtsp, what has a length (a recorder's playback) comes in its own time all the same.
+        if self._url.lower().startswith("http") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
             capture.release()
             raise SourceError(
                 f"{self.description} is a video, not a live camera: it would be read as fast as the network can; "

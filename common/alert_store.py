@@ -176,11 +176,23 @@ def steps(ledger: Ledger, number: int) -> list[Step]:
     return [_step(row) for row in rows]
 
 
-def steps_since(ledger: Ledger, serial: int, *, limit: int = 200) -> list[Step]:
-    """Return what was published after ``serial``, oldest first. Steps of forgotten people are missing."""
-    sql = "SELECT * FROM episode_step WHERE serial > ? ORDER BY serial LIMIT ?"
+def steps_since(ledger: Ledger, serial: int, *, consent_at: float | None = None, limit: int = 200) -> list[Step]:
+    """Return what was published after ``serial``, oldest first. Steps of forgotten people are missing.
+
+    Args:
+        consent_at: those of people whose consent was refused or over at this moment are missing, too.
+    """
+    sql = (
+        "SELECT episode_step.* FROM episode_step JOIN episode ON episode.id = episode_step.episode_id "
+        "LEFT JOIN person ON person.id = episode.person_id WHERE serial > ?"
+    )
+    fields: list[float] = [serial, limit]
+    if consent_at is not None:
+        sql += f" AND {_AGREED}"
+        fields.insert(1, consent_at)
     with ledger.read() as connection:
-        return [_step(row) for row in connection.execute(sql, (serial, limit)).fetchall()]
+        rows = connection.execute(f"{sql} ORDER BY serial LIMIT ?", fields).fetchall()
+    return [_step(row) for row in rows]
 
 
 def last_serial(ledger: Ledger) -> int:

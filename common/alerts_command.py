@@ -36,8 +36,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _list(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> int:
     chosen = alert_store.episodes(
-        ledger, begin=moment(arguments.since), is_open=True if arguments.open else None, limit=1000
-    )
+        ledger, begin=moment(arguments.since), is_open=True if arguments.open else None, consent_at=time.time(),
+        limit=1000,
+    )  # fmt: skip
     table = Table("number", "state", "since", "lasted", "what", "judged")
     for one in chosen:
         end = time.time() if one.closed_at is None else one.closed_at
@@ -50,13 +51,13 @@ def _list(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> int:
 
 def _replay(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> int:
     begin, end = moment(arguments.since), moment(arguments.until, end=True)
-    rule = _rule(config, arguments)
-    there = alert_store.episodes(ledger, begin=begin, end=end, about="expression", limit=100_000)
+    rule, now = _rule(config, arguments), time.time()
+    there = alert_store.episodes(ledger, begin=begin, end=end, about="expression", consent_at=now, limit=100_000)
     useful = [one for one in there if one.judgement == "useful" and one.rule == rule.name]
     table = Table("who", "alerts", "hours assessed", "alerts an hour", "useful ones kept")
     total, hours, kept, judged, coarse = 0, 0.0, 0, 0, False
     people = _people(ledger)
-    for subject in history_store.subjects(ledger, begin, end):
+    for subject in history_store.subjects(ledger, begin, end, consent_at=now):
         name, role = people.get(subject.person or 0, (f"unknown {subject.unknown}", None))
         party = Party(person=subject.person, name=name, role=role, number=subject.unknown)
         if not applies(rule, party, next(iter(rule.cameras), "")):

@@ -178,6 +178,7 @@ class Analysis:
         self.complete = False
         self.failure: str | None = None  # why it broke off
         self.warnings = 0
+        self._run: int | None = None  # of the capture
         self._config = config
         self._found = found
         self._outputs = outputs
@@ -252,12 +253,19 @@ class Analysis:
     def _take(self, parts: list[memoryview]) -> None:
         kind = kind_of(bytes(parts[0][:256]))
         if kind is EndOfSource:
-            self.complete = True
+            end = unpack(EndOfSource, parts[1])
+            if self._run not in (None, end.run):
+                self.failure = "the input broke off: it was opened again and could be read no more"
+            elif end.frames > self.tally.frames:
+                self.failure = f"the last {end.frames - self.tally.frames} frames were lost on the way"
+            else:
+                self.complete = True
             return
         if kind is not Picture or len(parts) != 3:
             raise MessageError(f"the conductor sent {kind.__name__} with {len(parts)} parts")
         picture = unpack(Picture, parts[1])
         result = picture.result
+        self._run = result.run
         tally = self.tally
         if result.seq != tally.frames:
             self.failure = f"frame {tally.frames} was lost on the way (frame {result.seq} came)"

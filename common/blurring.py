@@ -12,6 +12,7 @@ from common.messages import Box, Picture
 
 CELLS = 6  # of a face's longer side; what is left of it says that somebody is there, not who
 WHOLE_CELLS = 16  # of a picture's longer side, where faces are not known
+BLUR_MARGIN = 0.25  # of the box's size on each side: hair and ears say who somebody is, too
 
 
 def fit_to_show(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
@@ -24,6 +25,12 @@ def fit_to_show(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8
     else:
         blur_faces(pixels, picture.blur)
     return pixels
+
+
+def wider(box: Box, margin: float = BLUR_MARGIN) -> Box:
+    """Return a box that reaches farther on each side, by that part of its own size."""
+    x, y, width, height = box
+    return x - margin * width, y - margin * height, width * (1 + 2 * margin), height * (1 + 2 * margin)
 
 
 def blur_faces(picture: NDArray[np.uint8], boxes: Sequence[Box]) -> None:

@@ -52,7 +52,7 @@ class Outbox(Protocol):
         """Send a job to a worker."""
 
     def result(self, result: Result, flight: Flight) -> None:
-        """Publish a result, its picture beside it."""
+        """Publish a result, its picture beside it unless that has been overtaken."""
 
     def picture(self, result: Result, flight: Flight) -> None:
         """Show a picture without an analysis."""
@@ -60,8 +60,11 @@ class Outbox(Protocol):
     def correction(self, message: Correction) -> None:
         """Publish that a track is somebody else, or that its name was found late."""
 
-    def ended(self, camera: str, run: int, missing: int) -> None:
-        """All frames of a source that has ended are published, but for so many of the last that never came."""
+    def ended(self, camera: str, run: int, missing: int | None) -> None:
+        """All frames of a source that has ended are published, but for so many of the last that never came.
+
+        None: the run broke off, and a later one, which this is, had no picture.
+        """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,33 +139,16 @@ class Conductor:
         if frame.run != line.run or frame.seq <= line.last_seq:
             raise MessageError(f"frame {frame.seq} of run {frame.run} of {frame.camera} is older than what is here")
         self.counts.frames += 1
+        line.keep_time(frame, now)
         if line.rests(frame):
             self.counts.rested += 1
             flight = line.rest(frame, pixels, now)
-            if self._stalls(line, now):
-                self._outbox.picture(line.show_rested(flight, now, self._sender), flight)
-            return self._turn(now)
-        flight = line.arrive(frame, pixels, now)
-        keep = frame.every_frame or frame.still
-        job = Job(
-            id=next(self._job_ids),
-            pool="detection",
-            camera=frame.camera,
-            payload=Work(flight=flight, line=line),
-            keep=keep,
-            newest_only=not keep,
-        )
-        for old in self.dispatcher.put(job):
-            self.counts.displaced += 1
-            old.payload.line.flights.pop(old.payload.flight.frame.seq, None)
-        if not keep and self._stalls(line, now):
-            self._outbox.picture(line.unanalysed(flight, now, self._sender), flight)
+        else:
+            flight = line.arrive(frame, pixels, now)
+            self._ask_detection(line, flight)
+        if not (frame.every_frame or frame.still) and line.stalls(now):
+            self._outbox.picture(line.show_early(flight, now, self._sender), flight)
         return self._turn(now)
-
-    def _stalls(self, line: Line, now: float) -> bool:
-        """Whether so long nothing of a camera was published that pictures had better be shown as they come."""
-        silent_s = now - (line.published_at if line.published_at is not None else -1e9)
-        return silent_s * 1e3 > self._config.pipeline.stall_ms
 
     def _begins(self, line: Line, frame: Frame, now: float) -> bool:
         """Whether a frame is the first of a new run: of a later one, or of any where the present one is silent.
@@ -177,10 +163,7 @@ class Conductor:
 
     def end_of_source(self, end: EndOfSource, now: float) -> None:
         """A source has no more pictures: say so once all that came are published. May be told again and again."""
-        line = self._line(end.camera)
-        if line.run is None or (end.run == line.run and not line.over):
-            line.run = end.run
-            line.frames_announced = end.frames
+        self._line(end.camera).end(end.run, end.frames)
         self._turn(now)
 
     def subscribed(self, worker: str, now: float) -> None:
@@ -216,7 +199,7 @@ class Conductor:
             self._fail(job)
             self._turn(now)
             raise
-        flight.detected_at = now
+        job.payload.line.answered(flight, now)
         flight.timings["wait"] = max(0.0, (job.given_at - flight.received) * 1e3)
         flight.timings["detection"] = finding.work_ms
         self._ask_expression(job.payload.line, flight)
@@ -264,13 +247,18 @@ class Conductor:
                     work.line.identity_lost(track)
                 raise
             for track, embedding, chip, (quality, turn) in zip(tracks, embeddings, chips, looks, strict=True):
-                work.line.identified(track, embedding, chip, quality, turn, work.flight.frame)
+                work.line.identified(track, embedding, chip, quality, turn, work.flight)
         finally:
             self._turn(now)
 
     def tick(self, now: float) -> None:
         """Notice what did not happen: deadlines, jobs without an answer. Call it at least every 20 ms."""
         self._give_up(self.dispatcher.sweep(now))
+        for line in self.lines.values():
+            while (flight := line.overdue(now)) is not None and flight.job is not None:
+                if (job := self.dispatcher.withdraw(flight.job)) is None:
+                    break
+                self._fail(job)
         self._turn(now)
 
     def people(self, snapshot: Snapshot) -> None:
@@ -328,7 +316,8 @@ class Conductor:
                 while (flight := line.next_to_publish(now)) is not None:
                     progress = True
                     if flight.rested:
-                        self._outbox.picture(line.show_rested(flight, now, self._sender), flight)
+                        if (shown := line.show_rested(flight, now, self._sender)) is not None:
+                            self._outbox.picture(shown, flight)
                         continue
                     self.counts.late_expressions += len(flight.open_expression)
                     self.counts.results += 1
@@ -340,7 +329,7 @@ class Conductor:
             if line.frames_announced is not None and not line.flights:
                 missing = line.frames_announced - 1 - line.last_seq
                 line.frames_announced, line.over = None, True
-                self._outbox.ended(line.camera, line.run or 0, missing)
+                self._outbox.ended(line.camera, line.run or 0, None if line.broken else missing)
         for worker, job in self.dispatcher.assign(now):
             self._send(worker, job)
 
@@ -360,6 +349,7 @@ class Conductor:
             if job.tries == 1:
                 work.known = work.line.named_boxes(frame)
                 work.near = work.line.near(frame)
+            work.flight.asked, work.flight.close = job.given_at, work.near is not None
             message = DetectionJob(
                 **head,
                 width=frame.width,
@@ -374,7 +364,8 @@ class Conductor:
             assert detected is not None and work.faces is not None
             position = {face: row for row, face in enumerate(detected.assessable)}
             rows = [position[face] for face in work.faces]
-            crops = np.ascontiguousarray(detected.crops[rows[0] : rows[-1] + 1])
+            crops = np.ascontiguousarray(detected.crops[rows])
+            work.line.judges(work.flight, work.faces)
             message = ExpressionJob(**head, count=len(rows), size=crops.shape[1])
             self._outbox.job(worker, message, [crops])
         else:
@@ -388,6 +379,21 @@ class Conductor:
             )
             self._outbox.job(worker, message, [detected.patches[face] for face in work.faces])
 
+    def _ask_detection(self, line: Line, flight: Flight) -> None:
+        keep = flight.frame.every_frame or flight.frame.still
+        job = Job(
+            id=next(self._job_ids),
+            pool="detection",
+            camera=line.camera,
+            payload=Work(flight=flight, line=line),
+            keep=keep,
+            newest_only=not keep,
+        )
+        flight.job = job.id
+        for old in self.dispatcher.put(job):
+            self.counts.displaced += 1
+            old.payload.line.flights.pop(old.payload.flight.frame.seq, None)
+
     def _ask_expression(self, line: Line, flight: Flight) -> None:
         detected = flight.detected
         assert detected is not None
@@ -397,6 +403,8 @@ class Conductor:
         faces = detected.assessable
         if not faces or not line.wants_expressions(frame):
             return
+        if len(faces) > batch and not keep:
+            faces = line.in_turn(flight, faces)
         for start in range(0, len(faces), batch):
             work = Work(flight=flight, line=line, faces=faces[start : start + batch])
             job = Job(
@@ -405,10 +413,12 @@ class Conductor:
                 camera=frame.camera,
                 payload=work,
                 keep=keep,
+                # Where jobs wait for longer than from frame to frame, the answers for old ones would all come too late.
+                newest_only=not keep and start == 0,
                 deadline=deadline,
             )
             flight.open_expression.add(job.id)
-            self.dispatcher.put(job)
+            self._give_up(self.dispatcher.put(job))
 
     def _ask_identity(self, line: Line, flight: Flight, wanted: list[tuple[int, Track]]) -> None:
         if not wanted:

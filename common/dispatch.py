@@ -134,6 +134,13 @@ class Dispatcher(Generic[P]):
         """A job's answer is of no use: a kept one waits again, before all others. Returns it when it is given up."""
         return self._lose([job])
 
+    def withdraw(self, job_id: int) -> Job[P] | None:
+        """Wait for a worker's answer no more. Returns the job; its worker gets nothing until it speaks again."""
+        for state in self._workers.values():
+            if (job := state.jobs.pop(job_id, None)) is not None:
+                return job
+        return None
+
     def forget(self, camera: str) -> list[Job[P]]:
         """A camera has begun anew: what waits for it is of no use, and answers still to come are ignored. Returns what
         will have no answer.

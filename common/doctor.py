@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import shlex
 import shutil
 import socket
 import sys
@@ -20,6 +21,7 @@ from common import media, probe
 from common.desktop import screen_problem
 from common.endpoints import listening, parse, remote
 from common.keys import KeyRing, KeysError
+from common.page.certificate import certificate_problem
 from common.settings import POOLS, Config
 from common.sources import SourceError, SourceSpec, parse_source, webcam_present
 
@@ -137,7 +139,10 @@ def sample_media(config: Config) -> Iterator[Check]:
     missing = [name for name in media.SAMPLES if not os.path.isfile(folder / name)]
     if missing:
         text = f"{len(missing)} of {len(media.SAMPLES)} files are not in {folder}; the demo fetches them when it starts"
-        yield Check(what="sample media", ok=False, text=f"{text}, or now: python -m common.media", needed=False)
+        command = "python -m common.media"
+        if config.storage.data_dir != media.data_dir():
+            command = f"MIEN_DATA_DIR={shlex.quote(str(config.storage.data_dir))} {command}"
+        yield Check(what="sample media", ok=False, text=f"{text}, or now: {command}", needed=False)
     else:
         yield Check(what="sample media", ok=True, text=f"in {folder}")
 
@@ -157,11 +162,15 @@ def ports(config: Config) -> Iterator[Check]:
 
 
 def page(config: Config) -> Iterator[Check]:
-    """The page's port: free, ours, or whose."""
+    """The page's port: free, ours, or whose. Its certificate: can be used."""
     settings = config.dashboard
     if settings.enabled:
         what = f"port {settings.port} (dashboard)"
         yield _port(config, settings.host, settings.port, what, "stages.dashboard", "dashboard.port")
+        if settings.tls_cert is not None:
+            problem = certificate_problem(settings)
+            text = problem or f"{settings.tls_cert}, the page is served with https"
+            yield Check(what="certificate (dashboard)", ok=problem is None, text=text)
 
 
 def _port(config: Config, host: str, port: int, what: str, module: str, setting: str) -> Check:

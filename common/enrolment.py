@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import jpeg, people, photos
-from common.people import PeopleError, Person, Reference
+from common.people import LooksAlike, NameTaken, PeopleError, Person, Reference
 from common.photos import PhotoError
 from common.settings import Config
 from common.store import Store
@@ -41,6 +41,10 @@ class Rejected(ValueError):
     """A picture that cannot be a reference; the text says why."""
 
 
+class SeveralFaces(Rejected):
+    """A picture that does not say which of its faces is meant."""
+
+
 class PhotoReader:
     """Makes references of photographs with the same models that the stages run.
 
@@ -62,7 +66,8 @@ class PhotoReader:
             face: which face from the left, from 1, where there are several.
 
         Raises:
-            PhotoError: no picture. Rejected: not one face that is good enough.
+            PhotoError: no picture.
+            SeveralFaces: it may be one or the other. Rejected: not one face that is good enough.
         """
         source = os.fsencode(path.name).decode("utf-8", "backslashreplace")  # what the store keeps is UTF-8
         return self.reference_of(photos.read(path), source, face=face)
@@ -105,12 +110,12 @@ class Report:
 
     Attributes:
         enrolled: new people; extended: people who were there and got pictures.
-        rejected: file and why.
+        rejected: file and the error that says why: of the picture, or of the person (NameTaken, LooksAlike).
     """
 
     enrolled: list[Person] = field(default_factory=list)
     extended: list[Person] = field(default_factory=list)
-    rejected: list[tuple[Path, str]] = field(default_factory=list)
+    rejected: list[tuple[Path, ValueError]] = field(default_factory=list)
 
 
 def plan(folder: Path) -> dict[str, list[Path]]:
@@ -163,6 +168,7 @@ def enrol(
     *,
     face: int | None = None,
     again: bool = False,
+    alike: bool = False,
     told: Callable[[Path], None] = lambda path: None,
     changes: Mapping[str, Any] | None = None,
     **fields: Any,
@@ -172,25 +178,37 @@ def enrol(
     Args:
         again: add a person whose name is taken, or who looks like somebody enrolled, all the same (pictures go to the
             person of that name).
+        alike: add who looks like somebody enrolled; a name that is taken stays so.
         told: hears of each file before it is looked at.
         changes: what else is to be changed of people who are there already, for ``people.change``.
         fields: role, notes, consent … of new people, for ``people.add``.
     """
     report = Report()
     for name, paths in planned.items():
-        references: list[tuple[Path, Reference]] = []
-        for path in paths:
-            told(path)
-            try:
-                references.append((path, reader.reference(path, face=face)))
-            except (PhotoError, Rejected) as error:
-                report.rejected.append((path, str(error)))
+        references = _read(reader, paths, report, face=face, told=told)
         if not references:
             continue
         try:
-            _enrol_one(store, name, references, report, again=again, changes=changes or {}, fields=fields)
+            _enrol_one(
+                store, name, references, report, again=again, alike=again or alike, changes=changes or {}, fields=fields
+            )
         except PeopleError as error:
-            report.rejected.extend((path, str(error)) for path, _ in references)
+            report.rejected.extend((path, error) for path, _ in references)
+    return report
+
+
+def extend(store: Store, reader: PhotoReader, who: str, paths: Sequence[Path]) -> Report:
+    """Add pictures to somebody who is enrolled: a name, or ``#3``, who may be called otherwise by the time it is done.
+
+    Raises:
+        NotEnrolled: nobody is that any more.
+    """
+    report = Report()
+    references = _read(reader, paths, report)
+    person = people.find(store, who)
+    if references:
+        kept = _alike(references, person.name, report)
+        report.extended.append(people.add_references(store, f"#{person.id}", kept))
     return report
 
 
@@ -204,6 +222,31 @@ def outliers(references: Sequence[tuple[Path, Reference]]) -> list[Path]:
     return [path for (path, _), distance in zip(references, near, strict=True) if distance > 0.72]
 
 
+def _read(
+    reader: PhotoReader,
+    paths: Sequence[Path],
+    report: Report,
+    *,
+    face: int | None = None,
+    told: Callable[[Path], None] = lambda path: None,
+) -> list[tuple[Path, Reference]]:
+    references: list[tuple[Path, Reference]] = []
+    for path in paths:
+        told(path)
+        try:
+            references.append((path, reader.reference(path, face=face)))
+        except (PhotoError, Rejected) as error:
+            report.rejected.append((path, error))
+    return references
+
+
+def _alike(references: Sequence[tuple[Path, Reference]], name: str, report: Report) -> list[Reference]:
+    """Return those that are of one person; the others are rejected."""
+    odd = outliers(references)
+    report.rejected.extend((path, Rejected(f"it shows somebody else than {name}'s other pictures")) for path in odd)
+    return [reference for path, reference in references if path not in odd]
+
+
 def _enrol_one(
     store: Store,
     name: str,
@@ -211,19 +254,18 @@ def _enrol_one(
     report: Report,
     *,
     again: bool,
+    alike: bool,
     changes: Mapping[str, Any],
     fields: dict[str, Any],
 ) -> None:
     name = people.checked_name(name)
-    odd = outliers(references)
-    report.rejected.extend((path, f"it shows somebody else than {name}'s other pictures") for path in odd)
-    kept = [reference for path, reference in references if path not in odd]
+    kept = _alike(references, name, report)
     there = people.called(store, name)
     if there is not None and not again:
-        raise PeopleError(f"{there.name!r} is enrolled already (--again adds pictures)")
-    alike = None if again else people.look_alike(people.gallery(store), [one.embedding for one in kept], name)
-    if alike is not None:
-        raise PeopleError(f"looks like {alike.name!r}, who is enrolled already (--again enrols all the same)")
+        raise NameTaken(f"{there.name!r} is enrolled already")
+    other = None if alike else people.look_alike(people.gallery(store), [one.embedding for one in kept], name)
+    if other is not None:
+        raise LooksAlike(f"looks like {other.name!r}, who is enrolled already", other.name)
     if there is not None:
         report.extended.append(people.add_references(store, f"#{there.id}", kept, **changes))
     else:
@@ -243,5 +285,5 @@ def _chosen(boxes: NDArray[np.float32], sure: list[int], face: int | None) -> in
     largest = max(sides, key=lambda i: sides[i])
     if any(side >= SMALL_BESIDE * sides[largest] for i, side in sides.items() if i != largest):
         number = {2: "two faces were", 3: "three faces were"}.get(len(sure), f"{len(sure)} faces were")
-        raise Rejected(f"{number} found: cut the picture, or say which one with --face N (from the left)")
+        raise SeveralFaces(f"{number} found")
     return largest

@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> int:
         ):
             wanted = [Subject(person=people.find(store, who).id) for who in arguments.person]
             wanted += [Subject(unknown=number) for number in arguments.unknown]
-            chosen = wanted or history_store.subjects(ledger, begin, end)
+            chosen = wanted or history_store.subjects(ledger, begin, end, consent_at=time.time())
             count = exports.write(
                 ledger, arguments.out, chosen, begin, end, step_s=arguments.step, force=arguments.force
             )

@@ -32,7 +32,7 @@ class Forgotten:
     references: int
     sightings: int
     snapshots: int
-    redacted: int  # snapshots that show others, too: the name was taken out
+    redacted: int  # snapshots that show others, too: they were taken out
     exports: int
     history: int  # tracks and minutes
     episodes: int
@@ -42,7 +42,7 @@ class Forgotten:
         return (
             f"{self.references} references, {self.sightings} sightings, {self.history} rows of history, "
             f"{self.episodes} episodes, {self.recordings} recordings, {self.snapshots} snapshots, "
-            f"name taken out of {self.redacted} snapshots and {self.exports} exports"
+            f"taken out of {self.redacted} more snapshots and {self.exports} exports"
         )
 
 
@@ -174,16 +174,14 @@ def _clean_snapshots(folder: Path, them: Earlier, tracks: frozenset[int]) -> tup
             raise PeopleError(f"{path} cannot be read, so that not all was forgotten: {error}") from error
         if not faces:
             continue
-        files = [path.with_name(path.name.removesuffix(snapshots.RESULT) + suffix) for suffix in _SUFFIXES]
+        stem = path.with_name(path.name.removesuffix(snapshots.RESULT))
         try:
             if len(faces) == len(result["faces"]):
-                for file in files:
+                for file in snapshots.paths(stem):
                     file.unlink(missing_ok=True)
                 gone += 1
             else:
-                _redact(path, result, faces)
-                # The name is drawn into the annotated picture; the plain one shows others who are still known.
-                files[1].unlink(missing_ok=True)
+                snapshots.take_out(stem, result, faces)
                 redacted += 1
         except OSError as error:
             raise PeopleError(f"{path} cannot be changed, so that not all was forgotten: {error}") from error
@@ -194,7 +192,9 @@ _SUFFIXES = (snapshots.PICTURE, snapshots.ANNOTATED, snapshots.RESULT)
 
 
 def _is(face: Any, them: Earlier, tracks: frozenset[int]) -> bool:
-    """Whether a face of a snapshot is theirs; by its track only while nobody was named."""
+    """Whether a face of a snapshot is theirs, or may be; by its track only while nobody was named."""
+    if face["identity"].get("withheld") and them.people:
+        return True  # whose face it is was not written down, but nothing may be kept of it in any case
     person, number = face["identity"].get("person"), face["identity"].get("number")
     if person is None and number is None:
         return face.get("track") in tracks
@@ -206,14 +206,6 @@ def _clean_recordings(store: Store, config: Config, them: Earlier) -> int:
         return kept_recordings.forget(config.storage.data_dir, store.cipher, them.people, them.strangers)
     except RecordingError as error:
         raise PeopleError(f"{error}; not all was forgotten") from error
-
-
-def _redact(path: Path, result: Any, faces: list[Any]) -> None:
-    for face in faces:
-        face["identity"] = {"status": "unknown", "person": None, "name": None, "distance": None, "confidence": None}
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    part.replace(path)
 
 
 def _clean_exports(store: Store, config: Config, them: Earlier) -> int:

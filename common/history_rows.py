@@ -67,6 +67,18 @@ class Tally:
         return bytes([min(255, max(0, byte)) for byte in head + tail])
 
 
+def together(one: bytes, other: bytes) -> bytes:
+    """Return one second that holds what two of one track do: after the clock was set back they are the same."""
+    tally = Tally()
+    for seen in (one, other):
+        tally.frames += seen[0]
+        tally.assessed += seen[1]
+        tally.summed += np.frombuffer(seen[2:_SECOND], np.uint8) / 255.0 * seen[1]
+        for code, frames in zip(seen[_SECOND::2], seen[_SECOND + 1 :: 2], strict=True):
+            tally.reasons[code] = tally.reasons.get(code, 0) + frames
+    return tally.packed()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Steps:
     """A subject's time in steps of equal length, only those in which something was seen, ascending.

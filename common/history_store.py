@@ -115,7 +115,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something that somebody wrote down about a moment; ``subject`` None: about no one in particular."""
+    """Something that somebody wrote down about a moment; ``subject`` None: about no one in particular (old ones)."""
 
     id: int
     subject: Subject | None
@@ -125,8 +125,13 @@ class Note:
     created_at: float
 
 
-def subjects(ledger: Ledger, begin: float, end: float) -> list[Subject]:
-    """Return whoever was seen in a period: people first, by number."""
+def subjects(ledger: Ledger, begin: float, end: float, *, consent_at: float | None = None) -> list[Subject]:
+    """Return whoever was seen in a period: people first, by number.
+
+    Args:
+        consent_at: nobody whose consent was refused or over at this moment.
+    """
+    refusing = "SELECT id FROM person WHERE consent <> 'given' OR consent_until <= ?"
     tracks = "SELECT DISTINCT person_id, unknown_id FROM history_track WHERE end_at >= ? AND begin_at < ?"
     with ledger.read() as connection:
         found = {_subject(row["person_id"], row["unknown_id"]) for row in connection.execute(tracks, (begin, end))}
@@ -134,6 +139,8 @@ def subjects(ledger: Ledger, begin: float, end: float) -> list[Subject]:
             inside = "SELECT 1 FROM history_minute WHERE subject = ? AND minute >= ? AND minute < ? LIMIT 1"
             if connection.execute(inside, (number, begin // 60, -(-end // 60))).fetchone():
                 found.add(_subject(number if number > 0 else None, -number if number < 0 else None))
+        if consent_at is not None:
+            found -= {Subject(person=row["id"]) for row in connection.execute(refusing, (consent_at,))}
     return sorted((one for one in found if one), key=lambda one: (one.person is None, one.person or one.unknown or 0))
 
 
@@ -251,13 +258,13 @@ def summary(ledger: Ledger, subject: Subject, begin: float, end: float, *, now: 
 # --- notes ---
 
 
-def add_note(ledger: Ledger, subject: Subject | None, at: float, text: str, who: str) -> Note:
+def add_note(ledger: Ledger, subject: Subject, at: float, text: str, who: str) -> Note:
     """Write down something about a moment. Raises HistoryError: no text, too long, or nobody of that number."""
     text = text.strip()
     if not 0 < len(text) <= MAX_NOTE:
         raise HistoryError(f"a note has 1 to {MAX_NOTE} characters, this one has {len(text)}")
-    person, unknown = (subject.person, subject.unknown) if subject else (None, None)
-    fields = (person, unknown, at, text, who[:128], time.time())
+    person = subject.person
+    fields = (person, subject.unknown, at, text, who[:128], time.time())
     added = "INSERT INTO note (person_id, unknown_id, at, text, who, created_at) VALUES (?, ?, ?, ?, ?, ?)"
     with ledger.write() as connection:
         if person is not None and not connection.execute("SELECT 1 FROM person WHERE id = ?", (person,)).fetchone():
@@ -272,8 +279,17 @@ def notes(ledger: Ledger, begin: float, end: float, *, subject: Subject | None =
     if subject is not None:
         chosen = " AND person_id = ?" if subject.person is not None else " AND unknown_id = ?"
         fields.append(abs(subject.number))
+    return _notes(ledger, f"at >= ? AND at < ?{chosen}", fields)
+
+
+def loose_notes(ledger: Ledger, begin: float = 0.0, end: float = 1e12) -> list[Note]:
+    """Return the notes about no one in particular, oldest first."""
+    return _notes(ledger, "at >= ? AND at < ? AND person_id IS NULL AND unknown_id IS NULL", [begin, end])
+
+
+def _notes(ledger: Ledger, chosen: str, fields: list[float]) -> list[Note]:
     with ledger.read() as connection:
-        rows = connection.execute(f"SELECT * FROM note WHERE at >= ? AND at < ?{chosen} ORDER BY at", fields).fetchall()
+        rows = connection.execute(f"SELECT * FROM note WHERE {chosen} ORDER BY at", fields).fetchall()
     return [
         Note(
             id=row["id"],

@@ -7,7 +7,9 @@ store's), in SQL that SQLite and PostgreSQL both understand.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from common import history_rows
 from common.history_gather import Batch
@@ -43,7 +45,12 @@ def write(connection: Connection, batch: Batch) -> int:
         times = [second for second, _ in rows.seconds]
         tracks.append((rows.track, rows.camera, person, number, min(times), max(times)))
         seconds += [(rows.track, second, seen) for second, seen in rows.seconds]
-    if seconds:  # two statements, however many tracks: a server may be far away
+    kept = _written(connection, tracks)
+    for track, second, seen in seconds:
+        before = kept.get((track, second))
+        kept[track, second] = seen if before is None else history_rows.together(before, seen)
+    seconds = [(track, second, kept[track, second]) for track, second in {row[:2]: None for row in seconds}]
+    if seconds:  # few statements, however many tracks: a server may be far away
         connection.executemany(
             "INSERT INTO history_track (track, camera, person_id, unknown_id, begin_at, end_at) "
             "VALUES (?, ?, ?, ?, ?, ?) "
@@ -110,6 +117,19 @@ def add_minutes(connection: Connection, subject: int, camera: str, minutes: hist
         "ON CONFLICT (subject, minute, camera) DO UPDATE SET seen = excluded.seen",
         [(subject, minute, camera, seen) for minute, seen in history_rows.packed_minutes(minutes)],
     )
+
+
+def _written(connection: Connection, tracks: Sequence[tuple[Any, ...]]) -> dict[tuple[int, int], bytes]:
+    """What is there of these tracks in the time that they are about to be written for: the clock was set back."""
+    if not tracks:
+        return {}
+    ids = [track for track, *_ in tracks]
+    rows = connection.execute(
+        f"SELECT track, second, seen FROM history_second WHERE track IN ({', '.join('?' * len(ids))}) "
+        "AND second BETWEEN ? AND ?",
+        (*ids, min(begin for *_, begin, _ in tracks), max(end for *_, end in tracks)),
+    ).fetchall()
+    return {(track, second): bytes(seen) for track, second, seen in rows}
 
 
 def sweep(connection: Connection, now: float, *, second_days: float, minute_days: float) -> Swept:

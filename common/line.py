@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+import statistics
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,10 @@ from common.tracks import Track, Tracker
 from common.votes import TrackIdentity
 
 CALM_S = 0.1
+LOOKS = 31  # so many looks of the detector say how long one takes …
+OVERDUE = 3.0  # … and one that takes so many times as long is not waited for
+AHEAD_S = 10.0
+"""Further than the clock went on, plus this, no live source's own time goes on from one picture to the next."""
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +42,10 @@ class Flight:
     frame: Frame
     pixels: Any
     received: float  # monotonic seconds
-    asked: float | None = None
+    at_s: float  # media time in this line, which never goes back
+    job: int | None = None  # the detector's: when a worker was given it, and whether to look around known faces only
+    asked: float | None = None  # monotonic seconds
+    close: bool = False
     detected: Detected | None = None
     detected_at: float = 0.0
     rested: bool = False  # nobody need look at it: it only keeps its turn
@@ -49,6 +57,7 @@ class Flight:
     timings: dict[str, float] = field(default_factory=dict)
     blur: tuple[Box, ...] = ()  # what nobody may see, once it is published
     blur_all: bool = False
+    overtaken: bool = False  # a newer picture of its camera has been shown: after it this one would be a jump back
 
 
 @dataclass(slots=True)
@@ -76,8 +85,10 @@ class Line:
         self.run: int | None = None
         self.last_seq = -1
         self.published_at: float | None = None  # monotonic seconds
+        self.shown_seq = -1  # the newest frame of the run whose picture has been shown
         self.frames_announced: int | None = None  # the source has ended after so many
         self.over = False  # … and all that came are published
+        self.broken = False  # … in the middle: how many are missing nobody knows
         self._config = config
         self._new_track = new_track
         self._scene: int | None = None
@@ -86,11 +97,15 @@ class Line:
         self._followed: dict[int, Followed] = {}
         self._offset_s = 0.0
         self._last_media_s = 0.0
+        self._arrived_s = 0.0  # the latest media time that has come, in this line
         self._last_received = 0.0
+        self._took_s: dict[bool, deque[float]] = {close: deque(maxlen=LOOKS) for close in (False, True)}
+        self._late = False  # the last result came too late for its picture to wait for it
         # Where faces are blurred, whoever comes must be seen at once, and a picture that nobody looked at would have
         # to be blurred whole.
         clear = config.privacy.blur == "none"
         self._attention = Attention(config.detection.input_long_side, close=config.detection.adapt_input and clear)
+        self._judged_to = -math.inf  # the left side of the face that was given to an expression worker last
         self._expression_pace = Pace(config.expression.every_ms / 1e3)
         every_s = config.pipeline.quiet_look_ms / 1e3 if clear else 0.0
         self._quiet = Quiet(every_s, config.pipeline.still_look_ms / 1e3)
@@ -103,23 +118,44 @@ class Line:
             elapsed = max(now - self._last_received, 0.001)
             self._offset_s = self._last_media_s + elapsed - frame.media_time_s
         self.run = frame.run
-        self.last_seq = -1
+        self.last_seq = self.shown_seq = -1
         self.flights.clear()
-        self.frames_announced, self.over = None, False
+        self.frames_announced, self.over, self.broken = None, False, False
         if frame.scene != self._scene:
             self._forget_people()
         self._scene = frame.scene
+
+    def end(self, run: int, frames: int) -> None:
+        """The source has no more pictures: so many were in this run. May be told again and again."""
+        if self.run is None or (run == self.run and not self.over):
+            self.run, self.frames_announced = run, frames
+        elif run > self.run and self.frames_announced is None and not self.over:
+            # The capture was started again in the middle of the present run, and can read its source no more.
+            self.run, self.last_seq = run, -1
+            self.frames_announced, self.broken = 0, True
 
     @property
     def received_at(self) -> float:
         """When the last frame came, monotonic seconds."""
         return self._last_received
 
+    def keep_time(self, frame: Frame, now: float) -> None:
+        """A frame has come: let time go on where its source's jumps, or labels and looks would wait for its return."""
+        if frame.still:
+            return
+        at_s = frame.media_time_s + self._offset_s
+        passed_s = now - self._last_received
+        if at_s < self._arrived_s:
+            self._offset_s += self._arrived_s - at_s
+        elif not frame.every_frame and at_s > self._arrived_s + passed_s + AHEAD_S:
+            self._offset_s -= at_s - self._arrived_s - passed_s
+        self._arrived_s = frame.media_time_s + self._offset_s
+
     def arrive(self, frame: Frame, pixels: Any, now: float) -> Flight:
         """A frame of the present run has come."""
         self.last_seq = frame.seq
         self._last_received = now
-        flight = Flight(frame=frame, pixels=pixels, received=now)
+        flight = Flight(frame=frame, pixels=pixels, received=now, at_s=self._media_s(frame))
         flight.timings["capture"] = frame.age_ms
         self.flights[frame.seq] = flight
         return flight
@@ -142,7 +178,8 @@ class Line:
         return tuple(
             track.expected(at_s)
             for track in self._tracker.tracks
-            if not self._followed[track.id].identity.due(at_s, crossed=track.crossed)
+            # No crop is at hand yet: it may be as good as a crop can be.
+            if not self._followed[track.id].identity.due(at_s, quality=1.0, crossed=track.crossed)
             and not self.naming.collector.wants(track.id, at_s)
         )[:64]
 
@@ -155,6 +192,22 @@ class Line:
     def wants_expressions(self, frame: Frame) -> bool:
         """Return whether the expressions in a frame shall be looked at; the smoothed ones bridge the others."""
         return frame.still or frame.every_frame or self._expression_pace.due(self._media_s(frame))
+
+    def in_turn(self, flight: Flight, faces: list[int]) -> list[int]:
+        """Return a frame's faces in the order in which their expressions shall be asked for.
+
+        Where there is not time for all of them, the last ones are left out: so it goes on across the picture from where
+        it came to in the frames before, or the same faces would never be judged.
+        """
+        detected = flight.detected
+        assert detected is not None
+        lefts = detected.boxes[:, 0].tolist()
+        return sorted(faces, key=lambda face: (lefts[face] <= self._judged_to, lefts[face]))
+
+    def judges(self, flight: Flight, faces: list[int]) -> None:
+        """These faces of a frame, as ``in_turn`` has them, are being looked at by an expression worker."""
+        assert flight.detected is not None
+        self._judged_to = float(flight.detected.boxes[faces[-1], 0])
 
     # --- in order ---
 
@@ -171,13 +224,43 @@ class Line:
             return flight if flight.detected is not None else None
         return None
 
+    def answered(self, flight: Flight, now: float) -> None:
+        """The detector's finding has come."""
+        flight.detected_at = now
+        if flight.asked is not None:
+            self._took_s[flight.close].append(now - flight.asked)
+
+    def overdue(self, now: float) -> Flight | None:
+        """Return the flight that others, which the detector has answered, wait behind in vain, if there is one.
+
+        It has taken much longer than looks of its kind do: one at the whole picture may well take many times as long
+        as one around known faces, and is not lost because that overtakes it.
+        """
+        waiting = None
+        for flight in self.flights.values():
+            if flight.frame.every_frame or flight.frame.still:
+                return None
+            if flight.rested or flight.tracks is not None:
+                continue
+            if waiting is None:
+                if flight.detected is not None or flight.asked is None:
+                    return None
+                waiting = flight
+            elif flight.detected is not None:
+                took_s = self._took_s[waiting.close]
+                if not took_s or waiting.asked is None:
+                    return None
+                most_s = max(self._config.pipeline.stall_ms / 1e3, OVERDUE * statistics.median(took_s))
+                return waiting if now - waiting.asked > most_s else None
+        return None
+
     def track(self, flight: Flight) -> list[tuple[int, Track]]:
         """Continue the tracks with a flight's faces; return the (face, track) pairs that identity shall look at."""
         detected, frame = flight.detected, flight.frame
         assert detected is not None
         if frame.still:
             self._forget_people()
-        at_s = self._media_s(frame)
+        at_s = flight.at_s
         self._last_media_s = at_s
         self._attention.looked(at_s)
         flight.tracks, ended = self._tracker.update(at_s, detected.boxes, detected.scores, detected.appearances)
@@ -222,11 +305,11 @@ class Line:
 
     def publish(self, flight: Flight, now: float, sender: str) -> Result:
         """Take the oldest flight out of the line and return its result."""
-        del self.flights[flight.frame.seq]
-        self.published_at = now
+        self._leave(flight, now)
         faces: list[Face] = []
-        at_s = self._media_s(flight.frame)
-        flight.blur_all = flight.failed and self._config.privacy.blur != "none"
+        at_s = flight.at_s
+        unknown = flight.failed or (flight.detected is not None and flight.detected.finding.more > 0)
+        flight.blur_all = unknown and self._config.privacy.blur != "none"
         said: dict[str, Any] = {}
         if flight.detected is not None and flight.tracks is not None:
             boxes = flight.detected.boxes
@@ -246,30 +329,41 @@ class Line:
         """A frame has come that nobody need look at. It is shown behind those before it that are being looked at."""
         self.last_seq = frame.seq
         self._last_received = now
-        flight = self.flights[frame.seq] = Flight(frame=frame, pixels=pixels, received=now, rested=True)
+        flight = self.flights[frame.seq] = Flight(
+            frame=frame, pixels=pixels, received=now, at_s=self._media_s(frame), rested=True
+        )
         return flight
 
-    def show_rested(self, flight: Flight, now: float, sender: str) -> Result:
-        """Take a frame that nobody looked at out of the line and return what shows it."""
-        del self.flights[flight.frame.seq]
-        self.published_at = now
-        self._last_media_s = max(self._last_media_s, self._media_s(flight.frame))
-        return self._result(flight, now, sender, analysed=False, faces=()).model_copy(update={"quiet": True})
+    def show_rested(self, flight: Flight, now: float, sender: str) -> Result | None:
+        """Take a frame that nobody looked at out of the line and return what shows it, None if it has been shown."""
+        shown = flight.frame.seq <= self.shown_seq
+        self._leave(flight, now)
+        self._last_media_s = max(self._last_media_s, flight.at_s)
+        return None if shown else self._unlooked(flight, now, sender)
 
-    def unanalysed(self, flight: Flight, now: float, sender: str) -> Result:
-        """Return a result that shows a picture whose analysis has not come."""
+    def stalls(self, now: float) -> bool:
+        """Return whether pictures had better be shown as they come: nothing was published for so long, or too late."""
+        silent_s = now - (self.published_at if self.published_at is not None else -1e9)
+        return self._late or silent_s * 1e3 > self._config.pipeline.stall_ms
+
+    def show_early(self, flight: Flight, now: float, sender: str) -> Result:
+        """Return what shows a picture before its turn, whose analysis has not come. It stays in the line."""
+        self.shown_seq = flight.frame.seq
         flight.blur_all = self._config.privacy.blur != "none"
-        return self._result(flight, now, sender, analysed=False, faces=())
+        return self._unlooked(flight, now, sender)
 
     # --- identity ---
 
-    def identified(self, track: Track, embedding: Floats, chip: Any, quality: float, turn: float, frame: Frame) -> None:
+    def identified(
+        self, track: Track, embedding: Floats, chip: Any, quality: float, turn: float, flight: Flight
+    ) -> None:
         """The embedding of a track's chip, (150, 150, 3), has come. A track that turns out to be two people's ends."""
         followed = self._followed.get(track.id)
         if followed is None:
             return
         if followed.identity.answered(embedding, quality):
-            self.naming.looked(track.id, embedding, chip, quality, turn, frame)
+            beside = [other.id for other in flight.tracks or () if other is not None]
+            self.naming.looked(track.id, embedding, chip, quality, turn, flight.frame, beside)
         else:
             self._tracker.end(track)
             del self._followed[track.id]
@@ -291,8 +385,22 @@ class Line:
 
     # --- inside ---
 
+    def _leave(self, flight: Flight, now: float) -> None:
+        """Take the oldest flight out of the line: its picture is the next to be shown, unless a newer one has been."""
+        del self.flights[flight.frame.seq]
+        flight.overtaken = flight.frame.seq < self.shown_seq
+        self.shown_seq = max(self.shown_seq, flight.frame.seq)
+        self.published_at = now
+        if not flight.rested:
+            self._late = flight.overtaken and (now - flight.received) * 1e3 > self._config.pipeline.stall_ms
+
+    def _unlooked(self, flight: Flight, now: float, sender: str) -> Result:
+        result = self._result(flight, now, sender, analysed=False, faces=())
+        return result.model_copy(update={"quiet": True}) if flight.rested else result
+
     def _media_s(self, frame: Frame) -> float:
-        return frame.media_time_s + self._offset_s
+        flight = self.flights.get(frame.seq)
+        return frame.media_time_s + self._offset_s if flight is None else flight.at_s
 
     def _forget_people(self) -> None:
         self._tracker = Tracker(self._new_track, alike=self._recall.alike)
@@ -347,6 +455,7 @@ class Line:
             timings_ms=flight.timings,
             media_time_s=frame.media_time_s,
             name=frame.name,
+            following=self.naming.following,
             faces=faces,
         )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgpack
@@ -24,6 +25,7 @@ MAX_MAP_BYTES = 64 * 1024
 MAX_SIDE = 16384  # pixels; twice the width of an 8K picture
 RING_SLOTS = 12  # pictures of one camera in shared memory
 MAX_FACES = 64  # a result of 64 faces still fits the 64 KiB map
+CHECKED_BELOW = 64 * 1024  # bytes; larger parts are pictures: a damaged pixel names nobody
 
 Part = bytes | memoryview | NDArray[np.uint8] | NDArray[np.float32]
 
@@ -180,6 +182,7 @@ class DetectionFinding(_Finding):
 
     pool: Literal["detection"] = "detection"
     count: Annotated[int, Field(ge=0, le=MAX_FACES)] = 0
+    more: Count = Field(default=0, description="faces found beyond those: too many to be told of")
     crop_size: Annotated[int, Field(ge=16, le=512)] = 64
     reasons: Annotated[tuple[Annotated[str, Field(max_length=32)] | None, ...], Field(max_length=MAX_FACES)] = ()
     patch_faces: Annotated[tuple[Count, ...], Field(max_length=MAX_FACES)] = ()
@@ -297,6 +300,7 @@ class Result(_OfFrame):
     media_time_s: float = Field(ge=0, description="seconds since the source began, by its own clock")
     name: Text | None = Field(default=None, description="file name, for pictures of a folder")
     selected: Count | None = Field(default=None, description="the track that somebody follows, if it is in the picture")
+    following: bool = Field(default=False, description="somebody is followed, in the picture or not")
     enrolling: Enrolling | None = Field(default=None, description="somebody in view is being enrolled")
     faces: Annotated[tuple[Face, ...], Field(max_length=MAX_FACES)] = Field(default=(), description="in no order")
 
@@ -325,7 +329,9 @@ class Picture(Message):
     blur: Annotated[tuple[Box, ...], Field(max_length=4 * MAX_FACES)] = Field(
         default=(), description="what nobody may see; boxes may reach beyond the picture"
     )
-    blur_all: bool = Field(default=False, description="not analysed, and somebody may be in it whom nobody may see")
+    blur_all: bool = Field(
+        default=False, description="not all of its faces are known, and somebody may be in it whom nobody may see"
+    )
 
 
 class Preview(Message):
@@ -490,26 +496,37 @@ BY_KIND: dict[str, type[Message]] = {message.kind: message for message in (*PUBL
 M = TypeVar("M", bound=Message)
 
 
-def pack(message: Message) -> bytes:
-    """Return the message's msgpack map.
+_CRC = msgpack.packb("crc") + b"\xce"  # the map's last key, and that an unsigned number of four bytes follows
+
+
+def pack(message: Message, blobs: Iterable[Any] = ()) -> bytes:
+    """Return the message's msgpack map. Its last field, ``crc``, is the CRC-32 of the bytes before that number.
+
+    Small ``blobs`` (byte parts of the same message) go into the checksum first, where their receiver gives them to
+    ``unpack``, too.
 
     Raises:
         MessageError: the map would be larger than 64 KiB.
     """
-    packed: bytes = msgpack.packb(message.model_dump(by_alias=True), use_bin_type=True)
+    # The number's place is kept by one that takes four bytes.
+    packed: bytes = msgpack.packb(message.model_dump(by_alias=True) | {"crc": 0xFFFF_FFFF}, use_bin_type=True)
     if len(packed) > MAX_MAP_BYTES:
         raise MessageError(f"{message.kind}: the map has {len(packed)} bytes, at most {MAX_MAP_BYTES} are sent")
-    return packed
+    said = packed[:-4]
+    return said + _checksum(said, blobs).to_bytes(4, "big")
 
 
-def unpack(kind: type[M], data: bytes | memoryview) -> M:
-    """Return the checked message in a msgpack map.
+def unpack(kind: type[M], data: bytes | memoryview, blobs: Iterable[Any] = ()) -> M:
+    """Return the checked message in a msgpack map. A map without ``crc`` is taken: other programs need not send one.
 
     Raises:
-        MessageError: too long, not msgpack, not a map, or a field that is missing, of the wrong type or out of bounds.
+        MessageError: too long, damaged on its way, not msgpack, not a map, or a field that is missing, of the wrong
+            type or out of bounds.
     """
     if len(data) > MAX_MAP_BYTES:
         raise MessageError(f"{kind.kind}: a map of {len(data)} bytes came, at most {MAX_MAP_BYTES} are read")
+    if data[-9:-4] == _CRC and _checksum(data[:-4], blobs) != int.from_bytes(data[-4:], "big"):
+        raise MessageError(f"{kind.kind}: damaged on its way (its checksum does not fit)")
     try:
         fields = msgpack.unpackb(data, raw=False, use_list=False, strict_map_key=True, ext_hook=_no_extension)
     except MessageError:
@@ -525,6 +542,14 @@ def unpack(kind: type[M], data: bytes | memoryview) -> M:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         raise MessageError(f"{kind.kind}: {where}: {first['msg']}") from error
+
+
+def _checksum(said: bytes | memoryview, blobs: Iterable[Any]) -> int:
+    crc = 0
+    for blob in blobs:
+        if memoryview(blob).nbytes < CHECKED_BELOW:
+            crc = zlib.crc32(blob, crc)
+    return zlib.crc32(said, crc)
 
 
 def kind_of(topic: bytes) -> type[Message]:

@@ -11,6 +11,26 @@ class PeopleError(ValueError):
     """What was asked cannot be done; the text says why and what would work. Nothing was changed."""
 
 
+class NotEnrolled(PeopleError):
+    """Nobody of this name or number is enrolled, or is so any more."""
+
+
+class NameTaken(PeopleError):
+    """Somebody of this name is enrolled already."""
+
+
+class LooksAlike(PeopleError):
+    """Who is to be enrolled looks like somebody who is, under another name.
+
+    Attributes:
+        whom: their name; None: it is not to be said.
+    """
+
+    def __init__(self, why: str, whom: str | None) -> None:
+        super().__init__(why)
+        self.whom = whom
+
+
 def checked_name(name: str) -> str:
     """Return a name as it is kept: one line, normal form, no spaces around it. Raises PeopleError: it cannot be one."""
     name = unicodedata.normalize("NFC", name).strip()

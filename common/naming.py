@@ -6,13 +6,14 @@ Pure: looks go in, identities, corrections and blurred places come out; what is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.blurring import BLUR_MARGIN, wider
 from common.collecting import Collector
 from common.messages import Box, Correction, Enrolling, Frame, Identity
 from common.recall import Enrolment, Recall, Sighting, UnknownLook, Withheld
@@ -22,7 +23,6 @@ from common.votes import TrackIdentity
 
 NOTE_EVERY_S = 5.0  # how often the end of a sighting that goes on is written down
 COVER_S = 1.0  # a face that was to be blurred and is lost stays covered so long
-BLUR_MARGIN = 0.25  # of the box's size on each side: hair and ears say who somebody is, too
 
 Floats = NDArray[np.float32]
 
@@ -33,13 +33,14 @@ class Known:
 
     Attributes:
         number: of the stranger that it is.
-        outdone: another face of the same picture is nearer to the person that this one would be.
-        shown: what was published of it last, since which frame it has been followed, and until when it was seen.
+        outdone_by: another track in the same picture is nearer to the person that this one would be.
+        shown: what was decided and published of it last, since which frame it has been followed, and until when it was
+            seen.
     """
 
     identity: TrackIdentity
     number: int | None = None
-    outdone: bool = False
+    outdone_by: int | None = None
     shown: Identity | None = None
     run: int = 0
     first_seq: int = 0
@@ -118,9 +119,22 @@ class Naming:
             self.end(track)
 
     def looked(
-        self, track: int, embedding: Floats, chip: NDArray[np.uint8], quality: float, turn: float, frame: Frame
+        self,
+        track: int,
+        embedding: Floats,
+        chip: NDArray[np.uint8],
+        quality: float,
+        turn: float,
+        frame: Frame,
+        beside: Collection[int] = (),
     ) -> None:
-        """An embedding (128,) of a track has been counted; its chip is (150, 150, 3) uint8 RGB, ``turn`` -1 … 1."""
+        """An embedding (128,) of a track has been counted.
+
+        Args:
+            chip: (150, 150, 3) uint8 RGB.
+            turn: -1 … 1.
+            beside: the tracks of that frame: one person is not two of them. A track out of sight may be the same one.
+        """
         known = self._known.get(track)
         if known is None:
             return
@@ -136,8 +150,8 @@ class Naming:
         if known.number is not None and known.number in unknown:
             person = unknown.seen_again(known.number, embedding, quality, at)
         else:
-            others = {other.number for name, other in self._known.items() if name != track and other.number}
-            person = unknown.see(summary.embedding, quality, at, taken=others)
+            others = {self._known[other].number for other in beside if other != track and other in self._known}
+            person = unknown.see(summary.embedding, quality, at, taken={number for number in others if number})
         if person is None:
             return
         known.number = person.number
@@ -176,21 +190,14 @@ class Naming:
             at_s: media time.
         """
         shown = Shown()
-        claims: dict[int, tuple[float, int]] = {}
         present = {track: self._known[track] for track, _ in faces if track in self._known}
-        for track, known in present.items():
-            said = known.identity.identity
-            if said.status == "known" and said.person is not None:
-                # One person is in one place: of two faces with one name the nearer one has it.
-                rank = (said.distance or 0.0, track)
-                claims[said.person] = min(claims.get(said.person, rank), rank)
+        self._share(present)
         for track, box in faces:
             known_ = present.get(track)
             if known_ is None:
                 continue
             identity = known_.identity.identity
-            known_.outdone = identity.person is not None and claims[identity.person][1] != track
-            if known_.outdone:
+            if known_.outdone_by is not None:
                 identity = Identity(status="unknown")
             if identity.status == "unknown" and known_.number is not None and not identity.withheld:
                 identity = identity.model_copy(update={"number": known_.number})
@@ -208,6 +215,11 @@ class Naming:
         return shown
 
     # --- what people ask for ---
+
+    @property
+    def following(self) -> bool:
+        """Whether somebody is followed, in the picture or not."""
+        return self._followed is not None
 
     def select(self, track: int | None, person: int | None = None, number: int | None = None) -> bool:
         """Follow a face (None: nobody); returns False if there is no such track."""
@@ -234,8 +246,37 @@ class Naming:
         stranger = known is not None and known.identity.identity.status == "unknown" and not known.identity.withheld
         self._recall.note(replace(order, number=known.number) if known is not None and stranger else order)
 
+    def _share(self, present: dict[int, Known]) -> None:
+        """One person is in one place: of two faces with one name the nearer one has it, and keeps it while it is only
+        out of sight; of two with one number the one that has been there longer.
+        """
+        claims: dict[int, tuple[float, int]] = {}
+        numbers: set[int] = set()
+        for track, known in present.items():
+            said = known.identity.identity
+            if known.outdone_by is not None:
+                other = None if known.outdone_by in present else self._known.get(known.outdone_by)
+                if other is None or other.identity.identity.person != said.person:
+                    known.outdone_by = None
+            if said.person is None:
+                known.outdone_by = None
+            elif known.outdone_by is None:
+                rank = (said.distance or 0.0, track)
+                claims[said.person] = min(claims.get(said.person, rank), rank)
+        for track, known in sorted(present.items()):
+            said = known.identity.identity
+            if said.person is not None and known.outdone_by is None and claims[said.person][1] != track:
+                known.outdone_by = claims[said.person][1]
+            if known.number is not None and said.status == "unknown":
+                if known.number in numbers:
+                    known.number = None  # the next look finds another
+                else:
+                    numbers.add(known.number)
+
     def _correct(self, track: int, known: Known, now: Identity) -> None:
-        before, known.shown = known.shown, now
+        before = known.shown
+        if before is None or now.status != "pending":
+            known.shown = now  # a name in doubt is still the one that was said, and so the one to be taken back
         if before is None or (before.status, before.person, before.number) == (now.status, now.person, now.number):
             return
         if now.status == "pending" or (before.status == "pending" and now.status == "unknown" and not now.number):
@@ -245,7 +286,7 @@ class Naming:
 
     def _note(self, track: int, known: Known, *, last: bool = False) -> None:
         identity = known.identity.identity
-        person = identity.person if identity.status == "known" and not known.outdone else None
+        person = identity.person if identity.status == "known" and known.outdone_by is None else None
         number = known.number if identity.status == "unknown" else None
         who = (person, number)
         if known.identity.withheld:
@@ -275,12 +316,12 @@ class Naming:
     def _blur(self, present: dict[int, Known], loose: Sequence[Box], at_s: float) -> tuple[Box, ...]:
         if self._config.privacy.blur == "none":
             return ()
-        boxes = [_wider(box) for box in loose]
+        boxes = [wider(box) for box in loose]
         for track, known in self._known.items():
             # A face that the detector misses for a moment is still in the picture.
             if known.box is not None and at_s < known.blurred_until_s:
                 fresh = track in present
-                boxes.append(_wider(known.box, BLUR_MARGIN if fresh else 2 * BLUR_MARGIN))
+                boxes.append(wider(known.box, BLUR_MARGIN if fresh else 2 * BLUR_MARGIN))
         return tuple(boxes)
 
     def _follow(self, identities: dict[int, Identity]) -> int | None:
@@ -304,8 +345,3 @@ class Naming:
 def correction(fields: dict[str, Any], sender: str) -> Correction:
     """Return the message that a correction is published as."""
     return Correction(sender=sender, **fields)
-
-
-def _wider(box: Box, margin: float = BLUR_MARGIN) -> Box:
-    x, y, width, height = box
-    return x - margin * width, y - margin * height, width * (1 + 2 * margin), height * (1 + 2 * margin)

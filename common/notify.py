@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from common.alert_book import SNAPSHOT_S
 from common.alerts import wording
 from common.alerts.rules import NotificationsConfig
+from common.clock import JUMP_S
 from common.ledger import Ledger, LedgerError
 from common.place import Place
 from common.sql import Row
 
 LOOK_EVERY_S = 1.0  # also without being woken: a retry may be due
-LONGEST_S = 60.0  # nothing is put off for longer at first
 
 NOT_UNDERSTOOD = "its address is not one that apprise understands (https://github.com/caronc/apprise/wiki)"
 
@@ -147,16 +148,32 @@ class Outbox:
     def _next(self, ledger: Ledger, target: str, after: int, now: float) -> Row | None:
         """Return what is to be sent next, with what has become of its episode."""
         with ledger.read() as connection:
+            waiting = connection.execute(
+                "SELECT id, attempts, next_at FROM notification WHERE state = 'waiting' AND target = ? AND id > ? "
+                "ORDER BY id",
+                (target, after),
+            ).fetchall()
+            due = next((row["id"] for row in waiting if self._is_due(row["next_at"] - now, row["attempts"])), None)
+            if due is None:
+                return None
             row: Row | None = connection.execute(
-                # What is due later than the longest pause was put off by a clock that was set back since.
                 "SELECT notification.*, event, at AS happened_at, closed_at, acknowledged_at FROM notification "
                 "LEFT JOIN episode ON episode.id = notification.episode_id "
                 "LEFT JOIN episode_step ON episode_step.serial = notification.serial "
-                "WHERE state = 'waiting' AND target = ? AND notification.id > ? AND (next_at <= ? OR next_at > ?) "
-                "ORDER BY notification.id LIMIT 1",
-                (target, after, now, now + max(LONGEST_S, self._settings.retry_longest_s)),
+                "WHERE notification.id = ?",
+                (due,),
             ).fetchone()
         return row
+
+    def _is_due(self, ahead_s: float, attempts: int) -> bool:
+        # What lies farther ahead than it was ever put off was so by a clock that has been set back since.
+        return ahead_s <= 0 or ahead_s > self._pause_s(attempts) + JUMP_S
+
+    def _pause_s(self, attempts: int) -> float:
+        """Return for how long a notification is put off: at first for its picture, then after so many attempts."""
+        if not attempts:
+            return SNAPSHOT_S
+        return min(self._settings.retry_longest_s, self._settings.retry_first_s * 2.0 ** min(attempts - 1, 30))
 
     def _pointless(self, row: Row) -> str | None:
         """Return why a notification helps nobody any more; None: it is to be sent."""
@@ -188,8 +205,7 @@ class Outbox:
             attempts = row["attempts"] + 1
             state, next_at = "sent", now
             if error is not None:
-                wait = min(self._settings.retry_longest_s, self._settings.retry_first_s * 2 ** min(attempts - 1, 30))
-                state, next_at = "waiting", now + wait
+                state, next_at = "waiting", now + self._pause_s(attempts)
                 # A test is answered at once; an alert of yesterday helps nobody any more.
                 if row["episode_id"] is None or next_at > row["created_at"] + self._settings.give_up_s:
                     state = "failed"

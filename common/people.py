@@ -21,6 +21,9 @@ from common import earlier, records
 from common.earlier import Earlier
 from common.encryption import KeyProblem
 from common.gallery import Candidate, Gallery, Member, Thresholds
+from common.names import LooksAlike as LooksAlike
+from common.names import NameTaken as NameTaken
+from common.names import NotEnrolled as NotEnrolled
 from common.names import PeopleError as PeopleError
 from common.names import checked_name as checked_name
 from common.names import name_key as name_key
@@ -347,7 +350,7 @@ def add_in(
     _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
     now = time.time()
     if connection.execute(select(PERSON.c.id).where(PERSON.c.name_key == name_key(name))).first() is not None:
-        raise PeopleError(f"somebody called {name!r} is enrolled already: add pictures to them, or take another name")
+        raise NameTaken(f"somebody called {name!r} is enrolled already: add pictures to them, or take another name")
     fields = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     times = {"created_at": now, "changed_at": now}
     done = connection.execute(insert(PERSON).values(name=name, name_key=name_key(name), **fields, **times))

@@ -18,6 +18,7 @@ from common.config import load
 from common.control import NoAnswer, ask
 from common.encryption import KeyProblem
 from common.people import PeopleError, Person
+from common.person import consent_end
 from common.rundir import attached
 from common.settings import Config
 from common.store import Store, StoreError
@@ -44,21 +45,13 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     fields = {"role": arguments.role, "notes": arguments.notes, "consent": arguments.consent}
     fields = {key: value for key, value in fields.items() if value is not None}
     if arguments.until is not None and arguments.until != "never":
-        fields["consent_until"] = _end_of(arguments.until)
+        fields["consent_until"] = consent_end(arguments.until)
     return fields
 
 
 def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same for somebody who is enrolled already, whose consent may have had an end."""
     return _given(arguments) | ({"forever": True} if arguments.until == "never" else {})
-
-
-def _end_of(day: str) -> float:
-    try:
-        begin = datetime.strptime(day, "%Y-%m-%d").astimezone()
-    except ValueError as error:
-        raise PeopleError(f"--until {day!r}: write the day like 2027-03-31") from error
-    return begin.timestamp() + 86400.0
 
 
 def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
@@ -94,8 +87,13 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
         print(f"enrolled {_described(person)}")
     for person in report.extended:
         print(f"more pictures of {_described(person)}")
+    hints = {
+        people.NameTaken: " (--again adds pictures)",
+        people.LooksAlike: " (--again enrols all the same)",
+        enrolment.SeveralFaces: ": cut the picture, or say which one with --face N (from the left)",
+    }
     for path, why in report.rejected:
-        print(f"left out {path}: {why}", file=sys.stderr)
+        print(f"left out {path}: {why}{hints.get(type(why), '')}", file=sys.stderr)
     print(f"{len(report.enrolled)} enrolled, {len(report.extended)} extended, {len(report.rejected)} pictures left out")
     return 0 if report.enrolled or report.extended else 1
 
@@ -123,7 +121,8 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
     except NoAnswer as error:
         raise PeopleError(str(error)) from error
     if not reply.ok:
-        raise PeopleError(reply.error or "it was not done")
+        hints = {"name": " (--again adds pictures)", "look": " (--again enrols all the same)"}
+        raise PeopleError((reply.error or "it was not done") + hints.get(str(reply.result.get("there")), ""))
     print(f"enrolled {reply.result['person']}")
     changes = _changes(arguments)
     if arguments.again and changes:  # where the pictures went to somebody who was there, nothing else has changed

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
-from common.names import PeopleError, checked_name, is_number, name_key
+from common.names import NotEnrolled, PeopleError, checked_name, is_number, name_key
 from common.schema import PERSON, REFERENCE
 
 Role = Literal["patient", "staff", "visitor"]
@@ -51,6 +52,19 @@ class Reference:
     quality: float
 
 
+def consent_end(day: str) -> float:
+    """Return when consent ends that is given until a day, like 2027-03-31: the end of that day here, unix seconds.
+
+    Raises:
+        PeopleError: that is no day, or beyond the calendar.
+    """
+    try:
+        # Of the calendar: a day may have 23 or 25 hours.
+        return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=1)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise PeopleError(f"write the day like 2027-03-31, in the years 1970 to 9998, not {day[:20]!r}") from error
+
+
 def select_people() -> Any:
     """Return the query for all people, with how many references each has."""
     count = select(func.count()).where(REFERENCE.c.person_id == PERSON.c.id).scalar_subquery().label("references")
@@ -64,7 +78,7 @@ def person_of(row: Row[Any]) -> Person:
 
 
 def find_in(connection: Connection, who: str) -> Person:
-    """Return the person of this name, or number when written ``#3``. Raises PeopleError: there is none."""
+    """Return the person of this name, or number when written ``#3``. Raises NotEnrolled: there is none."""
     if is_number(who):
         who = f"#{int(who[1:19])}"
         chosen = select_people().where(PERSON.c.id == int(who[1:]))
@@ -73,5 +87,5 @@ def find_in(connection: Connection, who: str) -> Person:
         chosen = select_people().where(PERSON.c.name_key == name_key(who))
     row = connection.execute(chosen).first()
     if row is None:
-        raise PeopleError(f"nobody called {who!r} is enrolled (python launch.py people list)")
+        raise NotEnrolled(f"nobody called {who!r} is enrolled (python launch.py people list)")
     return person_of(row)

@@ -13,7 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 100_000_000  # a picture that claims more is not unpacked
 MAX_BYTES = 200 * 1024 * 1024
 WORKING_SIDE = 2400  # pixels; larger ones are made smaller, which no face large enough to enrol minds
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif"}
+)
 
 
 class PhotoError(ValueError):

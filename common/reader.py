@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from common.reading import ReadingThread
-from common.sources import Picture, Source, SourceError, open_source
+from common.reading import ReadingThread, Taken
+from common.sources import Source, SourceError, open_source
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,6 @@ READ_LIMIT_S, OPEN_LIMIT_S = 10.0, 30.0  # a call that blocks for longer is give
 SWITCH_LIMIT_S = 10.0  # a new live source must show a picture by then
 SWITCH_LIMIT_FILE_S = 120.0  # the demo's media may have to be fetched and rendered first
 MAX_STUCK = 3  # threads given up that still hang; no more are started meanwhile
-
-Taken = tuple[Picture, int, float]  # picture, captured_monotonic_ns, captured_unix_s
 
 
 class MakeSource(Protocol):
@@ -54,7 +52,6 @@ class ReaderState:
     reason: str | None
     source: str
     live: bool
-    still: bool
     paused: bool
     pictures: int
     skipped: int
@@ -121,10 +118,9 @@ class Reader:
         self._current.start()
 
     def take(self, timeout_s: float) -> Taken | None:
-        """The next picture (live: the newest), when it was captured on the monotonic clock (ns) and in unix time (s).
+        """The next picture (live: the newest); None after ``timeout_s``, or at once when nothing more will come.
 
-        None after ``timeout_s``, or at once when nothing more will come. Captured is when a file's picture was due,
-        else when the source gave it.
+        Captured is when a file's picture was due, else when the source gave it.
         """
         deadline = time.monotonic() + timeout_s
         with self.changed:
@@ -167,7 +163,6 @@ class Reader:
                 reason=reason,
                 source=worker.source.description,
                 live=worker.source.live,
-                still=worker.source.still,
                 paused=self.paused,
                 pictures=self.pictures,
                 skipped=self.skipped,
@@ -183,7 +178,7 @@ class Reader:
         """
         done: Future[str] = Future()
         with self.changed:
-            self._fail_switch("replaced by a later switch")
+            self._fail_switch("another change of source came before this one was done")
             current = self._current
             works = current.seen and not current.failure and not current.over
             if spec == current.spec and current.source.live and works:

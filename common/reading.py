@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from common.freeze import FreezeWatch
 from common.pacer import Pacer
@@ -20,6 +20,15 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 10.0  # before opening a lost source again
 GOOD_AFTER_S = 10.0  # pictures for as long: the next loss starts with the first delay again
 QUEUE_SIZE = 2  # pictures, where none may be lost
+
+
+class Taken(NamedTuple):
+    """A picture as it is handed over: what it is, when it was captured, and whether it stands alone."""
+
+    picture: Picture
+    captured_ns: int  # monotonic
+    captured_at: float  # unix seconds
+    still: bool  # of a source of independent pictures, of which none may be lost
 
 
 class ReadingThread(threading.Thread):
@@ -173,7 +182,7 @@ class ReadingThread(threading.Thread):
                 reader.changed.wait()
                 if not self._wanted():
                     return
-            reader.queue.append((picture, *stamp))
+            reader.queue.append(Taken(picture, *stamp, self.source.still))
             reader.pictures += 1
             reader.changed.notify_all()
 

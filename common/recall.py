@@ -50,6 +50,7 @@ class Enrolment:
 
     Attributes:
         again: also when they look like somebody enrolled; whoever has the name gets the pictures.
+        alike: also when they look like somebody enrolled; a name that is taken stays so.
         track: whose face it is.
         number: theirs as a stranger so far.
     """
@@ -58,6 +59,7 @@ class Enrolment:
     name: str
     fields: dict[str, Any]
     again: bool = False
+    alike: bool = False
     track: int = 0
     number: int | None = None
     looks: list[tuple[NDArray[np.float32], NDArray[np.uint8], float]] = field(default_factory=list)

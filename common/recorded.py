@@ -176,6 +176,6 @@ class _Decided:
         self._noted.append(["correction", pack(message)])
         self._outbox.correction(message)
 
-    def ended(self, camera: str, run: int, missing: int) -> None:
+    def ended(self, camera: str, run: int, missing: int | None) -> None:
         self._noted.append(["ended", camera, run])
         self._outbox.ended(camera, run, missing)

@@ -248,7 +248,7 @@ class _Again:
         self._done.corrections += 1
         self._show(message)
 
-    def ended(self, camera: str, run: int, missing: int) -> None:
+    def ended(self, camera: str, run: int, missing: int | None) -> None:
         self._decided.append(["ended", camera, run])
 
 

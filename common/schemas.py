@@ -46,7 +46,7 @@ _RESULT: dict[str, Any] = {
     "v": 1, "at": _AT, "from": "conductor.ward.4711", "n": 1235, "camera": "cam0", "run": 1789999958123, "seq": 1234,
     "captured_at": 1790000000.123, "width": 640, "height": 360, "analysed": True, "quiet": False, "latency_ms": 41.7,
     "timings_ms": {"capture": 1.2, "detection": 24.9, "expression": 3.1}, "media_time_s": 41.133, "name": None,
-    "selected": None, "enrolling": {"track": 19, "pictures": 2, "wanted": 5, "turn": "left"},
+    "selected": None, "following": True, "enrolling": {"track": 19, "pictures": 2, "wanted": 5, "turn": "left"},
     "faces": [
         {
             "track": 17, "box": [201.5, 88.0, 96.0, 121.5], "score": 0.98,
@@ -74,7 +74,7 @@ _RESULT: dict[str, Any] = {
 
 _PUBLIC: dict[str, Any] = {
     key: value for key, value in _RESULT.items()
-    if key not in ("quiet", "timings_ms", "media_time_s", "name", "selected", "enrolling", "faces")
+    if key not in ("quiet", "timings_ms", "media_time_s", "name", "selected", "following", "enrolling", "faces")
 } | {
     "from": "bus.ward.4710", "n": 87,
     "faces": [{key: face[key] for key in ("track", "box", "score", "expression")} for face in _RESULT["faces"]],
@@ -159,6 +159,8 @@ raw bytes where the table says so. No pickle, no base64, no msgpack extension ty
 
 - `v` is the version, `at` the sender's clock (unix seconds), `from` the sending stage and instance, `n` the sender's
   own sequence under this topic: a gap is what was lost on the way to you.
+- `crc`, where it is there, is the map's last field: the CRC-32 of the map's bytes before that number (an unsigned one
+  of four bytes). Mien refuses a map whose `crc` does not fit. You need not look at it, nor send one.
 - A result holds at most {MAX_FACES} faces. `box` is x, y, width, height in float pixels, inside the picture.
 - `cannot_assess` (with its `reason`) and `pending` are answers of their own: neither means `neutral`.
 - A subscription has at most a thousand bytes, and a subscriber at most some thousand of them: subscribe to `results.`

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig
+from common.alerts.rules import AlertsConfig, HistoryConfig, NotificationsConfig, covers
 from common.channels import CHANNELS
 from common.cluster.settings import ClusterConfig
 from common.endpoints import PORTS, Endpoint, is_address, parse, remote
@@ -21,6 +21,7 @@ from common.mqtt_config import MqttConfig
 from common.place import Place, checked
 
 POOLS = ("detection", "identity", "expression")
+_RULES_NEED = 1.0  # pictures a second: time between looks farther apart counts for no rule, and a track breaks in it
 _IPC_LIMIT = 100  # bytes; the kernel's limit for a socket's path is 107
 
 
@@ -46,7 +47,9 @@ class CameraConfig(_Section):
         min_length=1,
         description="demo, demo:crowd, webcam[:N], screen[:X,Y,W,H], a file, a folder, an rtsp:// or http:// address",
     )
-    max_rate: float | None = Field(default=None, gt=0, le=240, description="frames per second at most; null: all")
+    max_rate: float | None = Field(
+        default=None, gt=0, le=240, description="frames per second at most; null: all; with alert rules, 1 or more"
+    )
     encoding: Literal["auto", "raw", "jpeg"] = Field(
         default="auto", description="on the wire; auto: jpeg between machines, raw on one"
     )
@@ -363,6 +366,17 @@ class Config(_Section):
             for target in set(rule.targets or ()) - set(there):
                 known = ", ".join(there) or "none"
                 raise ValueError(f"alerts: rule {rule.name!r} tells {target!r}; notifications.targets has: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_see_enough(self) -> Self:
+        for name, camera in self.cameras.items():
+            rule = next((rule for rule in self.alerts.rules if covers(rule, name)), None)
+            if rule is not None and camera.max_rate is not None and camera.max_rate < _RULES_NEED:
+                raise ValueError(
+                    f"cameras.{name}.max_rate = {camera.max_rate:g}: too few pictures a second for the alert rule "
+                    f"{rule.name!r}; set {_RULES_NEED:g} or more, or say in alerts.rules which cameras each rule is for"
+                )
         return self
 
     @model_validator(mode="after")

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from common import control
-from common.messages import Result
+from common.messages import MessageError, Result
 from common.settings import Config
 
 PICTURE, ANNOTATED, RESULT = ".jpg", ".annotated.jpg", ".json"
 _ALERT = "-alert"
+_BLURRED_QUALITY = 92
 _OF_ALERT = re.compile(rf".+-(\d{{8}}T\d{{6}}\.\d{{3}}Z)-\d+{_ALERT}(\.annotated)?\.(jpg|json)")
 
 
@@ -64,16 +67,12 @@ def write(target: Path, result: Result, picture: bytes | memoryview, annotated: 
     """
     files = paths(target / stem(result, alert=alert))
     contents = (picture, annotated, result.model_dump_json(by_alias=True, indent=1).encode())
-    mark = f".{uuid.uuid4().hex[:8]}.part"
-    parts = [path.with_name(path.name + mark) for path in files]
+    parts = _parts(files)
     kept: list[Path] = []
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part, content in zip(parts, contents, strict=True):
-            with open(part, "xb", opener=_own) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _fill(part, content)
         for part, path in zip(parts, files, strict=True):
             os.replace(part, path)
             kept.append(path)
@@ -82,6 +81,35 @@ def write(target: Path, result: Result, picture: bytes | memoryview, annotated: 
         _remove((*parts, *kept))
         raise SnapshotError(_explain(error, target)) from error
     return target / stem(result, alert=alert)
+
+
+def take_out(stem_path: Path, result: Any, faces: Sequence[Any]) -> None:
+    """Take faces out of a snapshot that shows others, too: blurred in the picture, gone from the result.
+
+    The annotated picture goes, for names are drawn into it; so does a plain one in which the faces cannot be blurred.
+
+    Args:
+        stem_path: the snapshot without suffix.
+        result: what its JSON holds.
+        faces: those of ``result["faces"]`` that are to go.
+
+    Raises:
+        OSError: a file cannot be changed.
+    """
+    picture, annotated, told = paths(stem_path)
+    annotated.unlink(missing_ok=True)
+    try:
+        blurred = _blurred(picture.read_bytes(), result, faces)
+    except FileNotFoundError:
+        pass  # somebody has deleted it
+    except (MessageError, KeyError, TypeError, ValueError, OverflowError):
+        picture.unlink(missing_ok=True)  # it is no picture any more, or not the one that the boxes belong to
+    else:
+        _replace(picture, blurred)
+    gone = [face.get("track") for face in faces]
+    left = {**result, "faces": [face for face in result["faces"] if face not in faces]}
+    left |= {key: None for key in ("selected", "enrolling") if _track_of(result.get(key)) in gone}
+    _replace(told, json.dumps(left, indent=1).encode())  # last: what is cut short before is found again
 
 
 def sweep(target: Path, before: float) -> int:
@@ -154,6 +182,42 @@ def _written(at: float) -> str:
 
 def _own(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _parts(files: Iterable[Path]) -> list[Path]:
+    mark = f".{uuid.uuid4().hex[:8]}.part"
+    return [path.with_name(path.name + mark) for path in files]
+
+
+def _fill(part: Path, content: bytes | memoryview) -> None:
+    with open(part, "xb", opener=_own) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    [part] = _parts([path])
+    try:
+        _fill(part, content)
+        os.replace(part, path)
+    except OSError:
+        _remove((part,))
+        raise
+
+
+def _blurred(picture: bytes, result: Any, faces: Sequence[Any]) -> bytes:
+    # Here, not above: OpenCV takes a while, and hardly any command needs it.
+    from common import jpeg
+    from common.blurring import blur_faces, wider
+
+    pixels = jpeg.decode(picture, result["width"], result["height"])
+    blur_faces(pixels, [wider(face["box"]) for face in faces])
+    return jpeg.encode(pixels, _BLURRED_QUALITY)
+
+
+def _track_of(chosen: Any) -> Any:
+    return chosen.get("track") if isinstance(chosen, dict) else chosen
 
 
 def _sync_folder(target: Path) -> None:

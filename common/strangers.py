@@ -86,17 +86,20 @@ class Writer:
 
     def __init__(self) -> None:
         self._at: dict[int, float] = {}  # when a stranger's crop was kept last
+        self._new: dict[int, float] = {}  # … in the transaction that is not committed yet
         self._there: set[int] = set()  # numbers that have been in the store
 
     def there(self, numbers: Iterable[int]) -> None:
-        """These are in the store."""
+        """These are in the store, with what was written of them."""
         self._there.update(numbers)
+        self._at |= self._new
 
     def gone(self, connection: Connection, numbers: set[int]) -> set[int]:
         """Return those of some strangers who were in the store and are not any more: named, forgotten, too long ago.
 
-        What was noticed of them just before must not bring them back.
+        What was noticed of them just before must not bring them back. The first question of each transaction.
         """
+        self._new = {}  # of one that came to nothing
         known = numbers & self._there
         return known - set(connection.execute(select(UNKNOWN.c.id).where(UNKNOWN.c.id.in_(known))).scalars())
 
@@ -119,10 +122,11 @@ class Writer:
         new = {key: row[key] for key in ("embedding", "weight", "last_at", "looks")}
         connection.execute(added.on_conflict_do_update(index_elements=["id"], set_=new))
         for look in looks:
-            soon = 0 <= look.last_at - self._at.get(look.number, 0.0) < CROP_EVERY_S  # clocks may be set back
+            before = self._new.get(look.number, self._at.get(look.number, 0.0))
+            soon = 0 <= look.last_at - before < CROP_EVERY_S  # clocks may be set back
             if look.chip is None or look.own is None or soon:
                 continue
-            self._at[look.number] = look.last_at
+            self._new[look.number] = look.last_at
             crop = {
                 "unknown_id": look.number,
                 "embedding": store.seal_embedding(look.own),

@@ -81,8 +81,8 @@ class TrackIdentity:
 
     # --- when to look ---
 
-    def due(self, at_s: float, *, quality: float | None = None, crossed: bool = False) -> bool:
-        """Whether a look is worth its price now: ``quality`` is that of the crop at hand (0..1), if there is one."""
+    def due(self, at_s: float, *, quality: float = 0.0, crossed: bool = False) -> bool:
+        """Whether a look is worth its price now, at a crop of this quality (0..1)."""
         if self._open:
             return False
         if at_s >= self._next_at:
@@ -90,7 +90,7 @@ class TrackIdentity:
         if at_s - self._asked_at < LOOK_AGAIN_S:
             return False
         early = self._first_at is not None and at_s - self._first_at < EARLY_S and self._asked < EARLY_LOOKS
-        return crossed or (early and quality is not None and quality > BETTER * self._best_quality)
+        return crossed or (early and quality > BETTER * self._best_quality)
 
     def asked(self, at_s: float, quality: float) -> None:
         """A look is under way."""

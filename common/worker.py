@@ -156,4 +156,4 @@ class Worker(Stage, Generic[J]):
     def _send(self, message: Message, blobs: list[Any], timeout_ms: int) -> bool:
         assert self._findings is not None
         # Without a conductor there is nobody to tell; the next one learns of this worker by its next "ready".
-        return self._findings.send([message.kind.encode(), pack(message), *blobs], timeout_ms=timeout_ms)
+        return self._findings.send([message.kind.encode(), pack(message, blobs), *blobs], timeout_ms=timeout_ms)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from models import files
 from models.dlib_weights import CHIP_SIZE
-from models.runtime import ModelError
+from models.runtime import ModelError, check
 
 PATCH_LONG_SIDE = (
     256  # pixels; a chip is a little over half a patch's side, so that this keeps about the chip's own resolution
@@ -98,6 +98,7 @@ class Aligner:
 
         self._dlib: Any = dlib
         path = files.face_landmarks() if model is None else model
+        check(path)
         try:
             self._predictor = dlib.shape_predictor(str(path))
         except RuntimeError as error:

@@ -14,7 +14,7 @@ import openvino
 import openvino.opset13 as ops
 from numpy.typing import NDArray
 
-from models.runtime import ModelError
+from models.runtime import ModelError, check
 
 CHIP_SIZE = 150  # pixels: the side of the network's input
 EMBEDDING_SIZE = 128
@@ -94,6 +94,7 @@ def read_weights(path: Path) -> Weights:
     """Read the file. Raises ModelError when it is missing, damaged or another network."""
     try:
         reader = _Reader(path)
+        check(path)
     except OSError as error:
         raise ModelError(
             f"the model file {path} cannot be read ({error}): install face_recognition_models==0.3.0"

@@ -29,6 +29,8 @@ if "openvino" not in sys.modules:
 
 import openvino
 
+from models import sums
+
 log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "f32", "bf16"]
@@ -60,12 +62,29 @@ def inference_cpu_s() -> float:
     return _inference_cpu_s
 
 
-def read(path: Path) -> openvino.Model:
-    """Read an ONNX (or OpenVINO IR) file. Raises ModelError when it is missing or damaged."""
+def check(path: Path) -> None:
+    """Raise ModelError when a weight file is missing, cannot be read, or is another one than was listed."""
     if not path.is_file():
         raise ModelError(
             f"the model file {path} does not exist: check the path, or install the package that carries it"
         )
+    try:
+        if not sums.damaged(path):
+            return
+    except OSError as error:
+        raise ModelError(f"the model file {path} cannot be read: {error.strerror}") from error
+    raise ModelError(
+        f"the model file {path} is damaged (its checksum is another one than {sums.SUMS}, or the package that it "
+        "belongs to, lists): fetch it again"
+    )
+
+
+def read(path: Path) -> openvino.Model:
+    """Read an ONNX (or OpenVINO IR) file. Raises ModelError when it is missing or damaged."""
+    check(path)
+    weights = path.with_suffix(".bin")
+    if path.suffix == ".xml" and weights.is_file():
+        check(weights)
     try:
         return core().read_model(path)
     except RuntimeError as error:

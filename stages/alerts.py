@@ -190,7 +190,7 @@ class AlertsStage(Stage):
         since = request.args.get("since", 0)
         if not isinstance(since, int) or isinstance(since, bool) or since < 0:
             raise AlertError("since which serial? give a number of 0 or more as 'since'")
-        steps = alert_store.steps_since(self._open_ledger, since, limit=EVENTS)
+        steps = alert_store.steps_since(self._open_ledger, since, consent_at=time.time(), limit=EVENTS)
         events = [json.loads(step.message) | {"serial": step.serial} for step in steps]
         while events and len(text := json.dumps(events, ensure_ascii=False).encode()) > 48 * 1024:
             events = events[: len(events) // 2]

@@ -16,7 +16,8 @@ import numpy as np
 from common import clock, jpeg
 from common.endpoints import remote
 from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, Slot, pack
-from common.reader import Reader, ReaderState, Taken
+from common.reader import Reader, ReaderState
+from common.reading import Taken
 from common.ring import RingWriter
 from common.rundir import chosen_file, paused_file
 from common.settings import Config
@@ -86,7 +87,7 @@ class Capture(Stage):
         assert self._reader is not None
         if self._unsent is not None:
             self._send()
-        if self._unsent is None or not self._lossless():
+        if self._unsent is None or not self._keeps(self._unsent[0].still):
             self._take()
         state = self._reader.state()
         self._settle_switch()
@@ -124,8 +125,7 @@ class Capture(Stage):
             switch = self._reader.switch(wanted)
         except SourceError as error:
             raise ControlError(str(error)) from error
-        if self._switching is not None:
-            self.answer(self._switching[0], error="another change of source came before this one was done")
+        self._settle_switch()  # the change before this one is decided by now: done, or given up for this one
         self._switching = (request.request, wanted, switch)
         return None
 
@@ -156,9 +156,9 @@ class Capture(Stage):
         self._next_end = 0.0
         self._scene = zlib.crc32(self._source.encode())
 
-    def _lossless(self) -> bool:
-        assert self._reader is not None
-        return self.config.every_frame or self._reader.state().still
+    def _keeps(self, still: bool) -> bool:
+        """Whether a picture may not be lost; ``still``: it is of a source of independent ones."""
+        return self.config.every_frame or still
 
     def _take(self) -> None:
         assert self._reader is not None
@@ -172,8 +172,8 @@ class Capture(Stage):
             self._unsent = None
             self._begin_run()
         rate = self.config.cameras[self._camera].max_rate
-        if rate is not None and not self._lossless():
-            now = taken[1] / 1e9
+        if rate is not None and not self._keeps(taken.still):
+            now = taken.captured_ns / 1e9
             if now < self._next_due - 0.2 / rate:
                 self.meter.dropped += 1
                 return
@@ -185,7 +185,7 @@ class Capture(Stage):
         self._send()
 
     def _framed(self, taken: Taken) -> tuple[Frame, list[Any]]:
-        picture, monotonic_ns, captured_at = taken
+        picture = taken.picture
         settings = self.config.cameras[self._camera]
         height, width = picture.pixels.shape[:2]
         slot: Slot | None = None
@@ -193,22 +193,21 @@ class Capture(Stage):
             blobs: list[Any] = [jpeg.encode(picture.pixels, settings.jpeg_quality)]
         else:
             pixels = np.ascontiguousarray(picture.pixels)
-            slot = None if self._lossless() else self._ring.put(pixels)
+            slot = None if self._keeps(taken.still) else self._ring.put(pixels)
             blobs = [] if slot else [pixels]
-        assert self._reader is not None
         frame = Frame(
             sender=self.instance,
             camera=self._camera,
             run=self._run,
             seq=self._seq,
-            captured_at=captured_at,
+            captured_at=taken.captured_at,
             width=width,
             height=height,
             encoding=self._encoding,
-            age_ms=max(0.0, (time.monotonic_ns() - monotonic_ns) / 1e6),
-            clock=clock.reading(monotonic_ns),
+            age_ms=max(0.0, (time.monotonic_ns() - taken.captured_ns) / 1e6),
+            clock=clock.reading(taken.captured_ns),
             media_time_s=max(0.0, picture.media_time_s),
-            still=self._reader.state().still,
+            still=taken.still,
             every_frame=self.config.every_frame,
             name=picture.name,
             scene=self._scene,
@@ -220,7 +219,8 @@ class Capture(Stage):
     def _send(self) -> None:
         assert self._frames is not None and self._unsent is not None
         frame, blobs = self._unsent
-        if self._frames.send([frame.kind.encode(), pack(frame), *blobs], timeout_ms=100 if self._lossless() else 5):
+        timeout_ms = 100 if self._keeps(frame.still) else 5
+        if self._frames.send([frame.kind.encode(), pack(frame), *blobs], timeout_ms=timeout_ms):
             self._unsent = None
             self.meter.given += 1
             self._sent_at[frame.seq] = time.monotonic() - frame.age_ms / 1e3

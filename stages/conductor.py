@@ -206,7 +206,8 @@ class Conductor(Stage):
             due = self._next_sample.get(result.camera, 0.0) + SAMPLE_S  # from when it was due: ten, not seven or eight
             self._next_sample[result.camera] = max(due, now)
             self.news.publish(Sample.of(result), result.camera)
-        self.picture(result, flight)
+        if not flight.overtaken:
+            self.picture(result, flight)
 
     def picture(self, result: Result, flight: Flight) -> None:
         topic = result.camera.encode()
@@ -219,12 +220,15 @@ class Conductor(Stage):
     def correction(self, message: Correction) -> None:
         self.news.publish(message, message.camera)
 
-    def ended(self, camera: str, run: int, missing: int) -> None:
+    def ended(self, camera: str, run: int, missing: int | None) -> None:
         self._ended.add(camera)
-        if missing > 0:
+        if missing is None:
+            self.log.warning("%s: broken off: its capture was started again and can read its source no more", camera)
+        elif missing > 0:
             self.log.warning("%s: the last %d frames never came here and are not in the results", camera, missing)
         if self._archive is not None and self._recorded is None:
-            end = EndOfSource(sender=self.instance, camera=camera, run=run, frames=self._thinking.counts.results)
+            frames = self._thinking.counts.results + max(0, missing or 0)
+            end = EndOfSource(sender=self.instance, camera=camera, run=run, frames=frames)
             self._waiting.append([b"end", pack(end)])
 
     # --- people ---
@@ -255,7 +259,8 @@ class Conductor(Stage):
         except PeopleError as error:
             raise ControlError(str(error)) from error
         fields = {key: args[key] for key in ("role", "notes", "consent", "consent_until") if args.get(key) is not None}
-        order = Enrolment(request=request.request, name=name, fields=fields, again=args.get("again") is True)
+        again, alike = (args.get(how) is True for how in ("again", "alike"))
+        order = Enrolment(request=request.request, name=name, fields=fields, again=again, alike=alike)
         if not self._thinking.enrol(line.camera, order, track):
             raise ControlError(f"there is no track {track} in view of {line.camera}")
         return None  # answered when enough crops have come
@@ -267,8 +272,8 @@ class Conductor(Stage):
             while line.naming.collector.failed:
                 request, why = line.naming.collector.failed.popleft()
                 self.answer(request, error=why)
-        for request, person, reason in self._keeper.answers():
-            self.answer(request, {"person": person}, error=reason)
+        for done in self._keeper.answers():
+            self.answer(done.request, done.result, error=done.why)
         if events := recall.events():
             self._keeper.write(events)
         # Everything of an analysis is judged by the people who were known when it began.
@@ -367,11 +372,11 @@ class Conductor(Stage):
         if kind is Ready:
             self._thinking.ready(unpack(Ready, parts[1]), now)
         elif kind is DetectionFinding:
-            self._thinking.detection(unpack(DetectionFinding, parts[1]), blobs, now)
+            self._thinking.detection(unpack(DetectionFinding, parts[1], blobs), blobs, now)
         elif kind is ExpressionFinding:
-            self._thinking.expression(unpack(ExpressionFinding, parts[1]), blobs, now)
+            self._thinking.expression(unpack(ExpressionFinding, parts[1], blobs), blobs, now)
         elif kind is IdentityFinding:
-            self._thinking.identity(unpack(IdentityFinding, parts[1]), blobs, now)
+            self._thinking.identity(unpack(IdentityFinding, parts[1], blobs), blobs, now)
         else:
             raise MessageError(f"{kind.__name__} is no finding")
 

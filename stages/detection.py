@@ -90,6 +90,7 @@ class Detection(Worker[DetectionJob]):
             self._shared.check(job.slot, job.width, job.height)  # or this would be of two pictures
         fields = {
             "count": len(boxes),
+            "more": len(found.boxes) - len(boxes),
             "crop_size": crop.SIZE,
             "reasons": tuple(reasons),
             "patch_faces": tuple(face for face, _ in patches),

@@ -247,6 +247,8 @@ def _told(action: Action, camera: str, answer: Reply | NoAnswer) -> str:
     """Return what to say about the outcome of a request."""
     if isinstance(answer, NoAnswer):
         return str(answer)
+    if answer.result.get("there") == "look":
+        return f"{answer.error} (all the same: people add NAME --track TRACK --again)"
     if not answer.ok:
         return answer.error or f"{action}: it could not be done, and no reason came"
     if action == "enrol":

@@ -28,6 +28,7 @@ class PreviewStage(Stage):
         self._complaint = Complaint()
         self._wanted: set[bytes] = set()  # topics that viewers subscribed to: prefixes, as ZeroMQ has them
         self._watched: set[str] = set()  # cameras whose pictures are asked for
+        self._waiting: dict[bytes, Received] = {}  # the newest picture of each camera; whose turn it is comes first
         self._n = 0
         self._shared = RingReader(config)
         self._pictures: Socket | None = None
@@ -43,8 +44,11 @@ class PreviewStage(Stage):
     def handle(self, ready: set[Socket]) -> None:
         if self._viewers in ready:
             self._read_wishes()
-        if self._pictures in ready:
+        if self._pictures in ready or self._waiting:
             self._read_pictures()
+
+    def wait_ms(self) -> float:
+        return 0.0 if self._waiting else super().wait_ms()
 
     def close(self) -> None:
         for socket in (self._pictures, self._viewers):
@@ -71,17 +75,29 @@ class PreviewStage(Stage):
         self._watched = watched
 
     def _read_pictures(self) -> None:
+        """Publish the newest picture of the camera whose turn it is; one that was not published in time never is."""
         assert self._pictures is not None
         deadline = time.monotonic() + 0.1  # a flood must not keep the stage from its heartbeat
-        while time.monotonic() < deadline and (parts := self._pictures.receive()) is not None:
-            started = time.perf_counter()
+        read, full = 0, self._pictures.channel.receive_queue
+        while time.monotonic() < deadline:
+            # Where the queue was full, more may lie in the system's buffer: ZeroMQ needs a moment to bring it.
+            parts = self._pictures.receive(timeout_ms=1 if read >= full else 0)
+            if parts is None:
+                break
+            read += 1
+            camera = bytes(parts[0][:64])
             self.meter.taken += 1
-            try:
-                self._publish(parts)
-            except MessageError as error:
-                self.meter.bad_messages += 1
-                self._complaint(self.log, "pictures", error)
-            self.meter.worked((time.perf_counter() - started) * 1e3)
+            self.meter.dropped += camera in self._waiting
+            self._waiting[camera] = parts  # whoever waits keeps its turn
+        if not self._waiting:
+            return
+        started = time.perf_counter()
+        try:
+            self._publish(self._waiting.pop(next(iter(self._waiting))))
+        except MessageError as error:
+            self.meter.bad_messages += 1
+            self._complaint(self.log, "pictures", error)
+        self.meter.worked((time.perf_counter() - started) * 1e3)
 
     def _publish(self, parts: Received) -> None:
         assert self._viewers is not None

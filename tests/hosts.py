@@ -82,6 +82,12 @@ class Machine:
         self.started.append(process)
         return process
 
+    def believes_in(self, other: Machine) -> int:
+        """Return how many connections to another machine this one takes for open."""
+        words = ["ip", "netns", "exec", self.space, "ss", "--no-header", "--tcp", "--numeric", "state", "established"]
+        listed = subprocess.run([*words, "dst", other.address], capture_output=True, text=True, check=True).stdout
+        return len(listed.splitlines())
+
     def power_off(self) -> None:
         """All processes gone at once, and not a packet leaves to tell of it."""
         self.net.tell(cut=self.name)

@@ -93,8 +93,7 @@ class Desk:
         """Take what a camera says of itself."""
         # Both moments are of the camera machine's clock, which may be wrong: only how far they lie apart is used.
         since = now - max(0.0, state.at - state.since)
-        watch = self._watches.setdefault(state.camera, Watch(since))
-        watch.state, watch.since = state.state, since
+        self._watches.setdefault(state.camera, Watch(since)).said(state.state, since, now, paused=state.paused)
 
     def refresh(self, people: dict[int, Known], now: float, rows: Iterable[Any] | None = None) -> None:
         """People have changed in the store.
@@ -267,9 +266,8 @@ class Desk:
             if somebody is None:
                 del self._unseen[place]
                 continue
-            online = (
-                self._watches[somebody.camera].dark_since(now) is None if somebody.camera in self._watches else True
-            )
+            watch = self._watches.get(somebody.camera)
+            online = watch is None or (not watch.paused and watch.dark_since(now) is None)
             followed = self.register.is_followed(place[1])
             unseen.tick(now, online=online, followed=followed)
             there, live = followed or unseen.lately(now), self.open.get(place)
@@ -303,7 +301,7 @@ class Desk:
                 continue
             watch.bright_at = now if watch.bright_at is None else watch.bright_at
             if live is not None and now - watch.bright_at >= rule.leave_s:
-                self._close(place, now, "pictures come again" if watch.state != "ended" else "the source has ended")
+                self._close(place, now, watch.why_bright)
 
     # --- who is who ---
 

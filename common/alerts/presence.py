@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from common.alerts.condition import GAP_S
 
 LATELY_S = 60.0  # whose face was found so lately is still there, whether it could be assessed or not
+SHOWS = "pictures come again"
+SILENT_S = 5.0  # without a result: longer than any pause between two looks at a room in which nobody is
 
 
 @dataclass(slots=True)
@@ -68,18 +70,33 @@ class Watch:
     Attributes:
         result_at: of the last result, by this machine's clock.
         state, since: what the camera said last, if it did; ``since`` by this machine's clock, too.
+        paused: somebody has asked that it shows nothing.
         bright_at: since when it gives pictures again.
     """
 
     result_at: float
     state: str = "online"
     since: float = 0.0
+    paused: bool = False
     bright_at: float | None = None
 
+    def said(self, state: str, since: float, now: float, *, paused: bool) -> None:
+        """Take what the camera says of itself."""
+        if self.paused and not paused:  # it need not have shown anything meanwhile
+            self.result_at = max(self.result_at, now)
+        self.state, self.since, self.paused = state, since, paused
+
     def dark_since(self, now: float) -> float | None:
-        """Return since when it has given nothing, None while it gives pictures or its source has ended."""
-        if self.state == "ended":
+        """Return since when it has given nothing; None while it gives pictures, is paused, or its source has ended."""
+        if self.state == "ended" or self.paused:
             return None
         if self.state in ("offline", "stalled"):
             return min(self.since, now)
-        return self.result_at if now - self.result_at > GAP_S else None
+        return self.result_at if now - self.result_at > SILENT_S else None
+
+    @property
+    def why_bright(self) -> str:
+        """Why it is not dark (any more)."""
+        if self.paused:
+            return "paused"
+        return "the source has ended" if self.state == "ended" else SHOWS

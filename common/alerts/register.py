@@ -83,9 +83,11 @@ class Register:
         return [key for key in self._somebody if key[0] == "person" and key[1] not in self.people]
 
     def follow(self, result: Result) -> None:
-        """Notice whom somebody follows on a camera (``selected``), also while no face of theirs is in the picture."""
+        """Notice whom somebody follows on a camera (``selected``), also while their face is not in the picture."""
         followed = self._followed.get(result.camera)
-        if result.selected is not None:
+        if not result.following:
+            self._followed.pop(result.camera, None)
+        elif result.selected is not None:
             self._followed[result.camera] = self.keys.get(result.selected, followed)
         elif followed is not None and any(self.keys.get(face.track) == followed for face in result.faces):
             self._followed[result.camera] = None

@@ -114,7 +114,7 @@ class NotificationsConfig(Section):
     retry_first_s: float = Field(default=2, gt=0, le=3600)
     retry_longest_s: float = Field(default=300, gt=0, le=86400)
     give_up_s: float = Field(default=6 * 3600, gt=0, description="what could not be sent for so long has failed")
-    most_waiting: int = Field(default=1000, ge=1, le=100_000, description="what comes beyond that fails at once")
+    most_waiting: int = Field(default=1000, ge=1, le=100_000, description="beyond that the oldest are given up")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ import time
 from common import words
 from common.alert_store import Event
 from common.alerts.episode import Live
+from common.alerts.presence import SHOWS
 from common.alerts.rules import Party
 
 SAYS_UNASSESSED_S = 5.0  # shorter gaps are not worth a word
@@ -34,7 +35,8 @@ def text(live: Live, event: Event, at: float, *, names: bool = True) -> str:
     subject, lasted = who(live.party, live.camera, names=names), words.clock(at - live.began_at)
     if live.rule.about == "offline":
         if event == "closed":
-            return f"{subject} shows something again, after {lasted}"
+            again = live.closed_why in (None, SHOWS)
+            return f"{subject}{' shows something again' if again else f': {live.closed_why}'}, after {lasted}"
         return f"{subject} has shown nothing for {lasted} – {CHECK}"
     if live.rule.about == "unseen":
         if event == "closed":

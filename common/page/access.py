@@ -42,6 +42,10 @@ class AccessError(ValueError):
     """What was asked cannot be done; the text says why. Nothing was changed."""
 
 
+class WrongPassword(AccessError):
+    """The present password is another one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """Somebody who may log in; times are unix seconds. ``one_time``: the password has to be replaced first."""
@@ -144,12 +148,12 @@ def set_password(store: Store, user: User, old: str, new: str, *, keep: bytes | 
     """Replace a user's own password and end their sessions, except the one to ``keep``.
 
     Raises:
-        AccessError: the old one is wrong, or the new one will not do.
+        WrongPassword: the old one is wrong. AccessError: the new one will not do.
     """
     with store.read() as connection:
         row = connection.execute(select(PAGE_USER.c.hash).where(PAGE_USER.c.id == user.id)).first()
     if row is None or not _matches(row.hash, old):
-        raise AccessError("the present password is wrong")
+        raise WrongPassword("the present password is wrong")
     if new == old:
         raise AccessError("the new password is the old one")
     _checked_password(new)

@@ -34,27 +34,25 @@ def open_list(page: Page) -> None:
     """Build the list of open episodes; it follows what happens."""
     place = ui.element("div").classes("alert-list").props('aria-live="polite"').mark("open-alerts")
     shown = -1
-    texts: dict[int, tuple[ui.html, str]] = {}
+    texts: list[tuple[ui.html, str]] = []
 
     def follow() -> None:
         nonlocal shown
-        if shown == page.site.alert_steps:
+        episodes = sorted(page.site.episodes, key=lambda one: (one.acknowledged_at is not None, -one.opened_at))
+        if shown == page.site.alert_steps:  # the same ones, in the same order
             # Only the words are changed: a menu that is open stays so, and the focus where it is.
-            for episode in page.site.episodes:
-                text, said = texts.get(episode.id, (None, ""))
-                if text is not None and said != _said(page, episode):
+            for number, (episode, (text, said)) in enumerate(zip(episodes, texts, strict=True)):
+                if said != _said(page, episode):
                     text.set_content(_headline(page, episode))
-                    texts[episode.id] = (text, _said(page, episode))
+                    texts[number] = (text, _said(page, episode))
             return
         shown = page.site.alert_steps
         place.clear()
         texts.clear()
         with place:
-            for episode in sorted(
-                page.site.episodes, key=lambda one: (one.acknowledged_at is not None, -one.opened_at)
-            ):
-                texts[episode.id] = (_card(page, episode), _said(page, episode))
-            if not page.site.episodes:
+            for episode in episodes:
+                texts.append((_card(page, episode), _said(page, episode)))
+            if not episodes:
                 ui.label(page.t("no_open_alerts")).classes("quiet empty")
 
     follow()
@@ -77,22 +75,26 @@ async def _build(page: Page) -> None:
 
             ui.button(t("test_notification"), icon="outgoing_mail", on_click=test).props("flat no-caps").mark("test")
     openings = ui.element("div").classes("openings")
-    everybody = [one for one in await desk.store(None, people.everybody) if not one.withheld(time.time())]
     with ui.element("div").classes("page-head"):
         ui.label(t("past_alerts")).classes("heading")
         ui.space()
         days = ui.select({n: t("last_days", count=n) for n in DAYS}, value=7).props("outlined dense").mark("days")
-        who = ui.select({0: t("all_people"), **{p.id: p.name for p in everybody}}, value=0).props("outlined dense")
+        who = ui.select({0: t("all_people")}, value=0).props("outlined dense").mark("who")
         verdicts = {"": t("all"), "useful": t("useful"), "false alarm": t("false_alarm")}
         verdict = ui.select(verdicts, value="").props("outlined dense")
     place = ui.element("div").classes("alert-list").mark("past-alerts")
     shown, count = -1, PER_PAGE
+    there: list[Episode] | None = None
     more = ui.button(t("more"), on_click=lambda: fill(count + PER_PAGE)).props("flat no-caps").mark("more")
 
     async def fill(wanted: int) -> None:
-        nonlocal shown, count
-        shown, count = page.site.alert_steps, wanted
+        nonlocal shown, count, there
+        shown, count = page.site.alert_news, wanted
         with page.told():
+            everybody = [one for one in await desk.store(None, people.everybody) if not one.withheld(time.time())]
+            choices = {0: t("all_people"), **{one.id: one.name for one in everybody}}
+            if choices != who.options:
+                who.set_options(choices, value=who.value if who.value in choices else 0)
             found = await desk.ledger(
                 alert_store.episodes,
                 begin=time.time() - float(days.value) * 86400,
@@ -102,13 +104,16 @@ async def _build(page: Page) -> None:
                 consent_at=time.time(),
                 limit=count + 1,
             )
+            more.set_visibility(len(found) > count)
+            if found == there:
+                return  # the focus stays where it is
+            there = found
             place.clear()
             with place:
                 for episode in found[:count]:
                     _card(page, episode)
                 if not found:
                     ui.label(t("no_past_alerts")).classes("quiet empty")
-            more.set_visibility(len(found) > count)
 
     async def choose() -> None:
         with page.told():
@@ -124,7 +129,7 @@ async def _build(page: Page) -> None:
         open_list(page)
 
     async def follow() -> None:
-        if shown != page.site.alert_steps:
+        if shown != page.site.alert_news:
             await fill(count)
 
     ui.timer(1.0, follow)
@@ -160,8 +165,10 @@ def _card(page: Page, episode: Episode) -> ui.html:
             facts.append(t("snoozed_until", time=told.hour(episode.snoozed_until)))
         if episode.judgement:
             facts.append(t("judged_useful" if episode.judgement == "useful" else "judged_false"))
+        if not episode.id:
+            facts.append(t("not_written"))
         ui.label(" · ".join(facts)).classes("quiet")
-        if page.may("operator"):
+        if page.may("operator") and episode.id:  # without a number nobody can say which one is meant
             with ui.element("div").classes("actions"):
                 _actions(page, episode)
     return headline

@@ -1,4 +1,4 @@
-"""The page's way to everything else: the store in a thread of its own, and requests to stages through its owner.
+"""The page's way to everything else: the store in threads of its own, and requests to stages through its owner.
 
 What takes a disk's or a stage's time is awaited here, so that the page never stands still.
 """
@@ -9,7 +9,7 @@ import asyncio
 import json
 import queue
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,15 @@ _CHILD_S = 120.0
 
 
 class DeskError(RuntimeError):
-    """What was asked could not be done; the text is for the person who asked."""
+    """What was asked could not be done; the text is for the person who asked.
+
+    Attributes:
+        result: what else a stage has said.
+    """
+
+    def __init__(self, why: str, result: Mapping[str, Any] | None = None) -> None:
+        super().__init__(why)
+        self.result = result or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class Desk:
         self.wishes: queue.SimpleQueue[Wish] = queue.SimpleQueue()
         self._who = who
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._slow = ThreadPoolExecutor(1, thread_name_prefix="slow")
         self._store: Store | None = None
         self._ledger: Ledger | None = None
 
@@ -72,6 +81,18 @@ class Desk:
             return function(store, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def slowly(
+        self, who: str, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a function that takes seconds with a store and a thread of its own: nobody else waits for it."""
+
+        def call() -> T:
+            with Store(self.config.storage.place, who=self._who) as store:
+                store.who = f"{who} on the page"[:128]
+                return function(store, *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._slow, call)
 
     async def ledger(self, function: Callable[Concatenate[Ledger, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function with the ledger: episodes, history and notes."""
@@ -100,7 +121,7 @@ class Desk:
         if isinstance(reply, NoAnswer):
             raise DeskError(str(reply))
         if not reply.ok:
-            raise DeskError(reply.error or "it was not done, and no reason came")
+            raise DeskError(reply.error or "it was not done, and no reason came", reply.result)
         return dict(reply.result)
 
     async def child(self, module: str, *arguments: str) -> Any:
@@ -137,7 +158,7 @@ class Desk:
         return file
 
     def close(self) -> None:
-        """End the thread, after what it has been given to do."""
+        """End the threads, after what they have been given to do."""
 
         def close() -> None:
             for opened in (self._store, self._ledger):
@@ -145,4 +166,5 @@ class Desk:
                     opened.close()
 
         self._thread.submit(close)
-        self._thread.shutdown(wait=True)
+        for thread in (self._thread, self._slow):
+            thread.shutdown(wait=True)

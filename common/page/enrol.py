@@ -1,7 +1,9 @@
 """Photographs that came over the page, made references by a process of its own.
 
-``python -m common.page.enrol CONFIG FOLDER NAME ROLE USER new|again`` prints one line of JSON: how many pictures were
-taken, and which were left out and why. The networks need 200 MB; the page stays small without them.
+``python -m common.page.enrol CONFIG FOLDER WHO ROLE USER new|alike|more`` prints one line of JSON: how many pictures
+were taken, which were left out and why, and why nobody was enrolled. ``new``: WHO is a new person's name; ``alike``:
+also if they look like somebody enrolled; ``more``: the pictures are of somebody enrolled, ``#3``. Every file of the
+folder is one of the pictures, whatever its name ends in. The networks need 200 MB; the page stays small without them.
 """
 
 from __future__ import annotations
@@ -9,31 +11,52 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from common import enrolment, people
 from common.config import load
-from common.people import PeopleError
+from common.enrolment import Report, SeveralFaces
+from common.people import LooksAlike, NameTaken, NotEnrolled, PeopleError
 from common.store import Store, StoreError
 from models.runtime import ModelError
 
 
 def main(argv: list[str]) -> int:
-    """Enrol one person; return the exit code."""
-    config_file, folder, name, role, user, how = argv
+    """Enrol one person, or add pictures to one; return the exit code."""
+    config_file, folder, who, role, user, how = argv
     config = load(Path(config_file), environment={})
-    again = how == "again"
+    paths = sorted(Path(folder).iterdir())
     try:
         with Store(config.storage.place, who=f"{user} on the page") as store:
             reader = enrolment.PhotoReader(config)
-            planned = {people.checked_name(name): enrolment.pictures(Path(folder))}
-            report = enrolment.enrol(store, reader, planned, again=again, role=role)
+            if how == "more":
+                report = enrolment.extend(store, reader, who, paths)
+            else:
+                planned = {people.checked_name(who): paths}
+                report = enrolment.enrol(store, reader, planned, alike=how == "alike", role=role)
+        said = _said(report, len(paths))
+    except NotEnrolled:
+        said = {"pictures": 0, "left_out": [], "refused": "not_enrolled", "other": None}
     except (PeopleError, StoreError, ModelError) as error:
         print(error, file=sys.stderr)
         return 1
-    left_out = [(path.name.partition(" ")[2] or path.name, why) for path, why in report.rejected]
-    total = len(planned[people.checked_name(name)])
-    print(json.dumps({"pictures": total - len(left_out), "left_out": left_out}))
+    print(json.dumps(said))
     return 0
+
+
+def _said(report: Report, count: int) -> dict[str, Any]:
+    """Return what the page is told: with the keys of its words where it says them itself, else in words."""
+    refused, other = None, None
+    left_out = []
+    for path, why in report.rejected:
+        if isinstance(why, NameTaken):
+            refused = "name_taken"
+        elif isinstance(why, LooksAlike):
+            refused, other = "alike", why.whom
+        else:
+            name = path.name.partition(" ")[2] or path.name
+            left_out.append((name, "several_faces" if isinstance(why, SeveralFaces) else None, str(why)))
+    return {"pictures": count - len(report.rejected), "left_out": left_out, "refused": refused, "other": other}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from common.page import access, words
-from common.page.access import AccessError, Session
+from common.page.access import AccessError, Session, WrongPassword
 from common.page.attempts import Attempts
 from common.page.desk import Desk
 from common.page.guard import LIBRARIES, Guard
@@ -89,16 +89,21 @@ class Forms:
         if fields.get("new", "") != fields.get("again", ""):
             return self._password(request, t("not_equal"), 400)
         keys = (f"name {session.user.name.casefold()}",)
-        if self._attempts.wait_s(keys, time.monotonic()) > 0:
-            return self._password(request, t("wait", time=clock(60)), 429)
+        wait_s = self._attempts.wait_s(keys, time.monotonic())
+        if wait_s > 0:
+            return self._password(request, t("wait", time=clock(wait_s + 1)), 429)
+        self._attempts.wrong(keys, time.monotonic())  # before it is known, as above
         try:
             await self._desk.store(
                 session.user.name, access.set_password, session.user, fields.get("old", ""), fields.get("new", ""),
                 keep=session.id,
             )  # fmt: skip
+        except WrongPassword:
+            return self._password(request, t("wrong_present"), 400)
         except AccessError as error:
-            self._attempts.wrong(keys, time.monotonic())
+            self._attempts.right(keys)
             return self._password(request, str(error), 400)
+        self._attempts.right(keys)
         assert self.guard is not None
         self.guard.forget()
         response = RedirectResponse("/", 303)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nicegui import context, ui
+from nicegui import Client, context, ui
 from starlette.requests import Request
 
 from common.ledger import LedgerError
@@ -17,7 +17,7 @@ from common.page.desk import DeskError
 from common.page.guard import Guard
 from common.page.site import Site, user_of
 from common.page.words import LANGUAGES, Words
-from common.people import PeopleError
+from common.people import NotEnrolled, PeopleError
 from common.store import StoreError
 
 TABS = (("live", "/"), ("people", "/people"), ("alerts", "/alerts"), ("history", "/history"), ("health", "/health"))
@@ -33,6 +33,7 @@ class Page:
     request: Request
     user: User
     t: Words
+    client: Client
 
     def may(self, role: Role) -> bool:
         """Whether the user's role included this one when the page was opened: what is worth showing."""
@@ -57,14 +58,16 @@ class Page:
         try:
             yield
         except REFUSALS as error:
-            ui.notify(str(error), type="negative", timeout=8000, close_button=True, multi_line=True)
+            said = self.t("not_enrolled") if isinstance(error, NotEnrolled) else str(error)
+            with self.client:  # what was clicked may have been drawn anew meanwhile
+                ui.notify(said, type="negative", timeout=8000, close_button=True, multi_line=True)
 
 
 @contextlib.contextmanager
 def frame(site: Site, guard: Guard, request: Request, active: str) -> Iterator[Page]:
     """Build the bar at the top; the page's own contents are built inside."""
     t = words.chosen(request.cookies, request.headers.get("accept-language", ""))
-    page = Page(site, guard, request, user_of(request.scope), t)
+    page = Page(site, guard, request, user_of(request.scope), t, context.client)
     theme = request.cookies.get("mien_theme", "auto")
     ui.dark_mode({"light": False, "dark": True}.get(theme))
     ui.page_title("Mien" if active == "live" else f"Mien – {t(active)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from urllib.parse import urlencode
@@ -152,6 +152,11 @@ async def _build(
                     f'<img src="{face}" alt=""></span><span class="person-name">{html.escape(name)}</span></a>',
                     sanitize=False,
                 )
+        with page.told():
+            if loose := await desk.ledger(history_store.loose_notes):
+                with ui.element("section").classes("card"):
+                    ui.label(f"{t('notes')}: {t('no_one')}").classes("heading")
+                    _notes(page, loose, told.whole_time, link())
         return
     if subject.person is not None and await desk.store(None, people.is_withheld, subject.person):
         ui.label(t("not_agreed")).classes("quiet empty")
@@ -200,13 +205,6 @@ def _show(page: Page, view: View, name: str, day: date, whole: tuple[float, floa
             if end - begin >= SHORTEST_S / 2:
                 ui.navigate.to(link(begin=round(begin), end=round(max(end, begin + SHORTEST_S))))
 
-    async def remove(note: int) -> None:
-        with page.told():
-            await page.must("operator")
-            await page.site.desk.ledger(history_store.remove_note, note)
-            await page.site.desk.audit(page.user.name, "note", f"deleted, about {number_of(view.subject)}")
-            ui.navigate.to(link())
-
     ui.on("mien-zoom", zoom)
     with ui.element("div").classes("two"):
         with ui.element("section").classes("card"):
@@ -222,20 +220,36 @@ def _show(page: Page, view: View, name: str, day: date, whole: tuple[float, floa
                 ui.button(
                     t("add_note"),
                     icon="add",
-                    on_click=lambda: note_dialog(
-                        page, person=view.subject.person, unknown=view.subject.unknown, then=link()
-                    ),
+                    on_click=lambda: note_dialog(page, view.subject, then=link()),
                 ).props("flat no-caps dense").mark("add-note")
-            for note in view.notes:
-                with ui.element("div").classes("note"):
-                    ui.label(f"{told.hour(note.at)}  {note.text}")
-                    ui.label(note.who).classes("quiet")
-                    ui.button(icon="delete", on_click=lambda number=note.id: remove(number)).props(
-                        f'flat round dense aria-label="{t("delete")}"'
-                    )
+            _notes(page, view.notes, told.hour, link())
             if not view.notes:
                 ui.label(t("no_notes")).classes("quiet")
     exports(page, view)
+
+
+def _notes(page: Page, notes: Sequence[Note], say: Callable[[float], str], then: str) -> None:
+    """Build a list of notes, each with what deletes it.
+
+    Args:
+        say: a moment in words.
+        then: where to go afterwards.
+    """
+
+    async def remove(note: Note) -> None:
+        with page.told():
+            await page.must("operator")
+            await page.site.desk.ledger(history_store.remove_note, note.id)
+            await page.site.desk.audit(page.user.name, "note", f"deleted, about {number_of(note.subject)}")
+            ui.navigate.to(then)
+
+    for note in notes:
+        with ui.element("div").classes("note"):
+            ui.label(f"{say(note.at)}  {note.text}")
+            ui.label(note.who).classes("quiet")
+            ui.button(icon="delete", on_click=lambda note=note: remove(note)).props(
+                f'flat round dense aria-label="{page.t("delete")}"'
+            ).mark("delete-note")
 
 
 def exports(page: Page, view: View) -> None:
@@ -258,13 +272,10 @@ def exports(page: Page, view: View) -> None:
             )
 
 
-async def note_dialog(
-    page: Page, *, person: int | None = None, unknown: int | None = None, then: str | None = None
-) -> None:
-    """Ask for a note about somebody, or about no one in particular; ``then`` is where to go afterwards."""
+async def note_dialog(page: Page, subject: Subject, *, then: str | None = None) -> None:
+    """Ask for a note about somebody; ``then`` is where to go afterwards."""
     t = page.t
     dialog, card = asked(t("add_note"))
-    subject = None if person is None and unknown is None else Subject(person=person, unknown=unknown)
     with card:
         text = ui.textarea(t("note")).props(f"outlined autofocus maxlength={history_store.MAX_NOTE}").classes("wide")
         text.mark("note-text")

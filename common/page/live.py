@@ -11,12 +11,15 @@ from typing import Any
 from nicegui import events, ui
 from starlette.requests import Request
 
+from common.history_store import HistoryError, Subject
+from common.page.desk import DeskError
 from common.page.frame import Page, asked, frame
 from common.page.guard import Guard
+from common.page.people import ask_alike
 from common.page.site import Site
-from common.people import checked_name
+from common.people import PeopleError, checked_name
 from common.snapshots import PICTURE
-from common.sources.spec import without_password
+from common.sources.spec import DEFAULT_REGION, without_password
 
 ENROL_S = 45.0  # a busy machine looks at a turning head less often
 SWITCH_S = 15.0
@@ -111,16 +114,24 @@ async def _name(page: Page, camera: str, said: dict[str, Any]) -> None:
         role.props("outlined").classes("wide")
         agreed = ui.checkbox(t("consent_needed")).mark("consent")
 
-        async def enrol() -> None:
+        async def enrol(*, alike: bool = False) -> None:
             with page.told():
                 await page.must("operator")
                 chosen = checked_name(name.value or "")
                 dialog.close()  # the picture says how far it is, and where to turn the head
                 ui.notify(t("looking"), timeout=3000)
-                done = await page.site.desk.ask(
-                    "conductor", "enrol", timeout_s=ENROL_S, camera=camera, track=track, name=chosen,
-                    role=str(role.value), consent="given",
-                )  # fmt: skip
+                try:
+                    done = await page.site.desk.ask(
+                        "conductor", "enrol", timeout_s=ENROL_S, camera=camera, track=track, name=chosen,
+                        role=str(role.value), consent="given", alike=alike,
+                    )  # fmt: skip
+                except DeskError as error:
+                    if error.result.get("there") == "name":
+                        raise PeopleError(t("name_taken", name=chosen)) from error
+                    if error.result.get("there") != "look":
+                        raise
+                    ask_alike(page, chosen, error.result.get("other"), lambda: enrol(alike=True))
+                    return
                 await page.site.desk.audit(page.user.name, "enrolled", f"{done.get('person')}, from the live picture")
                 ui.notify(t("named", person=chosen), type="positive")
 
@@ -135,7 +146,10 @@ async def _name(page: Page, camera: str, said: dict[str, Any]) -> None:
 async def _note(page: Page, camera: str, said: dict[str, Any]) -> None:
     from common.page.history import note_dialog
 
-    await note_dialog(page, person=_whole(said.get("person")), unknown=_whole(said.get("number")))
+    person, number = _whole(said.get("person")), _whole(said.get("number"))
+    if person is None and number is None:
+        raise HistoryError(page.t("note_of_nobody"))
+    await note_dialog(page, Subject(person=person) if person is not None else Subject(unknown=number))
 
 
 async def _source(page: Page, camera: str, said: dict[str, Any]) -> None:
@@ -153,8 +167,11 @@ async def _source(page: Page, camera: str, said: dict[str, Any]) -> None:
         kind = ui.radio(kinds, value="configured").mark("kind")
         detail = ui.input().props("outlined").classes("wide").mark("detail")
         detail.bind_visibility_from(kind, "value", lambda value: value in hints)
+        usual = ",".join(map(str, DEFAULT_REGION))
         kind.on_value_change(
-            lambda event: detail.props(f'label="{t(hints[event.value])}"') if event.value in hints else None
+            lambda event: (
+                detail.props(f'label="{t(hints[event.value], region=usual)}"') if event.value in hints else None
+            )
         )
 
         async def switch() -> None:

@@ -44,6 +44,9 @@ def write(report: dict[str, Any], path: Path) -> None:
         story += [KeepTogether(_part(report, part)), Spacer(1, 5 * mm)]
     if not report["parts"]:
         story.append(_text(report["nobody"], 11))
+    if report["loose"]:
+        story += [_text(report["heads"]["loose"], 14, gap=1), *_list(report["heads"]["notes"], report["loose"])]
+        story.append(Spacer(1, 5 * mm))
     story.append(_text(report["remark"], 9, "#555555"))
     document.build(story)
 
@@ -57,9 +60,12 @@ def _part(report: dict[str, Any], part: dict[str, Any]) -> list[Flowable]:
     flow.append(Paragraph(shares, _style(9, "#000000", 3)))
     for head in ("episodes", "notes"):
         if part[head]:
-            flow.append(_text(report["heads"][head], 11, gap=1))
-            flow += [_text(line, 9) for line in part[head]]
+            flow += _list(report["heads"][head], part[head])
     return flow
+
+
+def _list(head: str, lines: list[str]) -> list[Flowable]:
+    return [_text(head, 11, gap=1), *(_text(line, 9) for line in lines)]
 
 
 def _ribbon(report: dict[str, Any], part: dict[str, Any]) -> Drawing:

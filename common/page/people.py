@@ -6,7 +6,6 @@ import html
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,20 @@ from starlette.requests import Request
 
 from common import forgetting, people
 from common.page import told
+from common.page.access import User
 from common.page.frame import Page, asked, frame
 from common.page.guard import Guard
 from common.page.site import Site, user_of
 from common.people import MAX_NOTES, PeopleError, Person, Stranger
+from common.person import consent_end
 from common.schema import REFERENCE, UNKNOWN_CROP
+from common.settings import Config
 from common.store import Store
 
 PHOTO_BYTES = 40 * 2**20
 PHOTOS = 30
 NAMED = 10  # of the files that were not taken, so many are named
+STRANGERS = 60  # are shown at first, the last seen; more when asked for
 ROLES = ("patient", "staff", "visitor")
 
 
@@ -42,7 +45,9 @@ def register(app: FastAPI, site: Site, guard: Guard) -> None:
         return _jpeg(await site.desk.store(None, _crop, person, reference))
 
     @app.get("/unknown/{number}/face", include_in_schema=False)
-    async def unknown_face(number: int) -> Response:
+    async def unknown_face(request: Request, number: int) -> Response:
+        if not _shows_strangers(site.config, user_of(request.scope)):
+            return Response(status_code=404)
         return _jpeg(await site.desk.store(None, _unknown_crop, number))
 
     @ui.page("/people")
@@ -60,6 +65,8 @@ class Gallery:
         self._desk = page.site.desk
         self._known: ui.element
         self._strangers: ui.element
+        self._most = STRANGERS
+        self._more: ui.button
         self._search: ui.input
         self._here: dict[int, ui.label] = {}
 
@@ -79,6 +86,7 @@ class Gallery:
             if self._page.may("operator"):
                 ui.label(t("drag_hint")).classes("quiet")
         self._strangers = ui.element("div").classes("gallery small").mark("strangers")
+        self._more = ui.button(t("more"), on_click=self._show_more).props("flat no-caps").mark("more-strangers")
         ui.on("mien-drop", self._dropped)
         ui.add_head_html('<script type="module" src="/page/open/people.js"></script>')
         await self.fill()
@@ -97,6 +105,10 @@ class Gallery:
 
     def _who_is_here(self) -> set[int | None]:
         return {trail.face.identity.person for trail in self._page.site.recent.here(time.monotonic())}
+
+    async def _show_more(self) -> None:
+        self._most += STRANGERS
+        await self.fill()
 
     async def fill(self) -> None:
         """Show everybody as they are now."""
@@ -118,10 +130,11 @@ class Gallery:
                 ui.label(t("nobody_enrolled")).classes("quiet empty wide")
         self._strangers.clear()
         with self._strangers:
-            for stranger in strangers[:60]:
+            for stranger in strangers[: self._most]:
                 self._stranger(stranger)
             if not strangers:
                 ui.label(t("no_unknown")).classes("quiet empty wide")
+        self._more.set_visibility(len(strangers) > self._most)
 
     def _person(self, person: Person, *, here: bool, now: float) -> None:
         t = self._t
@@ -150,7 +163,7 @@ class Gallery:
         t = self._t
         with ui.menu():
             ui.menu_item(t("edit"), lambda: self._edit(person)).mark("edit")
-            ui.menu_item(t("add_pictures"), lambda: self._upload(person))
+            ui.menu_item(t("add_pictures"), lambda: self._upload(person)).mark("add-pictures")
             if not person.withheld(time.time()):
                 ui.menu_item(t("see_history"), lambda: ui.navigate.to(f"/history?person={person.id}"))
             ui.menu_item(t("merge"), lambda: self._merge(person))
@@ -158,7 +171,7 @@ class Gallery:
                 ui.menu_item(t("split"), lambda: self._split(person))
             if self._page.may("admin"):
                 ui.separator()
-                ui.menu_item(t("forget"), lambda: self._forget(person))
+                ui.menu_item(t("forget"), lambda: self._forget(person)).mark("forget-person")
 
     def _stranger(self, stranger: Stranger) -> None:
         t = self._t
@@ -166,10 +179,9 @@ class Gallery:
         card = ui.element("article").classes("card person").mark(f"unknown-{stranger.number}")
         card.props(f'data-unknown="{stranger.number}" draggable={"true" if may else "false"}')
         with card:
-            ui.html(
-                f'<img src="/unknown/{stranger.number}/face?v={stranger.looks // 50}" alt="" loading="lazy">',
-                sanitize=False,
-            ).classes("face")
+            picture = f'<img src="/unknown/{stranger.number}/face?v={stranger.looks // 50}" alt="" loading="lazy">'
+            shown = _shows_strangers(self._page.site.config, self._page.user)
+            ui.html(picture if shown else '<span class="no-face"></span>', sanitize=False).classes("face")
             with ui.element("div").classes("person-text"):
                 ui.label(t("unknown_number", number=stranger.number)).classes("person-name")
                 ui.label(t("last_seen", time=told.moment(t, stranger.last_at))).classes("quiet")
@@ -181,10 +193,13 @@ class Gallery:
     async def _do(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         await self._page.must("operator")
         done = await self._desk.store(self._page.user.name, function, *args, **kwargs)
+        await self._changed()
+        return done
+
+    async def _changed(self) -> None:
         self._page.site.recent.forget()
         await self._hint()
         await self.fill()
-        return done
 
     async def _hint(self) -> None:
         with self._page.told():
@@ -201,16 +216,18 @@ class Gallery:
                 .props("outlined")
                 .classes("wide")
             )
-            until = _day_input(t("until"), person.consent_until)
+            until = ui.input(t("until"), value=_day_of(person.consent_until))
+            until.props("outlined type=date stack-label").classes("wide")
             notes = ui.textarea(t("notes"), value=person.notes).props(f"outlined maxlength={MAX_NOTES}").classes("wide")
 
             async def save() -> None:
                 with self._page.told():
-                    end = _end_of(until.value)
-                    await self._do(
-                        people.change, f"#{person.id}", name=name.value, role=role.value, notes=notes.value,
-                        consent=consent.value, consent_until=end, forever=end is None,
+                    changes = changed(
+                        person, until.value or "",
+                        name=name.value or "", role=role.value, notes=notes.value or "", consent=consent.value,
                     )  # fmt: skip
+                    if changes:
+                        await self._do(people.change, f"#{person.id}", **changes)
                     dialog.close()
 
             _buttons(self._page, dialog, save)
@@ -249,20 +266,29 @@ class Gallery:
             agreed = ui.checkbox(t("consent_needed"), value=person is not None).mark("consent")
             agreed.set_visibility(person is None)
 
-            async def enrol() -> None:
+            async def enrol(*, alike: bool = False) -> None:
                 with self._page.told():
                     await self._page.must("operator")
-                    wanted = people.checked_name(name.value or "")
+                    wanted = people.checked_name(name.value or "") if person is None else person.name
                     if not chosen:
                         raise PeopleError(t("upload"))
                     save.props("loading")
                     ui.notify(t("reading_photos"), timeout=3000)
                     try:
-                        done = await self._read(chosen, wanted, str(role.value), again=person is not None)
+                        if person is None:
+                            done = await self._read(chosen, wanted, str(role.value), "alike" if alike else "new")
+                        else:  # whatever they are called by now
+                            done = await self._read(chosen, f"#{person.id}", person.role, "more")
                     finally:
                         save.props(remove="loading")
-                    for file, why in done["left_out"]:
+                    for file, key, why in done["left_out"]:
+                        why = t(key) if key else why
                         ui.notify(t("left_out", file=file, why=why), type="warning", timeout=10000, close_button=True)
+                    if done["refused"] == "alike":
+                        ask_alike(self._page, wanted, done["other"], lambda: enrol(alike=True))
+                        return
+                    if done["refused"]:
+                        raise PeopleError(t(done["refused"], name=wanted))
                     if done["pictures"]:
                         dialog.close()
                         pictures = self._pictures(done["pictures"])
@@ -280,15 +306,18 @@ class Gallery:
         dialog.on("hide", closed)
         dialog.open()
 
-    async def _read(self, chosen: list[tuple[str, bytes]], name: str, role: str, *, again: bool) -> dict[str, Any]:
-        """Have photographs looked at by a process of its own: the networks would stay in this one's memory."""
+    async def _read(self, chosen: list[tuple[str, bytes]], who: str, role: str, how: str) -> dict[str, Any]:
+        """Have photographs looked at by a process of its own: the networks would stay in this one's memory.
+
+        ``who``, ``how`` and what comes: see ``common/page/enrol.py``.
+        """
         with tempfile.TemporaryDirectory(prefix="mien-page-") as place:
             folder = Path(place) / "photos"
             folder.mkdir()
             for index, (file, data) in enumerate(chosen):
                 (folder / f"{index:03d} {Path(file).name[-80:]}").write_bytes(data)
-            arguments = [str(self._desk.saved_config(Path(place))), str(folder), name, role, self._page.user.name]
-            done: dict[str, Any] = await self._desk.child("common.page.enrol", *arguments, "again" if again else "new")
+            arguments = [str(self._desk.saved_config(Path(place))), str(folder), who, role, self._page.user.name, how]
+            done: dict[str, Any] = await self._desk.child("common.page.enrol", *arguments)
         return done
 
     def _name(self, stranger: Stranger, *, into: int | None = None) -> None:
@@ -383,11 +412,18 @@ class Gallery:
                     await self._page.must("admin")
                     if people.name_key((typed.value or "").strip()) != people.name_key(person.name):
                         raise PeopleError(t("names_differ"))
-                    await self._do(forgetting.forget, self._page.site.config, f"#{person.id}")
+                    button.props("loading")
+                    ui.notify(t("forgetting", name=person.name), timeout=3000)
+                    config = self._page.site.config
+                    try:
+                        await self._desk.slowly(self._page.user.name, forgetting.forget, config, f"#{person.id}")
+                    finally:
+                        button.props(remove="loading")
                     dialog.close()
                     ui.notify(t("forgotten", name=person.name), type="positive")
+                    await self._changed()
 
-            _buttons(self._page, dialog, forget, label=t("forget")).props("color=negative").mark("forget")
+            button = _buttons(self._page, dialog, forget, label=t("forget")).props("color=negative").mark("forget")
         dialog.open()
 
     async def _dropped(self, event: events.GenericEventArguments) -> None:
@@ -401,6 +437,21 @@ class Gallery:
             self._name(stranger, into=person)
 
 
+def ask_alike(page: Page, name: str, other: str | None, enrol: Callable[[], Awaitable[None]]) -> None:
+    """Somebody looks like another one who is enrolled: have them enrolled all the same if the user says so."""
+    t = page.t
+    text = t("alike_text", name=name, other=other or t("not_agreed_somebody"))
+    dialog, card = asked(t("alike_title"), text=text)
+    with card:
+
+        async def all_the_same() -> None:
+            dialog.close()
+            await enrol()
+
+        _buttons(page, dialog, all_the_same, label=t("all_the_same")).mark("all-the-same")
+    dialog.open()
+
+
 def name_stranger(store: Store, number: int, person: int, name: str, role: str) -> Person:
     """Name an unknown person, or add their pictures and sightings to a person who is enrolled. Raises PeopleError."""
     if not person:
@@ -410,6 +461,23 @@ def name_stranger(store: Store, number: int, person: int, name: str, role: str) 
     return people.merge(store, f"#{new.id}", f"#{kept.id}")
 
 
+def changed(person: Person, until: str, **said: str) -> dict[str, Any]:
+    """Return what a form says otherwise than the person whom it was filled in with, as ``people.change`` takes it.
+
+    Nothing else is changed: what others have done since the form was opened stays.
+
+    Args:
+        until: the last day of consent, "2027-03-31"; "" for none.
+
+    Raises:
+        PeopleError: that is no day.
+    """
+    changes: dict[str, Any] = {key: value for key, value in said.items() if value != getattr(person, key)}
+    if until != _day_of(person.consent_until):
+        changes |= {"consent_until": consent_end(until)} if until else {"forever": True}
+    return changes
+
+
 def consent_text(page: Page, person: Person, now: float) -> str:
     """Return a person's consent in words."""
     t = page.t
@@ -417,7 +485,7 @@ def consent_text(page: Page, person: Person, now: float) -> str:
         return t("refused")
     if person.consent_until is None:
         return t("given")
-    day = time.strftime("%Y-%m-%d", time.localtime(min(person.consent_until, people.LAST_END) - 1))
+    day = _day_of(person.consent_until)
     return t("run_out" if now >= person.consent_until else "given_until", day=day)
 
 
@@ -437,19 +505,14 @@ def _roles(page: Page, value: str) -> ui.select:
     return ui.select(choices, value=value, label=page.t("role")).props("outlined").classes("wide")
 
 
-def _day_input(label: str, until: float | None) -> ui.input:
-    value = "" if until is None else time.strftime("%Y-%m-%d", time.localtime(until - 1))
-    return ui.input(label, value=value).props("outlined type=date stack-label").classes("wide")
+def _shows_strangers(config: Config, user: User) -> bool:
+    """Whether a user sees the faces of unknown people: where pictures hide them, only who may name them does."""
+    return user.may("operator") or config.privacy.blur != "unknown"
 
 
-def _end_of(day: str | None) -> float | None:
-    """Return the end of a day, unix seconds; None for no day. Raises PeopleError: not a day."""
-    if not day:
-        return None
-    try:
-        return (datetime.strptime(day, "%Y-%m-%d") + timedelta(days=1)).timestamp()
-    except ValueError as error:
-        raise PeopleError(f"write the day like 2027-03-31, not {day[:20]!r}") from error
+def _day_of(until: float | None) -> str:
+    """Return the last day before a moment, as a form has it."""
+    return "" if until is None else time.strftime("%Y-%m-%d", time.localtime(min(until, people.LAST_END) - 1))
 
 
 def _crop(store: Store, person: int, reference: int | None) -> bytes | None:

@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.requests import Request
 
 from common import alert_store, history_store, people
-from common.history_store import HistoryError, Subject
+from common.history_store import HistoryError, Note, Subject
 from common.ledger import Ledger, LedgerError
 from common.page import history, told, words
 from common.page import ribbon as ribbons
@@ -70,10 +70,17 @@ class Report:
     heads: dict[str, str]
     axis: list[tuple[float, str]]
     parts: list[Part]
+    loose: list[str]  # notes about no one in particular
 
 
-def gather(ledger: Ledger, t: Words, names: dict[Subject, str], begin: float, end: float, *, by: str) -> Report:
-    """Return the report of a period and of those people of ``names`` of whom there is something to say in it."""
+def gather(
+    ledger: Ledger, t: Words, names: dict[Subject, str], begin: float, end: float, *, by: str, loose: bool
+) -> Report:
+    """Return the report of a period and of those people of ``names`` of whom there is something to say in it.
+
+    Args:
+        loose: it also has the notes about no one in particular.
+    """
     now = time.time()
     there = _there(ledger, begin, end)
     told_of = [(subject, name) for subject, name in names.items() if subject in there]
@@ -93,7 +100,7 @@ def gather(ledger: Ledger, t: Words, names: dict[Subject, str], begin: float, en
                 runs=[(run.begin, run.end, run.kind) for run in ribbons.runs(view.ribbon, until=now)],
                 svg=history.drawn(t, view, now, static=True),
                 episodes=[f"{told.whole_time(one.began_at)}  {told.episode(t, one)}" for one in view.episodes],
-                notes=[f"{told.whole_time(note.at)}  {note.text} ({note.who})" for note in view.notes],
+                notes=_notes(view.notes),
             )
         )
     return Report(
@@ -104,10 +111,15 @@ def gather(ledger: Ledger, t: Words, names: dict[Subject, str], begin: float, en
         made=made,
         remark=t("report_note"),
         nobody=t("no_people_report"),
-        heads={"episodes": t("episodes"), "notes": t("notes")},
+        heads={"episodes": t("episodes"), "notes": t("notes"), "loose": t("no_one")},
         axis=ribbons.axis(begin, end),
         parts=parts,
+        loose=_notes(history_store.loose_notes(ledger, begin, end)) if loose else [],
     )
+
+
+def _notes(notes: Sequence[Note]) -> list[str]:
+    return [f"{told.whole_time(note.at)}  {note.text} ({note.who})" for note in notes]
 
 
 def _there(ledger: Ledger, begin: float, end: float) -> set[Subject]:
@@ -143,6 +155,8 @@ def page_of(t: Words, report: Report | None, names: dict[str, str], chosen: set[
             f"<h1>{report.title}</h1><p>{report.period}<br><span class='quiet'>{html.escape(report.made)}</span></p>"
         )
         body += "".join(_part(report, part) for part in report.parts) or f"<p>{report.nobody}</p>"
+        if report.loose:
+            body += f"<section><h2>{report.heads['loose']}</h2>{_list(report.heads['notes'], report.loose)}</section>"
         body += f'<p class="quiet remark">{report.remark}</p>'
     return f"""<!doctype html><html lang="{t.language}"><head><meta charset="utf-8">
 <title>Mien – {t("report_title")}</title>
@@ -232,7 +246,7 @@ async def _made(
             names.setdefault(one, t("unknown_number", number=one.unknown))
     known = {history.key_of(subject): name for subject, name in names.items()}
     chosen = {s: name for s, name in names.items() if not who or history.key_of(s) in who}
-    made = await desk.ledger(gather, t, chosen, begin, end, by=user.name)
+    made = await desk.ledger(gather, t, chosen, begin, end, by=user.name, loose=not who)
     about = ", ".join(history.number_of(part.subject) for part in made.parts) or "nobody"
     await desk.audit(user.name, "viewed", f"report of {about}, {told.whole_time(begin)} – {told.whole_time(end)}")
     return known, made
@@ -243,14 +257,15 @@ def _part(report: Report, part: Part) -> str:
         f'<span><i class="mark" data-label="{label}"></i>{word} {share:.0%}</span>'
         for label, word, share in part.shares
     )
-    lists = ""
-    for head, lines in ((report.heads["episodes"], part.episodes), (report.heads["notes"], part.notes)):
-        if lines:
-            lists += f"<h3>{head}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+    lists = _list(report.heads["episodes"], part.episodes) + _list(report.heads["notes"], part.notes)
     return (
         f'<section><h2>{html.escape(part.name)}</h2><p>{part.coverage}</p><div class="ribbon-room">{part.svg}</div>'
         f'{history.axis_of(report.axis)}<div class="legend">{shares}</div>{lists}</section>'
     )
+
+
+def _list(head: str, lines: list[str]) -> str:
+    return f"<h3>{head}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _local(at: float) -> str:

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from common.page import feed as feeds
+from common.page.certificate import certificate_problem
 from common.page.desk import Desk
 from common.page.guard import Guard
 from common.page.site import Site
@@ -34,12 +35,14 @@ log = logging.getLogger("mien.dashboard")
 
 
 class PortError(OSError):
-    """Nobody can listen there; the text says why and what to do."""
+    """Nobody can listen there, or not with that certificate; the text says why and what to do."""
 
 
 def listening(config: Config) -> socket.socket:
     """Return a socket that listens where the configuration says. Raises PortError."""
     settings = config.dashboard
+    if (problem := certificate_problem(settings)) is not None:
+        raise PortError(f"the page cannot be served with https: {problem}")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     if os.name == "posix":  # elsewhere it would let two programs share the port

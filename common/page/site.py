@@ -22,6 +22,7 @@ from common.page.desk import Desk
 from common.page.feed import Feed
 from common.page.recent import Recent
 from common.page.stream import Streams
+from common.page.unwritten import Unwritten
 from common.settings import Config
 from common.status import Board
 from common.store import Store, StoreError
@@ -42,8 +43,9 @@ class Site:
     """The page's memory.
 
     Attributes:
-        episodes: those that are open.
+        episodes: those that are open; what the store does not hold yet has the number 0.
         alert_steps: goes up with every step of them, for pages that show them.
+        alert_news: goes up with everything that may change what is shown of those that are over.
         opened: how many were opened since the page's start, for browsers that make a sound.
         unwell_since: since when each process that is not well is so, monotonic seconds.
     """
@@ -57,8 +59,11 @@ class Site:
     states: dict[str, tuple[CameraState, float]] = field(default_factory=dict)
     episodes: list[Episode] = field(default_factory=list)
     alert_steps: int = 0
+    alert_news: int = 0
     opened: int = 0
     started_at: float = field(default_factory=time.monotonic)
+    _unwritten: Unwritten = field(default_factory=Unwritten)
+    _stored: list[Episode] = field(default_factory=list)
     _alerts_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _timings: list[dict[str, float]] = field(default_factory=list)
     unwell_since: dict[str, float] = field(default_factory=dict)
@@ -72,13 +77,19 @@ class Site:
         now = time.monotonic()
         if isinstance(message, Stats):
             self.board.note(message, now)
+            if message.stage == "alerts" and self._unwritten.stage_is(message.sender):
+                self._show(self._stored)
         elif isinstance(message, CameraState):
             before = self.states.get(message.camera)
             self.states[message.camera] = (message, now)
             if before is None or before[0].state != message.state:
                 self.tell()
         elif isinstance(message, Alert):
-            self.opened += message.event in ("opened", "escalated")
+            news = self._unwritten.take(message, time.time())
+            self.opened += news and message.event in ("opened", "escalated")
+            self.alert_news += 1
+            if not message.episode:  # the others are shown as the store has them
+                self._show(self._stored)
             self._alerts_changed.set()
 
     def sample(self, result: Result) -> None:
@@ -173,21 +184,25 @@ class Site:
             except LedgerError as error:
                 log.warning("alerts cannot be read at the moment: %s", error)
             else:
-                stepped = [_step(one) for one in found] != [_step(one) for one in self.episodes]
-                self.episodes = found
-                if stepped:
-                    self.alert_steps += 1
-                    self.tell()
+                self._unwritten.written(found)
+                self._show(found)
             with contextlib.suppress(TimeoutError):
                 every_s = OPEN_EVERY_S if self.episodes else ALERTS_EVERY_S
                 await asyncio.wait_for(self._alerts_changed.wait(), every_s)
 
+    def _show(self, stored: list[Episode]) -> None:
+        """These are open in the store: show them, and what waits to be written there."""
+        before, self._stored, self.episodes = self.episodes, stored, [*stored, *self._unwritten.episodes]
+        if [_step(one) for one in self.episodes] != [_step(one) for one in before]:
+            self.alert_steps += 1
+            self.tell()
+
     async def follow_people(self) -> None:
-        """Keep nobody in memory who was forgotten, or is called otherwise by now, wherever that was done."""
+        """Keep nobody in sight who was forgotten, refuses, or is called otherwise by now, wherever that was done."""
         seen: int | None = None
         while True:
             await asyncio.sleep(PEOPLE_EVERY_S)
-            if not self.recent:
+            if not self.recent and not self.feed.watchers:
                 continue
             try:
                 now = await self.desk.store(None, Store.generation)
@@ -196,6 +211,8 @@ class Site:
                 continue
             if now != seen:
                 self.recent.forget()
+                self.alert_news += 1
+                self._alerts_changed.set()
             seen = now
 
 

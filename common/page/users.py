@@ -99,8 +99,11 @@ class _Users:
                 value=user.role,
                 on_change=lambda event: self._do(access.set_role, user.id, event.value),
             ).props(f'outlined dense aria-label="{t("role")}"').mark(f"role-{user.name}")
-            ui.button(t("reset_password"), on_click=lambda: self._reset(user)).props("flat no-caps")
-            if not own:
+            if own:  # a one-time password would end this page before anybody has read it
+                ui.button(t("change_password"), on_click=lambda: ui.navigate.to("/password")).props("flat no-caps")
+            else:
+                reset = ui.button(t("reset_password"), on_click=lambda: self._reset(user)).props("flat no-caps")
+                reset.mark(f"reset-{user.name}")
                 ui.button(t("remove"), on_click=lambda: self._do(access.remove_user, user.id)).props("flat no-caps")
 
     def _token(self, token: Token) -> None:
@@ -127,7 +130,8 @@ class _Users:
     async def _reset(self, user: User) -> None:
         password = await self._do(access.new_password, user.id)
         if password:
-            self._secret(self._t("one_time_is", name=user.name), password)
+            with self._page.client:  # the list, and in it what was clicked, has been drawn anew
+                self._secret(self._t("one_time_is", name=user.name), password)
 
     def _add_user(self) -> None:
         t = self._t

@@ -51,6 +51,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "present_password": ("Present password", "当前密码"),
     "new_password": ("New password, at least {count} characters", "新密码，至少 {count} 个字符"),
     "new_again": ("New password again", "再次输入新密码"),
+    "wrong_present": ("The present password is wrong.", "当前密码错误。"),
     "not_equal": ("The two new passwords differ.", "两次输入的新密码不一致。"),
     "choose_password": (
         "This password was for one time only. Choose your own.",
@@ -116,7 +117,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "webcam": ("Webcam", "网络摄像头"),
     "webcam_number": ("Number of the webcam, from 0", "摄像头编号，从 0 开始"),
     "screen": ("Screen", "屏幕"),
-    "screen_region": ("Region X,Y,W,H (empty: all)", "区域 X,Y,W,H（留空为全屏）"),
+    "screen_region": ("Region X,Y,W,H in pixels (empty: {region})", "区域 X,Y,W,H，单位像素（留空为 {region}）"),
     "file": ("File", "文件"),
     "file_path": ("Path of a video, picture or folder on Mien's machine", "Mien 所在机器上的视频、图片或文件夹路径"),
     "address": ("Network camera", "网络摄像机"),
@@ -169,6 +170,23 @@ TEXTS: dict[str, tuple[str, str]] = {
     "upload": ("Choose photographs", "选择照片"),
     "reading_photos": ("Looking at the photographs…", "正在处理照片…"),
     "enrolled": ("{name} is enrolled: {pictures}.", "已登记 {name}：{pictures}。"),
+    "name_taken": (
+        "{name} is enrolled already: use “Add pictures” in the menu on their card, or take another name.",
+        "{name} 已登记：请在其卡片的菜单中使用“添加照片”，或换一个姓名。",
+    ),
+    "not_enrolled": ("This person is not enrolled any more.", "此人已不再登记。"),
+    "alike_title": ("The same person?", "是同一个人吗？"),
+    "alike_text": (
+        "{name} looks like somebody who is enrolled already: {other}. If it is one person, add pictures there: under "
+        "two names nobody would be named any more.",
+        "{name} 看起来像已登记的人员：{other}。如果是同一个人，请在该处添加照片：一人有两个姓名将无法再被识别。",
+    ),
+    "not_agreed_somebody": ("somebody who has not agreed", "未同意被识别的人员"),
+    "all_the_same": ("Enrol all the same", "仍然登记"),
+    "several_faces": (
+        "several faces were found: crop the picture so that it shows this person alone",
+        "发现多张面孔：请裁剪照片，只保留此人",
+    ),
     "left_out": ("Left out: {file} – {why}", "未采用：{file} – {why}"),
     "photos_refused": (
         "Not taken: {files}. What can be taken are pictures of {size} MB at most, {count} of them at most.",
@@ -186,10 +204,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "forget": ("Forget", "删除"),
     "forget_title": ("Forget {name}?", "删除 {name}？"),
     "forget_text": (
-        "All pictures, sightings, history and snapshots of this person are deleted. This cannot be undone. "
-        "Type the name to confirm.",
-        "此人的所有照片、出现记录、历史和截图都将被删除，且无法恢复。请输入姓名确认。",
+        "All pictures, sightings and history of this person are deleted, and the snapshots that show nobody else; "
+        "in other snapshots the face is made unrecognisable. This cannot be undone. Type the name to confirm.",
+        "此人的所有照片、出现记录、历史以及仅有此人的截图都将被删除，其他截图中的面部将被模糊处理，且无法恢复。请输入姓名确认。",
     ),
+    "forgetting": ("Forgetting {name}. This takes some seconds…", "正在删除 {name}，需要几秒钟…"),
     "forgotten": ("{name} is forgotten.", "{name} 已被删除。"),
     "names_differ": ("The name does not match.", "姓名不一致。"),
     "unknown_people": ("Unknown people", "未知人员"),
@@ -218,6 +237,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "judged_useful": ("was useful", "有用"),
     "judged_false": ("was a false alarm", "误报"),
     "escalated": ("nobody has answered", "无人响应"),
+    "not_written": (
+        "can be acknowledged as soon as Mien can write it down",
+        "待 Mien 能够写入存储后方可确认",
+    ),
     "alert_looks": ("{who} has looked {label} for {time}", "{who} 已持续{label} {time}"),
     "alert_looked": ("{who} looked {label} for {time}", "{who} 曾持续{label} {time}"),
     "alert_unassessed": (", {time} of it not assessed", "，其中 {time} 无法判断"),
@@ -254,6 +277,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "not_watched": ("no camera", "无摄像头"),
     "episodes": ("Alerts", "提醒"),
     "add_note": ("Add a note", "添加备注"),
+    "no_one": ("About no one in particular", "与具体人员无关"),
+    "note_of_nobody": (
+        "It is not known yet who this is: a note needs a person or a number.",
+        "尚不知此人是谁：备注需要对应的人员或编号。",
+    ),
     "no_notes": ("No notes in this time.", "此时间段内没有备注。"),
     "delete": ("Delete", "删除"),
     "shift_report": ("Shift report", "交班报告"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models import sums
 from models.train import data as fer
 from models.train.fit import averaged_network, finished, logits_of
 from models.train.metrics import best_temperature
@@ -134,6 +135,7 @@ def export(run: Path, data: Path, onnx: Path, start: Path | None = None, adjustm
         "run": state["config"],
     }
     onnx.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    sums.write(onnx.parent, [onnx.name])
     if start is not None:
         halves = {name: v.half() if v.is_floating_point() else v for name, v in learned.state_dict().items()}
         torch.save({"config": state["config"], "average": halves}, start)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models import runtime  # before openvino: it keeps openvino from calling home
+from models import runtime, sums  # before openvino: it keeps openvino from calling home
 from models.expression import ExpressionClassifier, eight_bits
 from models.train import data as fer
 from models.train.augment import Augmentation
@@ -64,11 +64,14 @@ def quantise(onnx: Path, data: Path) -> Quantised:
     )
     target = eight_bits(onnx)
     openvino.save_model(in_eight_bits, target, compress_to_fp16=False)
+    written = (target, target.with_suffix(".bin"))
+    sums.write(target.parent, [path.name for path in written])
     validation = validation.select(validation.judgeable())
     found = Quantised(*(_scores(path, validation) for path in (onnx, target)))
     if not found.accepted:
-        for path in (target, target.with_suffix(".bin")):
+        for path in written:
             path.unlink()
+        sums.write(target.parent, [])
     return found
 
 

@@ -21,6 +21,7 @@ from common import analyse
 from common.analyse import Analysis, Input
 from common.encoder import EncoderError, VideoEncoder
 from common.media import sample
+from common.messages import EndOfSource, Picture, pack
 from common.outputs import OutputError, Outputs
 from common.progress import Progress
 from common.settings import Config
@@ -279,6 +280,33 @@ def test_a_table_that_is_not_whole_does_not_get_its_name(tmp_path: Path, capsys:
     said = capsys.readouterr().err
     assert f"{out} cannot be written: [Errno 28] No space left on device" in said
     assert str(unfinished(out)) in said
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ({"run": 1, "frames": 1}, 0, "1 frames"),
+        ({"run": 2, "frames": 1}, 1, "the input broke off: it was opened again and could be read no more"),
+        ({"run": 1, "frames": 4}, 1, "the last 3 frames were lost on the way"),
+    ],
+    ids=["whole", "broken off", "cut off"],
+)
+def test_what_is_not_there_to_its_end_does_not_get_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: dict[str, int], code: int, said: str
+) -> None:
+    outputs = Outputs(tmp_path / "out.jsonl", None, force=False)
+    outputs.create(25.0)
+    found = Input(source="x", description="x", frames=None, rate=25.0, still=False)
+    with Progress(1) as progress:
+        analysis = Analysis(Config(), found, outputs, progress, verbose=False)
+    picture = Picture(sender="conductor.test.1", encoding="raw", result=result(64, 48, seq=0))
+    analysis._take([memoryview(part) for part in (b"picture", pack(picture), bytes(64 * 48 * 3))])
+    source_end = EndOfSource.model_validate({"from": "conductor.test.1", "camera": "input", **end})
+    analysis._take([memoryview(part) for part in (b"end", pack(source_end))])
+    outputs.close()
+    assert analysis.conclude(interrupted=False) == code
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "out.jsonl").exists() == (code == 0)
 
 
 def test_an_input_is_not_overwritten_whatever_its_name(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from common.conductor import Conductor
 from common.config import load
 from common.line import Flight
 from common.messages import (
+    Correction,
     DetectionFinding,
     DetectionJob,
     EndOfSource,
@@ -28,6 +31,7 @@ from common.messages import (
     Result,
 )
 from common.settings import Config
+from common.tracks import near_known
 
 WIDTH, HEIGHT, SIZE = 320, 200, 64
 EACH_ONE = ("detection.a", "expression.a", "identity.a")
@@ -41,22 +45,29 @@ class Outbox:
         self.jobs: list[tuple[str, Any, Sequence[Any]]] = []
         self.results: list[Result] = []
         self.pictures: list[Result] = []
+        self.corrections: list[Correction] = []
         self.ends: list[str] = []
-        self.missing: list[int] = []  # with each end
+        self.missing: list[int | None] = []  # with each end
         self.shown: list[int] = []  # frames, in the order in which they are shown
+        self.blurred: list[bool] = []  # whole, with each result
 
     def job(self, worker: str, message: Message, blobs: Sequence[Any]) -> None:
         self.jobs.append((worker, message, blobs))
 
     def result(self, result: Result, flight: Flight) -> None:
         self.results.append(result)
-        self.shown.append(result.seq)
+        self.blurred.append(flight.blur_all)
+        if not flight.overtaken:
+            self.shown.append(result.seq)
 
     def picture(self, result: Result, flight: Flight) -> None:
         self.pictures.append(result)
         self.shown.append(result.seq)
 
-    def ended(self, camera: str, run: int, missing: int) -> None:
+    def correction(self, message: Correction) -> None:
+        self.corrections.append(message)
+
+    def ended(self, camera: str, run: int, missing: int | None) -> None:
         self.ends.append(camera)
         self.missing.append(missing)
 
@@ -447,6 +458,33 @@ def test_the_end_of_a_source_is_said_after_its_last_result() -> None:
     assert scene.out.ends == ["cam0"] and scene.out.missing == [0]
 
 
+def test_a_source_that_could_not_be_read_again_after_its_capture_was_restarted_has_ended_and_is_broken_off() -> None:
+    scene = Scene(every_frame=True)
+    scene.frame(0, every_frame=True)
+    end = EndOfSource(sender="capture.test.2", camera="cam0", run=2, frames=0)
+    scene.conductor.end_of_source(end, scene.now)
+    assert scene.out.ends == []  # what has come is analysed first
+    scene.answer_all()
+    scene.conductor.end_of_source(end, scene.now)  # it is told again
+    assert (scene.out.ends, scene.out.missing) == (["cam0"], [None])
+    assert [result.seq for result in scene.out.results] == [0]
+    scene.frame(0, run=3, every_frame=True)  # it can be read again
+    scene.answer_all()
+    scene.conductor.end_of_source(end.model_copy(update={"run": 3, "frames": 1}), scene.now)
+    assert (scene.out.ends, scene.out.missing) == (["cam0", "cam0"], [None, 0])
+
+
+def test_a_source_that_has_ended_is_not_broken_off_by_a_capture_that_finds_nothing_afterwards() -> None:
+    scene = Scene(every_frame=True)
+    scene.frame(0, every_frame=True)
+    for run, frames in ((1, 1), (2, 0)):
+        end = EndOfSource(sender="capture.test.1", camera="cam0", run=run, frames=frames)
+        scene.conductor.end_of_source(end, scene.now)
+    scene.answer_all()
+    scene.conductor.end_of_source(end, scene.now)
+    assert (scene.out.ends, scene.out.missing) == (["cam0"], [0])
+
+
 def test_a_conductor_that_comes_after_the_end_says_what_it_never_got() -> None:
     scene = Scene()
     scene.conductor.end_of_source(EndOfSource(sender="capture.test.1", camera="cam0", run=1, frames=7), scene.now)
@@ -466,8 +504,98 @@ def test_pictures_of_a_quiet_room_are_shown_in_order_though_a_look_takes_longer_
             _, worker, job = under_way.pop(0)
             scene.answer(worker, job, faces=0)
     assert scene.conductor.counts.rested > 100
-    later = [seq for seq in scene.out.shown if seq >= 30]  # the first ones are shown before all else, unanalysed
-    assert later == sorted(later) and len(later) > 200
+    assert scene.out.shown == sorted(scene.out.shown) and len(set(scene.out.shown)) > 250
+
+
+def watch_live(
+    scene: Scene, frames: range, takes_s: Callable[[DetectionJob], float], faces: int = 1
+) -> list[tuple[float, int]]:
+    """Give a scene 30 frames a second; a look takes that long. Return when the results came, and of which frames."""
+    under_way: list[tuple[float, str, Any]] = []
+    came: list[tuple[float, int]] = []
+    for seq in frames:
+        scene.frame(seq)
+        for _ in range(4):
+            while scene.out.jobs:
+                worker, job, _ = scene.take()
+                takes = takes_s(job) if isinstance(job, DetectionJob) else 0.001
+                under_way.append((scene.now + takes, worker, job))
+            scene.now += 1 / 120
+            for done in sorted((one for one in under_way if one[0] <= scene.now), key=lambda one: one[0]):
+                under_way.remove(done)
+                scene.answer(done[1], done[2], faces)
+            scene.conductor.tick(scene.now)
+            came += [(scene.now, result.seq) for result in scene.out.results[len(came) :]]
+    return came
+
+
+@pytest.mark.parametrize("takes_s", [0.05, 0.2, 0.45, 0.7, 1.5])
+@pytest.mark.parametrize("faces", [0, 1], ids=["quiet", "somebody"])
+def test_the_picture_never_jumps_back_however_long_a_look_takes(takes_s: float, faces: int) -> None:
+    scene = Scene()
+    watch_live(scene, range(600), lambda job: takes_s, faces)
+    assert scene.out.shown == sorted(scene.out.shown)
+    results = [result.seq for result in scene.out.results]
+    assert results == sorted(results) and len(results) >= 10
+    if takes_s > 0.5:  # too slow to wait for, the picture goes on all the same
+        assert sorted(set(scene.out.shown)) == list(range(600))
+
+
+def test_when_looks_are_quick_again_pictures_are_shown_with_their_analysis_again() -> None:
+    scene = Scene()
+    watch_live(scene, range(600), lambda job: 0.7 if 200 <= job.seq < 400 else 0.02)
+    seqs = {result.seq for result in scene.out.results}
+    assert set(range(450, 590)) <= seqs
+    assert not [picture.seq for picture in scene.out.pictures if picture.seq >= 450]
+    assert scene.out.shown == sorted(scene.out.shown)
+
+
+TWO_EYES = ("detection.a", "detection.b", "expression.a", "identity.a")
+
+
+def test_a_detection_worker_that_hangs_holds_the_others_up_for_half_a_second_at_most() -> None:
+    scene = Scene(TWO_EYES)
+    came = watch_live(scene, range(300), lambda job: 1e9 if job.seq == 100 else 0.04)
+    assert scene.conductor.counts.lost == 1
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(came)]
+    assert max(gaps) < 0.6
+    assert 250 < len(came) < 300 and len({seq for _, seq in came}) == len(came)
+
+
+def test_a_hung_worker_that_answers_at_last_is_asked_again_and_its_old_answer_changes_nothing() -> None:
+    scene = Scene(TWO_EYES)
+    came = watch_live(scene, range(300), lambda job: 3.0 if job.seq == 100 else 0.04)
+    seqs = [seq for _, seq in came]
+    assert 100 not in seqs and seqs == sorted(seqs)
+    assert set(range(200, 290)) - set(seqs) == set()  # it takes both to keep up
+
+
+def test_looks_at_the_whole_picture_are_not_lost_because_close_ones_overtake_them() -> None:
+    scene = Scene(TWO_EYES)
+    whole: list[int] = []
+
+    def takes_s(job: DetectionJob) -> float:
+        if job.near is not None:
+            return 0.02
+        whole.append(job.seq)
+        return 0.3 if len(whole) % 4 else 0.8
+
+    came = watch_live(scene, range(600), takes_s)
+    assert scene.conductor.counts.lost == 0
+    assert len(whole) > 20 and len(came) > len(whole)
+
+
+def test_in_every_frame_mode_a_slow_look_is_waited_for() -> None:
+    scene = Scene(TWO_EYES)
+    for seq in range(10):
+        scene.frame(seq, every_frame=True)
+    slow = scene.take()
+    scene.answer_all()
+    scene.now += 1.5
+    scene.conductor.tick(scene.now)
+    scene.answer(slow[0], slow[1])
+    scene.answer_all()
+    assert [(result.seq, result.analysed) for result in scene.out.results] == [(seq, True) for seq in range(10)]
 
 
 def test_an_answer_from_before_a_crossing_does_not_take_the_place_of_the_look_after_it() -> None:
@@ -504,6 +632,84 @@ def test_identity_is_asked_for_new_faces_only_and_boxes_of_known_ones_are_sent_a
     worker, job, _ = scene.take()
     scene.answer(worker, job)
     assert not any(isinstance(other, IdentityJob) for _, other, _ in scene.out.jobs)
+
+
+def test_two_strangers_of_one_picture_have_two_numbers_however_alike_they_are() -> None:
+    scene = Scene()
+    scene.conductor.recall.unknown.reserve([7, 8])
+    for seq in range(2):
+        scene.frame(seq)
+        scene.answer_all(faces=2)
+        scene.now += 1 / 30
+    assert {face.identity.number for face in scene.out.results[-1].faces} == {7, 8}
+
+
+@pytest.mark.parametrize("takes", [0.03, 0.04, 0.07, 0.09])
+@pytest.mark.parametrize("cameras", [1, 3])
+def test_where_there_is_not_time_for_all_expressions_every_face_has_its_turn(takes: float, cameras: int) -> None:
+    scene = Scene(
+        cameras={f"cam{number}": {"source": "demo"} for number in range(cameras)},
+        expression={"batch": 2, "every_ms": 0},
+    )
+    busy: tuple[float, str, Any] | None = None
+    for step in range(1000):
+        if step % 5 == 0:
+            for number in range(cameras):
+                scene.frame(step // 5, camera=f"cam{number}", media_time_s=step / 100)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            if isinstance(job, DetectionJob):
+                finding, blobs = found(worker, job, 6, 20.0)
+                order = np.array([3, 0, 5, 1, 4, 2])  # by their scores, which stay the same
+                blobs[0] = np.array([[50 * face, 20, 20, 20] for face in order], np.float32)
+                blobs[4] = np.eye(48, dtype=np.float32)[order]
+                scene.conductor.detection(finding, blobs, scene.now)
+            elif isinstance(job, ExpressionJob):
+                assert busy is None
+                busy = scene.now + takes, worker, job
+            else:
+                scene.answer(worker, job)
+        scene.now += 0.01
+        if busy is not None and busy[0] <= scene.now:
+            (_, worker, job), busy = busy, None
+            scene.answer(worker, job)
+        scene.conductor.tick(scene.now)
+    judged: Counter[int] = Counter()
+    seen: set[int] = set()
+    for result in scene.out.results:
+        seen |= {face.track for face in result.faces}
+        judged.update(face.track for face in result.faces if face.expression.probabilities is not None)
+    assert len(seen) == 6 * cameras and set(judged) == seen
+    assert min(judged.values()) > 0.5 * max(judged.values())
+
+
+def patched(job: DetectionJob, finding: DetectionFinding, blobs: list[Any]) -> tuple[DetectionFinding, list[Any]]:
+    """The one face that was found, without a patch where it stands where a known one was expected, as the worker's."""
+    if job.known is None or not near_known(blobs[0], np.array(job.known, np.float32).reshape(-1, 4)).any():
+        return finding, blobs
+    return finding.model_copy(update={"patch_faces": (), "patch_shapes": (), "patch_boxes": ()}), blobs[:6]
+
+
+def test_live_a_much_better_crop_of_a_new_face_is_looked_at_out_of_turn_and_patches_are_cut_only_for_that() -> None:
+    scene = Scene(identity={"intervals_s": [3.0, 10.0]})
+    looked: list[int] = []
+    cut: list[int] = []
+    for seq in range(300):
+        scene.frame(seq)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            if isinstance(job, DetectionJob):
+                finding, blobs = patched(job, *found(worker, job, 1))
+                blobs[3][:, 0] = 0.2 if seq < 40 else 0.5  # who comes near is seen better
+                cut += [seq] * len(finding.patch_faces)
+                scene.conductor.detection(finding, blobs, scene.now)
+            else:
+                looked += [job.seq] if isinstance(job, IdentityJob) else []
+                scene.answer(worker, job)
+        scene.now += 1 / 30
+    assert looked == [0, 40]
+    # Half a second after each look, and for the first five seconds at most.
+    assert cut[:1] == [0] and not set(cut) & {*range(1, 15), *range(41, 55)} and max(cut) <= 150
 
 
 def test_a_face_that_no_identity_worker_looks_at_is_not_kept_for_one() -> None:
@@ -571,6 +777,37 @@ def test_the_detector_looks_around_the_faces_in_view_only_live(
     assert len(looked) > 20 if close else not looked
 
 
+@pytest.mark.parametrize("blur", ["none", "unknown"])
+def test_a_picture_with_more_faces_than_are_told_of_is_blurred_whole_where_faces_are_blurred(blur: str) -> None:
+    scene = Scene(privacy={"blur": blur})
+    for seq, more in enumerate((0, 3, 0)):
+        scene.frame(seq)
+        worker, job, _ = scene.take()
+        finding, blobs = found(worker, job, 1)
+        scene.conductor.detection(finding.model_copy(update={"more": more}), blobs, scene.now)
+        scene.answer_all()
+        scene.now += 1 / 30
+    assert scene.out.blurred == [False, blur != "none", False]
+
+
+def test_that_somebody_is_followed_is_said_also_while_they_are_out_of_view() -> None:
+    scene, seqs = Scene(), itertools.count()
+
+    def said(faces: int) -> tuple[bool, bool]:
+        scene.frame(next(seqs))
+        scene.answer_all(faces)
+        scene.now += 1 / 30
+        result = scene.out.results[-1]
+        return result.following, result.selected is not None
+
+    assert said(1) == (False, False)
+    assert scene.conductor.select("cam0", scene.out.results[-1].faces[0].track, None, None)
+    assert said(1) == (True, True)
+    assert said(0) == (True, False)
+    scene.conductor.select("cam0", None, None, None)
+    assert said(0) == (False, False)
+
+
 def test_where_faces_are_blurred_every_frame_is_looked_at() -> None:
     scene = Scene(privacy={"blur": "unknown"})
     for seq in range(200):
@@ -578,3 +815,19 @@ def test_where_faces_are_blurred_every_frame_is_looked_at() -> None:
         scene.answer_all(faces=0)
         scene.now += 1 / 30
     assert len(scene.out.results) == 200
+
+
+@pytest.mark.parametrize("ahead_s", [5.0, 500.0, 1e9])
+def test_a_time_that_runs_ahead_once_stops_neither_expressions_nor_the_label(ahead_s: float) -> None:
+    scene = Scene(expression={"every_ms": 0})
+    for seq in range(300):
+        jumps = {"media_time_s": seq / 30 + ahead_s} if seq == 100 else {}
+        scene.frame(seq, **jumps)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            scene.answer(worker, job, label=4 if seq < 150 else 3)
+        scene.now += 1 / 30
+    after = scene.out.results[150:]
+    assert all(face.expression.probabilities for result in after for face in result.faces)
+    assert {face.expression.label for result in scene.out.results[-60:] for face in result.faces} == {"happy"}
+    assert len({face.track for result in scene.out.results[102:] for face in result.faces}) == 1

@@ -80,10 +80,22 @@ def test_every_wrong_key_is_named_with_its_value_and_what_would_be_right(tmp_pat
         ("[[alerts.rules]]\nexpressions = ['sad']", "alerts.rules.0.name is missing: it must be said in {'expr"),
         ("[cell]\ncameras = 3", "cell.cameras = 3: Input should be a list"),
         (f"run_dir = '/tmp/{'x' * 120}'", "too long for a socket"),
+        (
+            "[cameras.ward]\nmax_rate = 0.4",
+            "cameras.ward.max_rate = 0.4: too few pictures a second for the alert rule 'negative expression'",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in complaint(written(tmp_path, text))
+
+
+def test_a_camera_that_no_rule_is_for_may_be_as_slow_as_wanted(tmp_path: Path) -> None:
+    rules = "[[alerts.rules]]\nname = 'sad'\ncameras = ['ward']\n[cameras.ward]\nmax_rate = 1\n"
+    config = load(written(tmp_path, f"{rules}[cameras.yard]\nmax_rate = 0.1\n"), environment={})
+    assert config.cameras["yard"].max_rate == 0.1
+    slow = {"cameras": {"yard": {"max_rate": 0.1}}, "alerts": {"rules": ()}}
+    assert load(environment={}, overrides=slow).alerts.rules == ()
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:

@@ -87,6 +87,20 @@ def test_a_silent_worker_loses_its_job_and_gets_nothing_until_it_speaks() -> Non
     assert given_ids(dispatcher, 1.2) == [("w", 1)]
 
 
+def test_a_worker_whose_answer_is_not_waited_for_gets_nothing_until_it_speaks() -> None:
+    dispatcher = a_dispatcher("w")
+    dispatcher.put(a_job(1))
+    dispatcher.put(a_job(2))
+    assert given_ids(dispatcher) == [("w", 1)]
+    withdrawn = dispatcher.withdraw(1)
+    assert withdrawn is not None and withdrawn.id == 1
+    assert dispatcher.withdraw(1) is None
+    assert given_ids(dispatcher, 0.1) == []
+    assert dispatcher.sweep(5.0) == []  # it is not lost a second time
+    assert dispatcher.done("w", 1) is None
+    assert given_ids(dispatcher, 5.1) == [("w", 2)]
+
+
 def test_a_job_that_never_arrived_shows_in_the_workers_next_word() -> None:
     dispatcher = a_dispatcher("w")
     dispatcher.put(a_job(7))

@@ -17,6 +17,7 @@ from common import doctor, media, probe
 from common.rundir import RunDir
 from common.settings import Config, DetectionConfig, StorageConfig
 from tests.conftest import ROOT, await_bus, free_ports, start_stage
+from tests.page.serving import certificate
 
 
 def changed(config: Config, **sections: object) -> Config:
@@ -52,6 +53,16 @@ def test_the_port_of_the_page_is_looked_at_too(config: Config) -> None:
         check = one(doctor.page(settings), f"port {port}")
         assert not check.ok and "set dashboard.port to another port" in check.text
     assert one(doctor.page(settings), f"port {port}").ok
+
+
+def test_the_certificate_of_the_page_is_looked_at(config: Config, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    files = {"tls_cert": cert, "tls_key": key}
+    settings = config.model_copy(update={"dashboard": config.dashboard.model_copy(update=files)})
+    assert one(doctor.page(settings), "certificate").ok
+    key.write_text("no key")
+    check = one(doctor.page(settings), "certificate")
+    assert not check.ok and check.needed and f"{key} cannot be used" in check.text
 
 
 def test_an_address_that_is_not_here_is_no_port_in_use(config: Config) -> None:
@@ -119,9 +130,14 @@ def test_a_full_disk_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) ->
     assert not check.ok and "make room" in check.text
 
 
-def test_missing_sample_media_are_no_failure(config: Config) -> None:
+def test_missing_sample_media_are_no_failure(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     [check] = doctor.sample_media(config)
-    assert not check.ok and not check.needed and "python -m common.media" in check.text
+    folder = config.storage.data_dir
+    assert not check.ok and not check.needed
+    assert check.text.endswith(f"or now: MIEN_DATA_DIR={folder} python -m common.media")
+    monkeypatch.setenv("MIEN_DATA_DIR", str(folder))  # it is fetched into that one by itself
+    [check] = doctor.sample_media(config)
+    assert check.text.endswith("or now: python -m common.media")
 
 
 def test_no_screen_is_told_and_no_failure(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from common import enrolment, people, photos
+from common import config as configuration
+from common import enrolment, forgetting, people, photos
 from common.config import load
 from common.enrolment import PhotoReader, Rejected
 from common.media import data_dir, sample
-from common.people import PeopleError
+from common.page import enrol as page_enrol
+from common.people import NameTaken, NotEnrolled, PeopleError
 from common.photos import PhotoError
 from common.settings import Config
 from common.store import Store
+from tests.people import own_data_dir
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +187,12 @@ def test_one_face_of_several_can_be_chosen(reader: PhotoReader) -> None:
         reader.reference(sample("five_people.jpg"), face=6)
 
 
+def test_the_endings_of_photographs_are_known(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.JFIF", "c.heic", "d.txt", "e.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    assert set(enrolment.plan(tmp_path)) == {"a", "b", "c"}
+
+
 def folder_of(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     for name, pictures in {"Obama": ("obama", "obama2"), "Biden": ("biden",)}.items():
@@ -204,7 +215,7 @@ def test_a_folder_enrols_everybody_in_it_and_says_what_was_left_out(tmp_path: Pa
         }  # fmt: skip
         rejected = {path.name: why for path, why in report.rejected}
         assert set(rejected) == {"Group.jpg", "broken.png"}
-        assert "5 faces" in rejected["Group.jpg"]
+        assert str(rejected["Group.jpg"]) == "5 faces were found"  # what helps is said by whoever asked
         assert all(person.role == "staff" for person in people.everybody(store))
         # Once more: everybody is there already, and nothing is doubled.
         again = enrolment.enrol(store, reader, enrolment.plan(folder))
@@ -217,8 +228,73 @@ def test_somebody_who_is_enrolled_under_another_name_is_noticed(tmp_path: Path, 
     with Store(tmp_path / "data") as store:
         enrolment.enrol(store, reader, {"Obama": [sample("obama.jpg")], "Biden": [sample("biden.jpg")]})
         report = enrolment.enrol(store, reader, {"Barack": [sample("obama3.jpg")]})
-        assert not report.enrolled and "looks like 'Obama'" in report.rejected[0][1]
+        assert not report.enrolled and str(report.rejected[0][1]) == "looks like 'Obama', who is enrolled already"
         assert enrolment.enrol(store, reader, {"Barack": [sample("obama3.jpg")]}, again=True).enrolled
+
+
+def test_who_looks_like_somebody_enrolled_can_be_enrolled_all_the_same_but_not_under_their_name(
+    tmp_path: Path, reader: PhotoReader
+) -> None:
+    with Store(tmp_path / "data") as store:
+        enrolment.enrol(store, reader, {"Obama": [sample("obama.jpg")]})
+        [(_, why)] = enrolment.enrol(store, reader, {"Obama": [sample("obama2.jpg")]}, alike=True).rejected
+        assert isinstance(why, NameTaken) and str(why) == "'Obama' is enrolled already"
+        assert enrolment.enrol(store, reader, {"Barack": [sample("obama3.jpg")]}, alike=True).enrolled
+        assert [person.references for person in people.everybody(store)] == [1, 1]
+
+
+def test_pictures_are_added_to_whom_they_are_meant_for_or_to_nobody(tmp_path: Path, reader: PhotoReader) -> None:
+    with Store(tmp_path / "data") as store:
+        enrolment.enrol(store, reader, {"Obama": [sample("obama.jpg")], "Biden": [sample("biden.jpg")]})
+        obama = people.find(store, "Obama")
+        people.change(store, "Obama", name="Barack")  # and somebody else gets his name
+        people.change(store, "Biden", name="Obama")
+        report = enrolment.extend(store, reader, f"#{obama.id}", [sample("obama2.jpg"), sample("five_people.jpg")])
+        assert [(one.name, one.references) for one in report.extended] == [("Barack", 2)]
+        assert [path.name for path, _ in report.rejected] == ["five_people.jpg"]
+        people.merge(store, "Barack", "Obama")
+        with pytest.raises(NotEnrolled):
+            enrolment.extend(store, reader, f"#{obama.id}", [sample("obama3.jpg")])
+        [left] = people.everybody(store)
+        assert left.references == 3
+
+
+def test_every_photograph_from_the_page_is_taken_or_named_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load(overrides={"storage": {"data_dir": own_data_dir(tmp_path / "data")}}, environment={})
+    configuration.save(config, tmp_path / "config.json")
+
+    def enrol(who: str, how: str, files: dict[str, bytes]) -> dict[str, Any]:
+        folder = tmp_path / f"{how} {who}"
+        folder.mkdir()
+        for index, (name, content) in enumerate(files.items()):
+            (folder / f"{index:03d} {name}").write_bytes(content)
+        assert page_enrol.main([str(tmp_path / "config.json"), str(folder), who, "patient", "Kim", how]) == 0
+        said = capsys.readouterr().out
+        assert str(tmp_path) not in said
+        done: dict[str, Any] = json.loads(said)
+        return done
+
+    picture, group = sample("obama.jpg").read_bytes(), sample("five_people.jpg").read_bytes()
+    files = {"one.jfif": picture, "image": picture, "two.avif": b"none", "notes.txt": b"none", "group.jpg": group}
+    done = enrol("Obama", "new", files)
+    assert (done["pictures"], done["refused"]) == (2, None)
+    left_out = {name: (key, why) for name, key, why in done["left_out"]}
+    assert set(left_out) == {"two.avif", "notes.txt", "group.jpg"}
+    assert left_out["notes.txt"] == (None, "it is no picture, or of a kind that cannot be read")
+    assert left_out["group.jpg"][0] == "several_faces"
+    assert enrol("OBAMA", "new", {"a.jpg": picture})["refused"] == "name_taken"
+    alike = enrol("Barack", "new", {"a.jpg": picture})
+    assert (alike["pictures"], alike["refused"], alike["other"], alike["left_out"]) == (0, "alike", "Obama", [])
+    assert enrol("Barack", "alike", {"a.jpg": picture})["pictures"] == 1
+    assert enrol("#1", "more", {"a.jpg": picture})["pictures"] == 1
+    with Store(config.storage.place) as store:
+        forgetting.forget(store, config, "Obama")
+        assert enrol("#3", "more", {"a.jpg": picture})["refused"] == "not_enrolled"
+        assert [(one.name, one.references) for one in people.everybody(store)] == [("Barack", 1)]
+    empty = enrol("Nobody", "new", {"notes.txt": b"none"})
+    assert (empty["pictures"], len(empty["left_out"])) == (0, 1)
 
 
 def test_a_picture_of_somebody_else_among_the_others_is_left_out(tmp_path: Path, reader: PhotoReader) -> None:

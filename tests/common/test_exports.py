@@ -155,6 +155,25 @@ def test_replay_tells_what_other_thresholds_would_have_given(begin: int, tmp_pat
         assert code == 2 and why in wrong, (arguments, wrong)
 
 
+def test_of_somebody_who_takes_consent_back_nothing_is_said(begin: int, tmp_path: Path) -> None:
+    def said() -> list[str]:
+        path = tmp_path / "all.csv"
+        tables = [launch(tmp_path, "alerts", *verb)[1] for verb in (("list",), ("replay", "--since", "4h"))]
+        assert launch(tmp_path, "export", "--from", "4h", "--out", str(path), "--force")[0] == 0
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert any(row["unknown"] == "12" for row in rows)
+        return [*tables, " ".join(row["name"] for row in rows)]
+
+    assert all("Ada" in one for one in said())
+    with Store(tmp_path) as store:
+        people.change(store, "Ada", consent="refused")
+    withheld = said()
+    assert not any("Ada" in one for one in withheld) and "there were 0 alerts" in withheld[1]
+    asked = launch(tmp_path, "export", "--from", "4h", "--person", "Ada", "--out", str(tmp_path / "ada.csv"))
+    assert asked[0] == 0 and "Ada" in (tmp_path / "ada.csv").read_text(encoding="utf-8")
+
+
 def test_replay_counts_as_the_live_rule_does() -> None:
     rule = Rule(name="r", min_duration_s=10, leave_s=5, pause_s=60, cooldown_s=30)
     looks = [packed(SAD)] * 30 + [packed(None, "dark")] * 20 + [packed(SAD)] * 10 + [packed(GLAD)] * 60

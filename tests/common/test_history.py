@@ -18,7 +18,7 @@ from common import exports, forgetting, history_rows, history_store, history_upk
 from common.expressions import EXPRESSIONS
 from common.history_gather import Batch, Gatherer, TrackRows
 from common.history_rows import REASONS, Tally
-from common.history_store import HistoryError, Subject, add_note, notes, remove_note, ribbon, summary
+from common.history_store import HistoryError, Subject, add_note, loose_notes, notes, remove_note, ribbon, summary
 from common.ledger import VERSION, Ledger, LedgerError
 from common.page.ribbon import ABSENT, UNASSESSED, runs
 from common.place import Place
@@ -146,6 +146,24 @@ def test_what_was_seen_before_the_name_was_found_is_filled_in() -> None:
     assert gathered(gatherer.batch(DAY + 10)) == {17: ((3, None), [0, 1, 2, 3, 4, 5])}
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["both waited", "one was written"])
+def test_seconds_that_the_clock_tells_twice_keep_what_was_seen_both_times(ledger: Ledger, at_once: bool) -> None:
+    joy = [0.0, 0.0, 0.0, 0.9, 0.0, 0.1, 0.0]
+    both = [
+        TrackRows(track=16, camera="ward", owner=(1, None), seconds=[(DAY + i, seen) for i in range(10)])
+        for seen in (packed(SADNESS), packed(joy))
+    ]
+    for batch in [Batch(rows=both)] if at_once else [Batch(rows=[rows]) for rows in both]:
+        with ledger.write() as connection:
+            history_upkeep.write(connection, batch)
+    with ledger.read() as connection:
+        kept = [bytes(row[0]) for row in connection.execute("SELECT seen FROM history_second ORDER BY second")]
+    assert len(kept) == 10
+    steps = history_rows.seconds(range(DAY, DAY + 10), kept)
+    assert steps.probabilities == pytest.approx(np.tile((np.array(SADNESS) + joy) / 2, (10, 1)), abs=0.01)
+    assert kept[0][:2] == bytes([2, 2])
+
+
 def test_who_stays_nobody_is_not_kept() -> None:
     gatherer = Gatherer(60)
     play(gatherer, 0, 5, face(SAD, PENDING))
@@ -248,11 +266,26 @@ def test_whoever_was_seen_is_listed(ledger: Ledger) -> None:
     assert history_store.subjects(ledger, DAY, DAY + 3600) == [Subject(person=3), Subject(unknown=12)]
 
 
+def test_who_does_not_consent_is_not_listed_where_that_counts(store: Store, ledger: Ledger) -> None:
+    keep(ledger, 1, DAY, 60, (3, None), packed(SADNESS))
+    keep(ledger, 2, DAY, 60, (None, 12), packed(SADNESS))
+    for change, there in (({"consent": "refused"}, False), ({"consent": "given", "consent_until": 2000.0}, True)):
+        people.change(store, "#3", **change)
+        assert (Subject(person=3) in history_store.subjects(ledger, DAY, DAY + 3600, consent_at=1999.0)) == there
+    assert history_store.subjects(ledger, DAY, DAY + 3600, consent_at=2000.0) == [Subject(unknown=12)]
+    people.change(store, "#3", forever=True)
+    assert Subject(person=3) in history_store.subjects(ledger, DAY, DAY + 3600, consent_at=1e12)
+
+
 def test_notes_are_kept_by_person_and_time(ledger: Ledger) -> None:
     one = add_note(ledger, Subject(person=3), DAY + 60, " visited by her son ", "Kim")
-    add_note(ledger, None, DAY + 70, "ward round", "Kim")
+    with ledger.write() as connection:  # as they could once be written
+        added = "INSERT INTO note (at, text, who, created_at) VALUES (?, 'ward round', 'Kim', 0)"
+        connection.execute(added, (DAY + 70,))
     assert [note.text for note in notes(ledger, DAY, DAY + 3600)] == ["visited by her son", "ward round"]
     assert [note.id for note in notes(ledger, DAY, DAY + 3600, subject=Subject(person=3))] == [one.id]
+    assert [(note.subject, note.text) for note in loose_notes(ledger)] == [(None, "ward round")]
+    assert loose_notes(ledger, DAY, DAY + 70) == []
     remove_note(ledger, one.id)
     assert len(notes(ledger, DAY, DAY + 3600)) == 1
     with pytest.raises(HistoryError, match="no note"):
@@ -260,7 +293,7 @@ def test_notes_are_kept_by_person_and_time(ledger: Ledger) -> None:
     with pytest.raises(HistoryError, match="nobody of the number 99"):
         add_note(ledger, Subject(person=99), DAY, "x", "Kim")
     with pytest.raises(HistoryError, match="1 to 2000 characters"):
-        add_note(ledger, None, DAY, "  ", "Kim")
+        add_note(ledger, Subject(person=3), DAY, "  ", "Kim")
 
 
 # --- growing old ---

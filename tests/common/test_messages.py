@@ -145,6 +145,37 @@ def test_fields_of_a_newer_sender_are_ignored() -> None:
     assert "tomorrow" not in frame.model_dump()
 
 
+@pytest.mark.parametrize("kind", schemas.EXAMPLES, ids=lambda kind: kind.kind)
+def test_whichever_bit_of_a_map_changes_on_the_way_nothing_else_is_understood(kind: type[Message]) -> None:
+    message = kind.model_validate_json(json.dumps(schemas.EXAMPLES[kind][1]))
+    packed = pack(message)
+    refused = 0
+    for bit in range(len(packed) * 8):
+        changed = bytearray(packed)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            assert unpack(kind, bytes(changed)) == message
+        except MessageError:
+            refused += 1
+    assert refused >= len(packed) * 8 - 40  # what marks the checksum itself is five bytes
+
+
+def test_small_parts_are_under_the_checksum_and_pictures_are_not() -> None:
+    finding = DetectionFinding.model_validate({"from": "detection.h.1", "job": 3, "work_ms": 5.0, "count": 2})
+    boxes, picture = np.zeros((2, 4), np.float32), np.zeros((256, 256), np.uint8)
+    packed = pack(finding, [boxes, picture])
+    assert unpack(DetectionFinding, packed, [boxes.tobytes(), picture.tobytes()]) == finding
+    assert unpack(DetectionFinding, packed, [boxes.tobytes(), (picture + 1).tobytes()]) == finding
+    with pytest.raises(MessageError, match="damaged on its way"):
+        unpack(DetectionFinding, packed, [(boxes + 1e-9).tobytes(), picture.tobytes()])
+
+
+def test_a_map_of_another_program_needs_no_checksum() -> None:
+    fields = {**FRAME, "at": 2.5}
+    frame = unpack(Frame, msgpack.packb(fields))
+    assert unpack(Frame, msgpack.packb({**fields, "crc": 5})) == frame == unpack(Frame, memoryview(pack(frame)))
+
+
 def test_a_map_that_would_be_too_long_is_not_sent() -> None:
     with pytest.raises(MessageError, match="at most 65536 are sent"):
         pack(Control(sender="a.b.1", request="0" * 32, do="x", args=dict.fromkeys(map(str, range(2000)), "y" * 60)))

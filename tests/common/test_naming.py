@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from tests.conftest import wait_until
 from tests.people import face_of, reference
 
 CHIP = np.full((150, 150, 3), 120, np.uint8)
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 LEFT, RIGHT = (50.0, 50.0, 60.0, 80.0), (400.0, 50.0, 60.0, 80.0)
 
 
@@ -40,9 +43,7 @@ def naming(config: Config) -> Naming:
     return Naming(config, "cam0", recall)
 
 
-def looked_at(
-    names: Naming, track: int, face: np.ndarray[tuple[int, ...], np.dtype[np.float32]], first: Frame | None = None
-) -> None:
+def looked_at(names: Naming, track: int, face: Floats, first: Frame | None = None) -> None:
     identity = names.begin(track, first or frame(0))
     identity.asked(0.0, 0.9)
     assert identity.answered(face, 0.9)
@@ -84,7 +85,89 @@ def test_one_person_is_not_in_two_places_of_a_picture(config: Config) -> None:
     # Who said otherwise is corrected, and the other one has the name again when she has gone.
     told = [(c["track"], c["was"].name, c["now"].name) for c in names.corrections]
     assert told == [(1, "Ada", None)]
+    names.end(2)
     assert names.show(frame(3), [(1, LEFT)], [], 0.3).identities[1].name == "Ada"
+
+
+def test_whoever_resembles_her_does_not_have_her_name_while_she_is_missed(config: Config) -> None:
+    names = naming(config)
+    looked_at(names, 1, face_of(1, 0))
+    looked_at(names, 2, face_of(1, 1))
+    said = []
+    for seq in range(1, 40):
+        there = [(2, RIGHT)] if seq in (5, 10) or 15 <= seq < 30 else [(1, LEFT), (2, RIGHT)]
+        identities = names.show(frame(seq), there, [], seq / 10).identities
+        said.append(identities[2].name)
+        assert 1 not in identities or identities[1].name == "Ada"
+    assert said == [None] * 39 and not names.corrections
+
+
+def test_she_has_her_name_at_once_on_a_new_track_though_the_old_one_was_nearer(config: Config) -> None:
+    names = naming(config)
+    looked_at(names, 1, face_of(1, 0))
+    names.show(frame(1), [(1, LEFT)], [], 0.1)
+    looked_at(names, 2, face_of(1, 1))  # she turned round, and was found again beside where she was
+    assert names.show(frame(2), [(2, RIGHT)], [], 0.2).identities[2].name == "Ada"
+
+
+def stranger(names: Naming, track: int, face: Floats, seq: int, beside: Collection[int] = ()) -> None:
+    looked_at(names, track, face, frame(seq))
+    names.looked(track, face, CHIP, 0.9, 0.0, frame(seq), beside)
+
+
+def test_a_stranger_who_is_found_again_on_a_new_track_has_the_same_number(config: Config) -> None:
+    names = naming(config)
+    stranger(names, 1, face_of(9, 0), 0, beside=[1])
+    assert names.show(frame(1), [(1, LEFT)], [], 0.1).identities[1].number == 7
+    stranger(names, 2, face_of(9, 1), 12, beside=[2])  # the first track is out of sight, and kept for a while
+    assert names.show(frame(13), [(2, LEFT)], [], 1.3).identities[2].number == 7
+
+
+def test_two_strangers_who_are_alike_have_two_numbers_in_one_picture(config: Config) -> None:
+    names = naming(config)
+    stranger(names, 1, face_of(9, 0), 0, beside=[1, 2])
+    stranger(names, 2, face_of(9, 1), 0, beside=[1, 2])
+    both = names.show(frame(1), [(2, RIGHT), (1, LEFT)], [], 0.1).identities
+    assert (both[1].number, both[2].number) == (7, 8)
+
+
+def test_who_turns_out_to_be_another_than_the_stranger_with_that_number_gets_another_number(config: Config) -> None:
+    names = naming(config)
+    stranger(names, 1, face_of(9, 0), 0)
+    names.show(frame(1), [(1, LEFT)], [], 0.1)
+    stranger(names, 2, face_of(9, 1), 2)
+    assert names.show(frame(2), [(2, RIGHT)], [], 0.2).identities[2].number == 7
+    both = names.show(frame(3), [(2, RIGHT), (1, LEFT)], [], 0.3).identities  # so they are two
+    assert (both[1].number, both[2].number) == (7, None)
+    names.looked(2, face_of(9, 1), CHIP, 0.9, 0.0, frame(4), beside=[1, 2])
+    both = names.show(frame(5), [(2, RIGHT), (1, LEFT)], [], 0.5).identities
+    assert (both[1].number, both[2].number) == (7, 8)
+    assert [(c["track"], c["was"].number, c["now"].number) for c in names.corrections] == [(2, 7, None), (2, None, 8)]
+
+
+@pytest.mark.parametrize("ends_as", ["unknown", "known"])
+def test_a_name_that_was_in_doubt_first_is_taken_back_all_the_same(
+    config: Config, ends_as: Literal["unknown", "known"]
+) -> None:
+    names = naming(config)
+    ada = Identity(status="known", person=1, name="Ada", distance=0.3, confidence=0.9)
+    after = ada if ends_as == "known" else Identity(status="unknown")
+    identity = names.begin(1, frame(0))
+    for seq, said in enumerate([ada, Identity(status="pending"), Identity(status="pending"), after, after]):
+        identity.identity = said
+        names.show(frame(seq), [(1, LEFT)], [], seq / 10)
+    told = [(c["was"].name, c["now"].status) for c in names.corrections]
+    assert told == ([] if ends_as == "known" else [("Ada", "unknown")])
+
+
+def test_a_name_that_is_found_late_is_told(config: Config) -> None:
+    names = naming(config)
+    identity = names.begin(1, frame(0))
+    names.show(frame(0), [(1, LEFT)], [], 0.0)
+    identity.asked(0.1, 0.9)
+    assert identity.answered(face_of(1), 0.9)
+    names.show(frame(2), [(1, LEFT)], [], 0.2)
+    assert [(c["was"].status, c["now"].name) for c in names.corrections] == [("pending", "Ada")]
 
 
 def test_she_is_not_written_down_in_two_places_either(config: Config) -> None:

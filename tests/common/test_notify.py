@@ -210,6 +210,18 @@ def test_what_would_be_tried_again_too_late_is_given_up(ledger: Ledger, started:
     assert alert_store.notifications(ledger)[0].attempts == 1
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_what_waits_is_not_put_off_by_a_clock_that_is_set_back(
+    ledger: Ledger, web: WebServer, started: Callable[..., Outbox], attempts: int
+) -> None:
+    settings = told(hook=web.address).model_copy(update={"retry_longest_s": 300})
+    alert(ledger, settings, age_s=-120)  # as it was by the clock of then
+    with ledger.write() as connection:
+        connection.execute("UPDATE notification SET attempts = ?", (attempts,))
+    started(settings)
+    wait_until(lambda: web.bodies, 30, "it is sent")
+
+
 def test_what_has_waited_for_days_is_not_sent(ledger: Ledger, web: WebServer, started: Callable[..., Outbox]) -> None:
     settings = told(hook=web.address)
     alert(ledger, settings, age_s=3 * 86400)

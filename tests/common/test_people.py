@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from common import exports, forgetting, kept_recordings, people, retention, snapshots, strangers, transfer
+from common import exports, forgetting, jpeg, kept_recordings, people, retention, snapshots, strangers, transfer
 from common.config import load
 from common.encryption import Cipher, new_key
 from common.keeper import Keeper
@@ -44,6 +44,7 @@ def store(config: Config) -> Store:
 
 
 CHIP = np.full((150, 150, 3), 120, np.uint8)
+GREY = jpeg.encode(np.full((360, 640, 3), 120, np.uint8), 80)
 
 
 def look(number: int, at: float = 1000.0, person: int = 7) -> UnknownLook:
@@ -251,11 +252,11 @@ def test_the_keeper_hands_over_what_changes_and_enrols(store: Store, config: Con
         assert [member.name for member in fresh.gallery.members] == ["Ada"]
         order = Enrolment(request="r", name="Ada", fields={}, looks=[(face_of(2), CHIP, 0.9)])
         kept.write([order])
-        [(request, person, why)] = wait_until(kept.answers, 5, "an answer")
-        assert (request, person) == ("r", None) and why is not None and "already" in why
+        [(request, result, why)] = wait_until(kept.answers, 5, "an answer")
+        assert (request, result) == ("r", {"there": "name"}) and why is not None and "already" in why
         kept.write([Enrolment(request="s", name="Ben", fields={"role": "staff"}, looks=order.looks)])
-        [(_, person, why)] = wait_until(kept.answers, 5, "an answer")
-        assert person is not None and why is None
+        [(_, result, why)] = wait_until(kept.answers, 5, "an answer")
+        assert result["person"].startswith("#2 Ben") and why is None
         assert people.find(store, "Ben").role == "staff"
     finally:
         kept.close()
@@ -263,10 +264,16 @@ def test_the_keeper_hands_over_what_changes_and_enrols(store: Store, config: Con
 
 def enrolled(kept: Keeper, name: str, *faces: int, **order: Any) -> tuple[str | None, str | None]:
     """Have somebody in view enrolled; return who it is, or why not."""
+    result, why = answered(kept, name, *faces, **order)
+    return result.get("person"), why
+
+
+def answered(kept: Keeper, name: str, *faces: int, **order: Any) -> tuple[dict[str, Any], str | None]:
+    """The same with all that is answered."""
     looks = [(face_of(face, 10 + i), CHIP, 0.9) for i, face in enumerate(faces)]
     kept.write([Enrolment(request="r", name=name, looks=looks, **({"fields": {}} | order))])
-    [(_, person, why)] = wait_until(kept.answers, 10, "an answer")
-    return person, why
+    [(_, result, why)] = wait_until(kept.answers, 10, "an answer")
+    return result, why
 
 
 def test_nobody_in_view_is_enrolled_under_two_names_unawares(store: Store, config: Config) -> None:
@@ -275,10 +282,16 @@ def test_nobody_in_view_is_enrolled_under_two_names_unawares(store: Store, confi
     kept = Keeper(config, "test")
     kept.open()
     try:
-        person, why = enrolled(kept, "Zoe", 1, 1, 3)
-        assert person is None and why is not None and "looks like 'Ada'" in why and "--again" in why
-        person, why = enrolled(kept, "Zoe", 2, 2)
-        assert person is None and why is not None and "somebody without consent" in why and "Ben" not in why
+        result, why = answered(kept, "Zoe", 1, 1, 3)
+        assert result == {"there": "look", "other": "Ada"} and why is not None and "looks like 'Ada'" in why
+        assert "--" not in why  # who asked knows how to ask once more
+        result, why = answered(kept, "Zoe", 2, 2)
+        assert result == {"there": "look", "other": None}
+        assert why is not None and "somebody without consent" in why and "Ben" not in why
+        person, why = enrolled(kept, "ADA", 2, 2, alike=True)
+        assert person is None and why is not None and "enrolled already" in why
+        person, why = enrolled(kept, "Yan", 2, 2, alike=True)
+        assert person is not None and "Yan" in person and why is None
         person, why = enrolled(kept, "Zoe", 1, 1, again=True)
         assert person is not None and "Zoe" in person and why is None
         person, why = enrolled(kept, "ada", 1, again=True)
@@ -442,19 +455,11 @@ def test_forgetting_reaches_snapshots_exports_and_the_audit_log(store: Store, co
     ada = people.add(store, "Ada", [reference(1)])
     people.add(store, "Ben", [reference(2)])
     folder = snapshots.folder(config)
-    folder.mkdir(parents=True)
-
-    def snapshot(name: str, *persons: int | None) -> None:
-        faces = [
-            {"identity": {"person": p, "name": "Ada" if p == ada.id else "Ben", "status": "known"}} for p in persons
-        ]
-        (folder / f"{name}.json").write_text(json.dumps({"faces": faces}))
-        for suffix in (snapshots.PICTURE, snapshots.ANNOTATED):
-            (folder / f"{name}{suffix}").write_bytes(b"a picture")
-
-    snapshot("hers", ada.id)
-    snapshot("both", ada.id, 2)
-    snapshot("his", 2)
+    her = {"person": ada.id, "name": "Ada", "status": "known"}
+    him = {"person": 2, "name": "Ben", "status": "known"}
+    snapshot_of(config, "hers", her)
+    snapshot_of(config, "both", her, him)
+    snapshot_of(config, "his", him)
     export = transfer.default_path(config.storage.data_dir)
     transfer.write(store, export)
     done = forgetting.forget(store, config, "ada")
@@ -463,6 +468,8 @@ def test_forgetting_reaches_snapshots_exports_and_the_audit_log(store: Store, co
         "both.jpg", "both.json", "his.annotated.jpg", "his.jpg", "his.json",
     ]  # fmt: skip
     assert "Ada" not in (folder / "both.json").read_text()
+    assert (folder / "both.jpg").read_bytes() != GREY  # her face is blurred
+    assert (folder / "his.jpg").read_bytes() == GREY
     assert [entry["name"] for entry in transfer.read_entries(store.cipher, export)] == ["Ben"]
     assert not any("Ada" in line.about for line in people.audit_log(store))
     assert people.audit_log(store)[-1].did == "forgot"
@@ -473,9 +480,10 @@ def test_forgetting_reaches_snapshots_exports_and_the_audit_log(store: Store, co
 def snapshot_of(config: Config, name: str, *identities: dict[str, object]) -> None:
     folder = snapshots.folder(config)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({"faces": [{"identity": one} for one in identities]}))
+    faces = [{"box": [20.0 + 120 * at, 20.0, 60.0, 80.0], "identity": one} for at, one in enumerate(identities)]
+    (folder / f"{name}.json").write_text(json.dumps({"width": 640, "height": 360, "faces": faces}))
     for suffix in (snapshots.PICTURE, snapshots.ANNOTATED):
-        (folder / f"{name}{suffix}").write_bytes(b"a picture")
+        (folder / f"{name}{suffix}").write_bytes(GREY)
 
 
 def history_export(config: Config, name: str, *rows: dict[str, object]) -> Path:
@@ -661,6 +669,36 @@ def test_a_snapshot_older_than_the_name_is_known_by_its_track(store: Store, conf
         told.write_text(json.dumps({"faces": [{"track": track, "identity": nobody}]}))
     assert forgetting.forget(store, config, "Ada").snapshots == 1
     assert {path.name.split(".")[0] for path in snapshots.folder(config).iterdir()} == {"another"}
+
+
+REFUSED: Hers = {"status": "unknown", "person": None, "number": None, "withheld": True}
+
+
+def test_snapshots_of_a_time_without_consent_go_with_whoever_may_be_on_them(
+    store: Store, config: Config, hers: Hers
+) -> None:
+    written(config, look(4))
+    people.change(store, "Ada", consent="refused")
+    snapshot_of(config, "refused", REFUSED)
+    snapshot_of(config, "before", hers, REFUSED)
+    snapshot_of(config, "others", REFUSED, {"status": "unknown", "number": 5})
+    folder = snapshots.folder(config)
+    forgetting.forget_unknown(store, config, 4)  # a stranger was never asked for consent: it is none of theirs
+    assert len(list(folder.iterdir())) == 9
+    done = forgetting.forget(store, config, "Ada")
+    assert (done.snapshots, done.redacted) == (2, 1)
+    assert sorted(path.name for path in folder.iterdir()) == ["others.jpg", "others.json"]
+    assert [face["identity"]["number"] for face in json.loads((folder / "others.json").read_text())["faces"]] == [5]
+
+
+def test_of_a_snapshot_with_others_a_face_is_taken_out_once(store: Store, config: Config, hers: Hers) -> None:
+    written(config, sighting(17, person=int(str(hers["person"]))))
+    snapshot_of(config, "both", hers, {"status": "unknown", "number": 5})
+    told = snapshots.folder(config) / "both.json"
+    result = json.loads(told.read_text())
+    result["faces"][0]["track"] = 17
+    told.write_text(json.dumps(result))
+    assert forgetting.forget(store, config, "Ada").redacted == 1
 
 
 def test_what_a_killed_process_left_unfinished_goes_with_the_next_who_is_forgotten(

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,14 @@ def test_a_name_that_is_taken(typed: Typed, data_dir: Path, again: str) -> None:
     code, said = typed("add", "ada" if again == "#1" else again, "--from", sample("biden.jpg"))
     assert code == 1 and "'Ada' is enrolled already (--again adds pictures)" in said
     assert nothing_is_lost(data_dir)
+
+
+def test_what_helps_against_a_refusal_is_said(typed: Typed, data_dir: Path) -> None:
+    code, said = typed("add", "Zoe", "--from", sample("five_people.jpg"))
+    assert code == 1 and "5 faces were found: cut the picture, or say which one with --face N" in said
+    assert typed("add", "Joe", "--from", sample("biden.jpg"))[0] == 0
+    code, said = typed("add", "Zoe", "--from", sample("biden.jpg"))
+    assert code == 1 and "looks like 'Joe', who is enrolled already (--again enrols all the same)" in said
 
 
 @pytest.mark.parametrize("name", ["#1", "＃１", "\u200d"], ids=["number", "wide number", "invisible"])
@@ -207,9 +216,11 @@ def test_so_it_does_for_a_face_in_view_of_somebody_who_is_there(config: Config) 
                 if asked.request not in taken:
                     taken.add(asked.request)
                     looks = [(face_of(1, 9), np.zeros((150, 150, 3), np.uint8), 0.9)]
-                    kept.write([Enrolment(request=asked.request, name="ada", fields={}, looks=looks, again=True)])
-            for request, person, why in kept.answers():
-                told = Reply(sender="conductor.test", request=request, ok=not why, result={"person": person}, error=why)
+                    again = asked.args["again"] is True
+                    name = str(asked.args["name"])
+                    kept.write([Enrolment(request=asked.request, name=name, fields={}, looks=looks, again=again)])
+            for request, result, why in kept.answers():
+                told = Reply(sender="conductor.test", request=request, ok=not why, result=result, error=why)
                 writer.publish(told, request)
         reader.close()
         writer.close()
@@ -217,13 +228,20 @@ def test_so_it_does_for_a_face_in_view_of_somebody_who_is_there(config: Config) 
     with ThreadPoolExecutor(1) as pool:
         conductor = pool.submit(answer)
         try:
-            words = ["people", "add", "ada", "--track", "7", "--again", "--consent", "refused", "--until", "never"]
-            command = [sys.executable, ROOT / "launch.py", *words, "--config", config.run_dir / "config.json"]
-            done = subprocess.run(command, env=stage_environment(), capture_output=True, text=True, timeout=60)
+
+            def add(*words: str) -> subprocess.CompletedProcess[str]:
+                command = [sys.executable, ROOT / "launch.py", "people", "add", *words, "--track", "7"]
+                command += ["--config", config.run_dir / "config.json"]
+                return subprocess.run(command, env=stage_environment(), capture_output=True, text=True, timeout=60)
+
+            taken_name, alike = add("ada"), add("zoe")
+            done = add("ada", "--again", "--consent", "refused", "--until", "never")
         finally:
             ended.set()
         conductor.result(30)
     kept.close()
+    assert taken_name.returncode == 2 and taken_name.stderr.endswith("(--again adds pictures)\n"), taken_name.stderr
+    assert alike.returncode == 2 and alike.stderr.endswith("(--again enrols all the same)\n"), alike.stderr
     assert done.returncode == 0 and "#1 Ada (staff, consent refused, 2 references)" in done.stdout, done.stderr
 
 
@@ -245,6 +263,20 @@ def test_an_end_of_consent_beyond_the_calendar_is_refused(typed: Typed, data_dir
             code, said = typed(*words, "--until", day)
             assert code in (1, 2) and ("years 1970 to 9998" in said or "write the day like" in said)
     assert typed("list")[0] == 0 and nothing_is_lost(data_dir)
+
+
+@pytest.mark.usefixtures("west")
+@pytest.mark.parametrize(
+    ("day", "hours"), [("2027-03-14", 23), ("2027-11-07", 25), ("2027-03-15", 24)], ids=["spring", "autumn", "any"]
+)
+def test_consent_ends_with_its_last_day_also_where_clocks_change(
+    typed: Typed, data_dir: Path, day: str, hours: int
+) -> None:
+    code, said = typed("change", "Ada", "--until", day)
+    assert code == 0 and f"consent given until {day}" in said
+    with Store(data_dir) as store:
+        [ada] = people.everybody(store)
+    assert ada.consent_until == datetime.fromisoformat(day).timestamp() + hours * 3600
 
 
 @pytest.mark.usefixtures("west")

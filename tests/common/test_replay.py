@@ -35,24 +35,13 @@ from tests.people import face_of
 GOLDEN = Path(__file__).resolve().parents[1] / "recordings" / "woman.mien-recording"
 
 
-class Corrected(Outbox):
-    """Takes corrections, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.corrections: list[Any] = []
-
-    def correction(self, message: Any) -> None:
-        self.corrections.append(message)
-
-
 class RecordedScene(Scene):
     """A scene whose conductor writes down; everybody looks like ``person``."""
 
     def __init__(self, *, biometrics: bool = False, **overrides: Any) -> None:
         super().__init__(workers=(), **overrides)
         tape = Tape()
-        self.out = Corrected()
+        self.out = Outbox()
         self.person = 1
         self.looks = 0
         self.conductor = self.recorded = RecordedConductor(

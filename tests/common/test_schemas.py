@@ -39,7 +39,9 @@ def test_each_example_is_a_message_and_comes_back_unchanged(kind: type[Message])
     topic, example = schemas.EXAMPLES[kind]
     assert kind_of(topic.encode()) is kind
     message = unpack(kind, msgpack.packb(example))
-    assert json.loads(json.dumps(msgpack.unpackb(pack(message)))) == example
+    said = msgpack.unpackb(pack(message))
+    assert said.popitem()[0] == "crc"
+    assert json.loads(json.dumps(said)) == example
 
 
 @pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.kind)

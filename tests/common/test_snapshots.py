@@ -5,14 +5,17 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from common import jpeg, snapshots
 from common.drawing import annotate
-from common.messages import Result
+from common.messages import Box, Result
 from common.settings import Config, StorageConfig
 from common.snapshots import SnapshotError
 from tests.conftest import ROOT, stage_environment
@@ -50,6 +53,44 @@ def test_a_snapshot_is_three_files_that_say_what_was_seen(tmp_path: Path) -> Non
     assert sorted(path.name for path in kept.parent.iterdir()) == sorted(
         path.name for path in (picture, annotated, told)
     )
+
+
+def faces_of(picture: NDArray[np.uint8], boxes: Iterable[Box]) -> list[NDArray[np.uint8]]:
+    return [picture[int(y) : int(y + height), int(x) : int(x + width)] for x, y, width, height in boxes]
+
+
+def test_a_face_is_taken_out_of_the_picture_and_of_what_is_said(tmp_path: Path) -> None:
+    shown = SHOWN.model_copy(update={"selected": 3})
+    kept = snapshots.write(tmp_path / "snapshots", shown, PICTURE, DRAWN)
+    picture, _, told = snapshots.paths(kept)
+    result = json.loads(told.read_text())
+    snapshots.take_out(kept, result, [face for face in result["faces"] if face["track"] == 3])
+    assert sorted(kept.parent.iterdir()) == sorted([picture, told])
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in (picture, told))
+    left = Result.model_validate_json(told.read_text())
+    assert [face.track for face in left.faces] == [1, 2, 4, 5] and left.selected is None
+    boxes = [face.box for face in shown.faces]
+    before = faces_of(jpeg.decode(PICTURE, 640, 360), boxes)
+    after = faces_of(jpeg.decode(picture.read_bytes(), 640, 360), boxes)
+    changed = [float(np.abs(a.astype(float) - b).mean()) for a, b in zip(after, before, strict=True)]
+    assert changed[2] > 10 and max(changed[:2] + changed[3:]) < 3, changed
+
+
+@pytest.mark.parametrize("damage", ["no picture", "another size", "no box"])
+def test_a_picture_in_which_a_face_cannot_be_blurred_goes(tmp_path: Path, damage: str) -> None:
+    kept = snapshots.write(tmp_path / "snapshots", SHOWN, PICTURE, DRAWN)
+    picture, _, told = snapshots.paths(kept)
+    result = json.loads(told.read_text())
+    if damage == "no picture":
+        picture.write_bytes(b"a picture")
+    elif damage == "another size":
+        picture.write_bytes(jpeg.encode(photo(320, 180), 80))
+    else:
+        del result["faces"][0]["box"]
+    snapshots.take_out(kept, result, result["faces"][:1])
+    assert list(kept.parent.iterdir()) == [told]
+    assert len(json.loads(told.read_text())["faces"]) == 4
+    snapshots.take_out(kept, json.loads(told.read_text()), [])  # somebody has deleted the picture: no harm
 
 
 def test_a_snapshot_is_its_owners_alone(tmp_path: Path) -> None:

@@ -110,6 +110,17 @@ def test_units_give_options_that_there_are(unit: Path, config: Config) -> None:
         assert command[command.index(option) + 1].startswith(f"{root}/{name}")
 
 
+def test_each_unit_has_a_run_of_its_own_so_that_one_machine_can_have_several() -> None:
+    runs = set()
+    for unit in UNITS:
+        (name,) = re.findall(r"^RuntimeDirectory=(.*)$", unit.read_text(), re.M)
+        command = _command(unit)
+        run = Path(command[command.index("--run-dir") + 1])
+        assert run.parent == Path("/run", name)  # made and taken away with the unit
+        runs.add(run)
+    assert len(runs) == len(UNITS)
+
+
 def test_what_the_unit_starts_can_be_killed_and_started_again(config: Config, tmp_path: Path) -> None:
     (unit,) = [unit for unit in UNITS if unit.name == "mien.service"]
     places = {"_etc_mien_mien.toml": config.run_dir / "config.json", "_run_mien_run": config.run_dir / "run"}

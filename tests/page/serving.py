@@ -86,6 +86,16 @@ class Served:
             assert "Traceback" not in self.said(), self.said()
 
 
+def certificate(folder: Path, name: str = "mien", *, password: str | None = None) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 and its key, locked if there is a password; return the files."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    lock = ["-nodes"] if password is None else ["-passout", f"pass:{password}"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", *lock, *subject]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    return cert, key
+
+
 def form_of(browser: httpx.Client, path: str) -> str:
     """Return the hidden word of a form."""
     found = re.search(r'name="form" value="([^"]+)"', browser.get(path).text)

@@ -15,6 +15,7 @@ from common import people
 from common.control import ask
 from common.media import sample
 from common.settings import Config
+from common.sources import parse_source
 from common.store import Store
 from tests.conftest import ROOT, wait_until
 from tests.page.serving import PASSWORD, add_user
@@ -222,6 +223,9 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
     expect(page.get_by_text(re.compile(r"Saved .*\.jpg"))).to_be_visible()
     page.get_by_role("button", name="Change source").click()
     dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Screen", exact=True).click()
+    region = ",".join(map(str, parse_source("screen").region or ()))
+    expect(dialog.get_by_label(f"Region X,Y,W,H in pixels (empty: {region})")).to_be_visible()
     dialog.get_by_text("File", exact=True).click()
     dialog.locator("input[type=text]").last.fill("/nowhere/at/all.mp4")
     dialog.get_by_role("button", name="Save").click()
@@ -260,6 +264,42 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
     expect(page.locator("[data-person]", has_text="Joe")).to_contain_text(re.compile(r"\d pictures"))
     with Store(ward.mien.config.storage.place) as store:
         assert [person.name for person in people.everybody(store)] == ["Joe"]
+
+
+@pytest.mark.timeout(240)
+def test_what_buttons_do_is_about_what_is_on_show(config: Config, chromium: Browser) -> None:
+    served = {"enabled": True, "port": config.dashboard.port}
+    with Running(config, "demo", dashboard=served, cameras={"cam1": {"source": "demo"}}) as mien:
+        add_user(mien.config, "the admin", "admin")
+        ward = Ward(mien, chromium)
+        page = ward.page
+        ward.log_in()
+
+        # A note is about somebody: there is none of a face that nobody may know.
+        face = page.locator("#mien-in-view button").first
+        expect(face).to_have_text(re.compile(r"unknown \d+"), timeout=SLOW_MS)
+        face.click()
+        noting = page.locator(".panel [data-do=note]")
+        expect(noting).to_be_visible()
+        [number] = re.findall(r"\d+", page.locator(".panel-name").inner_text())
+        with Store(mien.config.storage.place) as store:
+            wait_until(
+                lambda: any(one.number == int(number) and one.crops for one in people.unknown_people(store)),
+                30, "a crop of her is in the store",
+            )  # fmt: skip
+            people.from_unknown(store, int(number), "Wanda", consent="refused")
+        expect(noting).to_be_hidden()
+        page.evaluate("emitEvent('mien-act', {do: 'note', camera: 'cam0'})")  # who tries all the same is told
+        expect(page.get_by_text("a note needs a person or a number")).to_be_visible()
+
+        # Who is selected on a camera is so no more when another one is on show, and that one is what is photographed.
+        page.locator("#mien-cameras [data-camera=cam1]").click()
+        expect(page.locator(".panel .bar-row")).to_have_count(0)
+        ward.await_picture()
+        page.get_by_role("button", name="Snapshot").click()
+        expect(page.get_by_text(re.compile(r"Saved cam1-.*\.jpg"))).to_be_visible()
+        ward.close()
+        assert ward.problems == []
 
 
 SCREENS = (((1366, 768), "dark"), ((820, 1180), "light"), ((390, 844), "dark"))  # the ward's, a tablet, a telephone
@@ -310,6 +350,7 @@ def test_with_the_keyboard_alone(ward: Ward) -> None:
     tab_to("#mien-in-view button")
     page.keyboard.press("Enter")
     expect(page.locator(".panel .bar-row")).to_have_count(7)
+    expect(page.locator(".panel [data-do=note]")).to_be_visible()
     tab_to(".panel [data-do=note]")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog").locator("textarea")).to_be_focused()

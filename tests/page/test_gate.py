@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -18,10 +19,11 @@ from websockets.asyncio.client import connect
 
 from common.config import ConfigError, load
 from common.page import access
+from common.page.server import PortError, listening
 from common.settings import Config
 from common.store import Store
 from tests.conftest import end, start_stage, wait_until
-from tests.page.serving import PASSWORD, Served, add_user, form_of, log_in, port_free
+from tests.page.serving import PASSWORD, Served, add_user, certificate, form_of, log_in, port_free
 
 SHOWING = (
     "/", "/people", "/alerts", "/history", "/health", "/users", "/report", "/report.pdf?begin=1&end=2",
@@ -132,6 +134,25 @@ def test_guessing_passwords_is_slowed_down(served: Served) -> None:
     assert log_in(browser, "the viewer", PASSWORD).status_code == 429  # also for who knows it
 
 
+def test_a_bad_new_password_is_no_wrong_one_and_who_guesses_is_told_how_long_to_wait(served: Served) -> None:
+    browser = served.logged_in("the viewer")
+    new = "another password for tests"
+
+    def change(old: str, new: str) -> httpx.Response:
+        form = form_of(browser, "/password")
+        return browser.post("/password", data={"old": old, "new": new, "again": new, "form": form})
+
+    for _ in range(6):  # whoever looks for one that will do knows the present one
+        refused = change(PASSWORD, "short")
+        assert refused.status_code == 400 and "at least 10 characters" in refused.text
+    assert [change("a guess", new).status_code for _ in range(4)] == [400] * 4
+    assert change(PASSWORD, new).headers["location"] == "/"
+    told = [change(PASSWORD, PASSWORD) for _ in range(5)]  # what was guessed before is forgotten
+    assert {(one.status_code, "The present password is wrong." in one.text) for one in told} == {(400, True)}
+    waiting = change(new, PASSWORD)
+    assert waiting.status_code == 429 and re.search(r"Try again in 0:1\d\.", waiting.text), waiting.text
+
+
 def test_roles_allow_what_they_say(served: Served) -> None:
     viewer, operator = served.logged_in("the viewer"), served.logged_in("the operator")
     asked = "/api/v1/history/1?begin=1&end=2"
@@ -212,10 +233,7 @@ def test_beyond_this_machine_only_with_encryption(tmp_path: Path) -> None:
 
 
 def test_with_a_certificate_it_serves_https_to_other_machines(config: Config, tmp_path: Path) -> None:
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    cert, key = certificate(tmp_path)
     changed = port_free(config, host="0.0.0.0", tls_cert=cert, tls_key=key)
     add_user(changed, "the viewer", "viewer")
     with Served(changed, tmp_path / "page.log") as page:
@@ -227,6 +245,38 @@ def test_with_a_certificate_it_serves_https_to_other_machines(config: Config, tm
         assert browser.get("/health").status_code == 200
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://127.0.0.1:{changed.dashboard.port}/login", timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("locked", r"mien\.key is locked with a password"),
+        ("another's", r"other\.key .*is not the key of the certificate .*mien\.pem"),
+        ("cert", r"mien\.pem cannot be used \(dashboard\.tls_cert\): there is no whole certificate"),
+        ("key", r"mien\.key cannot be used \(dashboard\.tls_key\): there is no whole private key"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_named(config: Config, tmp_path: Path, broken: str, says: str) -> None:
+    cert, key = certificate(tmp_path, password="secret" if broken == "locked" else None)
+    if broken == "another's":
+        key = certificate(tmp_path, "other")[1]
+    elif broken != "locked":
+        file = cert if broken == "cert" else key
+        file.write_bytes(file.read_bytes()[:300])
+    changed = port_free(config, tls_cert=cert, tls_key=key)
+    with pytest.raises(PortError, match=says):
+        listening(changed)
+
+
+def test_nobody_is_asked_for_the_password_of_a_key_and_the_stage_says_why_it_ends(
+    config: Config, tmp_path: Path
+) -> None:
+    cert, key = certificate(tmp_path, password="secret")
+    changed = port_free(config, tls_cert=cert, tls_key=key)
+    page = Served(changed, tmp_path / "page.log")
+    wait_until(lambda: page.process.poll() is not None, 40, "the stage has ended")
+    assert page.process.returncode != 0
+    assert "is locked with a password" in page.said() and "Traceback" not in page.said()
 
 
 def test_asked_to_end_it_ends_within_two_seconds_also_with_pages_open(config: Config, tmp_path: Path) -> None:

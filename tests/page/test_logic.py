@@ -10,21 +10,22 @@ from typing import Any
 
 import pytest
 from nicegui import core, ui
-from nicegui.testing import User, user_simulation
+from nicegui.testing import User, UserInteraction, user_simulation
 from sqlalchemy import insert
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from common import alert_store, people
+from common import alert_store, forgetting, history_store, people
 from common.control import Argument
 from common.ledger import Ledger
 from common.messages import Alert, Identity
-from common.page import access, alerts, health, users
+from common.page import access, alerts, health, history, live, users
 from common.page import people as people_page
 from common.page import site as sites
 from common.page.desk import Desk, DeskError
 from common.page.feed import Feed
 from common.page.guard import Guard
 from common.page.site import Site
+from common.rundir import RunDir
 from common.schema import UNKNOWN, UNKNOWN_CROP
 from common.settings import Config
 from common.store import Store
@@ -42,18 +43,23 @@ class Asked(Desk):
         super().__init__(config, "test")
         self.asked: list[tuple[str, str, dict[str, Argument]]] = []
         self.refusal: str | None = None
+        self.told: dict[str, Any] = {}  # with a refusal
         self.answer: dict[str, Any] = {}
         self.photographs: dict[str, bytes] = {}
+        self.enrolments: list[tuple[str, ...]] = []  # who, role, by whom, how
+        self.refusals: list[dict[str, Any]] = []  # of the next enrolments
 
     async def ask(self, stage: str, do: str, *, timeout_s: float = 5.0, **args: Argument) -> dict[str, Any]:
         self.asked.append((stage, do, args))
         if self.refusal is not None:
-            raise DeskError(self.refusal)
+            raise DeskError(self.refusal, self.told)
         return self.answer
 
     async def child(self, module: str, *arguments: str) -> Any:
         self.photographs = {file.name: file.read_bytes() for file in Path(arguments[1]).iterdir()}
-        return {"pictures": len(self.photographs), "left_out": []}
+        self.enrolments.append(arguments[2:])
+        done = {"pictures": len(self.photographs), "left_out": [], "refused": None, "other": None}
+        return done | (self.refusals.pop(0) if self.refusals else {})
 
 
 @pytest.fixture
@@ -87,7 +93,7 @@ def visit(config: Config, desk: Asked, role: access.Role, play: Callable[[User, 
         async with user_simulation(root=lambda: ui.label("root")) as user:
             core.app.add_middleware(Gate)
             guard = Guard(core.app, config, desk)
-            for page in (alerts, health, users):
+            for page in (alerts, health, history, live, users):
                 page.register(site, guard)
             people_page.register(core.app, site, guard)
             await play(user, site)
@@ -116,10 +122,10 @@ def step(number: int) -> Alert:
     )  # fmt: skip
 
 
-async def await_episodes(site: Site) -> None:
+async def await_episodes(site: Site, there: Callable[[], object] | None = None) -> None:
     following = asyncio.create_task(site.follow_alerts())
     deadline = time.monotonic() + 10
-    while not site.episodes:
+    while not (site.episodes if there is None else there()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
     following.cancel()
@@ -162,6 +168,102 @@ def test_an_open_alert_says_more_as_time_goes_on_and_a_menu_on_it_stays_open(con
         assert user.find(marker=f"episode-{number}").elements == {card}
 
     visit(config, desk, "operator", play)
+
+
+def unwritten(**fields: Any) -> Alert:
+    """Return the news of an alert about the person 1 that could not be written down."""
+    return step(0).model_copy(update={"event": "opened", "text": "please check", "since": time.time() - 40} | fields)
+
+
+def test_an_alert_that_cannot_be_written_down_is_shown_and_counted_until_it_is(
+    config: Config, desk: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sites, "ALERTS_EVERY_S", 0.05)
+    monkeypatch.setattr(sites, "OPEN_EVERY_S", 0.05)
+
+    async def play(user: User, site: Site) -> None:
+        following = asyncio.create_task(site.follow_alerts())
+        alert = unwritten()
+        site.take(alert)
+        site.take(unwritten(rule="away", about="offline", person=None, name=None, label=None))
+        await user.open("/alerts")
+        await user.should_see("Ada has looked sad for")
+        await user.should_see("can be acknowledged as soon as Mien can write it down")
+        await user.should_see("Camera cam0 offline for", retries=30)
+        await user.should_not_see(marker="acknowledge")
+        assert (site.telling()["alerts"], site.opened) == (2, 2)
+
+        number = episode(config)  # written down: told once more, with its number
+        site.take(alert.model_copy(update={"episode": number}))
+        await user.should_see(marker="acknowledge", retries=30)
+        assert (len(site.episodes), site.telling()["alerts"], site.opened) == (2, 2, 2)
+        following.cancel()
+
+    visit(config, desk, "operator", play)
+
+
+def test_what_is_not_written_down_goes_when_it_is_over_or_erased_or_lost_with_its_stage(
+    config: Config, desk: Asked
+) -> None:
+    nobody: dict[str, Any] = {"person": None, "name": None, "text": "", "why": "erased"}
+    later = {"person": None, "name": None, "track": 7}
+    for end in (
+        unwritten(event="closed"),
+        unwritten(event="closed", **nobody),
+        unwritten(sender="alerts.test.2", person=2, name="Ben"),
+        stats("alerts.test.2", "alerts"),
+    ):
+        site = Site(config, desk, Feed(config.cameras))
+        since = {"since": 1000.0}
+        site.take(unwritten(**since, **later))
+        site.take(unwritten(**since, track=7, event="escalated"))  # by now it is known who it is
+        [one] = site.episodes
+        assert (one.name, one.state, site.opened) == ("Ada", "escalated", 2)
+        site.take(end.model_copy(update=since) if isinstance(end, Alert) else end)
+        assert [one.name for one in site.episodes] in ([], ["Ben"]), end
+        assert site.telling()["alerts"] == len(site.episodes)
+    site.take(unwritten(**nobody))  # of somebody who was forgotten before it was written: nothing to see
+    assert site.episodes == []
+
+
+def test_an_alert_that_goes_on_under_the_number_it_had_before_is_there_once(config: Config, desk: Asked) -> None:
+    site = Site(config, desk, Feed(config.cameras))
+    site.take(unwritten())
+    site.take(unwritten(rule="another"))
+    number = episode(config)  # the stage could open the store at last, and found it there: that is no news
+    asyncio.run(await_episodes(site, lambda: any(one.id for one in site.episodes)))
+    assert [(one.id, one.rule) for one in site.episodes] == [(number, "distress"), (0, "another")]
+
+
+def test_earlier_alerts_follow_what_is_done_about_them_and_about_people(
+    config: Config, desk: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sites, "PEOPLE_EVERY_S", 0.05)
+    number = episode(config)
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+        alert_store.save(connection, number, {"closed_at": time.time()})
+
+    async def play(user: User, site: Site) -> None:
+        site.feed.join()  # as every open page does
+        following = asyncio.create_task(site.follow_people())
+        await user.open("/alerts")
+        await user.should_see("Ada looked sad for")
+        with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+            alert_store.save(connection, number, {"judgement": "false alarm"})
+        site.take(step(number))
+        await user.should_see("was a false alarm", retries=30)
+        with Store(config.storage.place) as store:
+            people.change(store, "Ada", name="Ada Lovelace")
+        await user.should_see("Ada Lovelace looked sad for", retries=50)
+        [who] = user.find(marker="who").elements
+        assert isinstance(who, ui.select) and who.options == {0: "Everybody", 1: "Ada Lovelace"}
+        with Store(config.storage.place) as store:
+            people.change(store, "#1", consent="refused")
+        await user.should_not_see(marker=f"episode-{number}", retries=50)
+        assert who.options == {0: "Everybody"}
+        following.cancel()
+
+    visit(config, desk, "viewer", play)
 
 
 def test_earlier_alerts_are_all_there_page_by_page(config: Config, desk: Asked) -> None:
@@ -222,6 +324,67 @@ def test_a_form_stays_while_the_gallery_below_it_is_drawn_anew(config: Config, d
     visit(config, desk, "operator", play)
 
 
+def test_a_form_changes_nothing_but_what_was_changed_in_it(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="edit").click()
+        await user.should_see(marker="edit-name")
+        with Store(config.storage.place) as store:  # meanwhile she takes her consent back, and tells why
+            people.change(store, "Ada", consent="refused", notes="does not want to be filmed")
+        user.find(marker="edit-name").clear().type("Ada Lovelace")
+        user.find(marker="save").click()
+        for _ in range(500):
+            [ada] = await desk.store(None, people.everybody)
+            if ada.name != "Ada":
+                break
+            await asyncio.sleep(0.01)
+
+    visit(config, desk, "operator", play)
+    with Store(config.storage.place) as store:
+        [ada] = people.everybody(store)
+    assert (ada.name, ada.consent, ada.notes) == ("Ada Lovelace", "refused", "does not want to be filmed")
+
+
+def test_the_end_of_consent_changes_only_when_another_day_is_chosen(tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store:
+        ada = people.add(store, "Ada", [reference(1)], consent_until=time.time() + 86400)  # at some hour of the day
+        day = time.strftime("%Y-%m-%d", time.localtime(time.time() + 86399))
+        assert people_page.changed(ada, day, name="Ada", role="patient", notes="", consent="given") == {}
+        assert people_page.changed(ada, "", role="staff") == {"role": "staff", "forever": True}
+        [(key, end)] = people_page.changed(ada, "2030-01-31").items()
+        assert (key, time.strftime("%Y-%m-%d %H:%M", time.localtime(end))) == ("consent_until", "2030-02-01 00:00")
+
+
+def test_while_somebody_is_forgotten_everything_else_goes_on(
+    config: Config, desk: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "NOTICED_S", 60.0)  # the run ends before
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="forget-person").click()
+        user.find(marker="forget-name").type("Ada")
+        with RunDir(config), Store(config.storage.place) as other:  # a Mien that runs, and writes
+            user.find(marker="forget").click()
+            await user.should_see("Forgetting Ada. This takes some seconds…", retries=50)
+            [button] = user.find(marker="forget").elements
+            deadline = time.monotonic() + 20
+            while people.everybody(other):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.01)
+            assert await asyncio.wait_for(desk.store(None, people.everybody), 10) == []
+            assert await asyncio.wait_for(desk.ledger(alert_store.episodes), 10) == []
+            await user.should_not_see("Ada is forgotten.")
+            assert "loading" in button.props
+        await user.should_see("Ada is forgotten.", retries=100)
+        assert "loading" not in button.props
+        assert ("conductor", "people", {}) in desk.asked
+
+    visit(config, desk, "admin", play)
+    with Store(config.storage.place) as store:
+        assert people.audit_log(store)[-1].who.startswith("Kim on the page")
+
+
 def test_what_a_stage_refuses_is_said_to_the_user(config: Config, desk: Asked) -> None:
     episode(config)
     desk.refusal = "alerts did not answer: is it running? (python launch.py status)"
@@ -233,6 +396,23 @@ def test_what_a_stage_refuses_is_said_to_the_user(config: Config, desk: Asked) -
         await user.should_see("alerts did not answer")
 
     visit(config, desk, "operator", play)
+
+
+def test_a_note_about_no_one_in_particular_is_found_and_deleted(config: Config, desk: Asked) -> None:
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+        connection.execute("INSERT INTO note (at, text, who, created_at) VALUES (1000, 'the lamp flickers', 'Kim', 0)")
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/history")
+        await user.should_see("About no one in particular")
+        await user.should_see("the lamp flickers")
+        user.find(marker="delete-note").click()
+        await user.should_not_see("the lamp flickers")
+
+    visit(config, desk, "operator", play)
+    with Store(config.storage.place) as store, Ledger(config.storage.place) as ledger:
+        assert history_store.loose_notes(ledger) == []
+        assert people.audit_log(store)[-1].about == "deleted, about no one in particular"
 
 
 def test_a_viewer_sees_alerts_and_can_do_nothing_about_them(config: Config, desk: Asked) -> None:
@@ -308,6 +488,18 @@ def test_a_role_that_is_changed_on_the_page_counts_at_once(config: Config, desk:
     visit(config, desk, "admin", play)
 
 
+def test_nobody_takes_their_own_password_from_themselves(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        await user.open("/users")
+        await user.should_see(marker="user-Kim")
+        await user.should_see("Change password")
+        await user.should_not_see(marker="reset-Kim")
+        user.find(marker="reset-Lee").click()
+        await user.should_see(marker="secret", retries=30)
+
+    visit(config, desk, "admin", play)
+
+
 def test_photographs_of_one_name_are_all_taken_and_let_go_with_the_form(config: Config, desk: Asked) -> None:
     async def play(user: User, site: Site) -> None:
         await user.open("/people")
@@ -329,6 +521,139 @@ def test_photographs_of_one_name_are_all_taken_and_let_go_with_the_form(config: 
         assert form.is_deleted
 
     visit(config, desk, "operator", play)
+
+
+async def upload(user: User, *files: str) -> None:
+    [form] = user.find(marker="upload").elements
+    assert isinstance(form, ui.upload)
+    await form.handle_uploads([ui.upload.SmallFileUpload(file, "image/jpeg", b"a picture") for file in files])
+
+
+def test_more_pictures_are_of_whom_they_were_chosen_for_whatever_they_are_called_by_now(
+    config: Config, desk: Asked
+) -> None:
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="add-pictures").click()
+        await user.should_see(marker="upload")
+        with Store(config.storage.place) as store:
+            people.change(store, "Ada", name="Ada Lovelace")
+        await upload(user, "one.jpg")
+        user.find(marker="save").click()
+        await user.should_see("is enrolled: 1 picture.", retries=30)
+        assert desk.enrolments == [("#1", "patient", "Kim", "more")]
+        desk.refusals = [{"pictures": 0, "refused": "not_enrolled"}]
+        user.find(marker="save").click()
+        await user.should_see("This person is not enrolled any more.", retries=30)
+
+    visit(config, desk, "operator", play)
+
+
+def test_what_can_be_done_about_a_refused_enrolment_is_said_and_offered(config: Config, desk: Asked) -> None:
+    faces = ["group.jpg", "several_faces", "two faces were found"]
+    small = ["far.jpg", None, "the face is too small"]
+    desk.refusals = [
+        {"pictures": 0, "refused": "name_taken", "left_out": [faces, small]},
+        {"pictures": 0, "refused": "alike", "other": "Ada"},
+    ]
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="add-person").click()
+        user.find(marker="upload-name").type("Grace")
+        await upload(user, "one.jpg")
+        user.find(marker="consent").click()
+        user.find(marker="save").click()
+        await user.should_see("Grace is enrolled already: use “Add pictures”", retries=30)
+        await user.should_see("Left out: group.jpg – several faces were found: crop the picture")
+        await user.should_see("Left out: far.jpg – the face is too small")
+        user.find(marker="save").click()
+        await user.should_see("Grace looks like somebody who is enrolled already: Ada.", retries=30)
+        user.find(marker="all-the-same").click()
+        await user.should_see("Grace is enrolled: 1 picture.", retries=30)
+        assert [how for _, _, _, how in desk.enrolments] == ["new", "new", "alike"]
+
+    visit(config, desk, "operator", play)
+
+
+def test_so_it_is_for_a_face_in_the_live_picture(config: Config, desk: Asked) -> None:
+    async def asked_for(count: int) -> dict[str, Argument]:
+        for _ in range(500):
+            if len(desk.asked) == count:
+                break
+            await asyncio.sleep(0.01)
+        stage, do, args = desk.asked[-1]
+        assert (len(desk.asked), stage, do, args["name"]) == (count, "conductor", "enrol", "Zoe")
+        return args
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/")
+        assert user.client is not None
+        act = UserInteraction(user, {user.client.layout}, None)
+        act.trigger("mienAct", {"do": "name", "camera": "cam0", "track": 7})
+        await user.should_see(marker="new-name")
+        user.find(marker="new-name").type("Zoe")
+        user.find(marker="consent").click()
+        desk.refusal, desk.told = "somebody called 'Zoe' is enrolled already", {"there": "name"}
+        user.find(marker="enrol").click()
+        await user.should_see("Zoe is enrolled already: use “Add pictures”", retries=30)
+        desk.refusal, desk.told = "this face looks like somebody", {"there": "look", "other": None}
+        user.find(marker="enrol").click()
+        await user.should_see("who is enrolled already: somebody who has not agreed.", retries=30)
+        assert (await asked_for(2))["alike"] is False
+        desk.refusal, desk.answer = None, {"person": "#2 Zoe, 5 pictures"}
+        user.find(marker="all-the-same").click()
+        await user.should_see("Zoe is known now", retries=30)
+        assert (await asked_for(3))["alike"] is True
+
+    visit(config, desk, "operator", play)
+
+
+def test_unknown_people_are_all_there_some_at_a_time(config: Config, desk: Asked) -> None:
+    with Store(config.storage.place) as store:
+        for number in range(1, 71):
+            stranger(store, number)
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        assert len(user.find(marker="strangers").elements) == 1
+        shown = [number for number in range(1, 71) if _is_shown(user, f"unknown-{number}")]
+        assert len(shown) == 60
+        user.find(marker="more-strangers").click()
+        await user.should_see(marker=f"unknown-{({*range(1, 71)} - {*shown}).pop()}", retries=50)
+        await user.should_not_see(marker="more-strangers")
+
+    visit(config, desk, "operator", play)
+
+
+def _is_shown(user: User, marker: str) -> bool:
+    try:
+        return bool(user.find(marker=marker).elements)
+    except AssertionError:
+        return False
+
+
+@pytest.mark.parametrize("blur", ["none", "no_consent", "unknown"])
+def test_the_faces_of_unknown_people_are_shown_to_those_who_may_see_them(
+    config: Config, desk: Asked, blur: str
+) -> None:
+    with Store(config.storage.place) as store:
+        stranger(store, 7)
+    privacy = config.privacy.model_copy(update={"blur": blur})
+    hiding = config.model_copy(update={"privacy": privacy})
+
+    def look(shown: bool) -> Callable[[User, Site], Awaitable[None]]:
+        async def play(user: User, site: Site) -> None:
+            await user.open("/people")
+            await user.should_see(marker="unknown-7")
+            assert (await user.http_client.get("/unknown/7/face")).status_code == (200 if shown else 404)
+            pictures = [one.content for one in user.find(kind=ui.html).elements]
+            assert any("/unknown/7/face" in picture for picture in pictures) is shown
+
+        return play
+
+    visit(hiding, desk, "viewer", look(blur != "unknown"))
+    visit(hiding, desk, "operator", look(True))
 
 
 def test_who_has_refused_consent_is_shown_to_nobody_but_operators(config: Config, desk: Asked) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,26 @@ def test_a_report_is_a_page_and_a_pdf_in_both_languages_and_is_noted(config: Con
     assert "report of #1," in lines
     too_long = browser.get(f"/report?begin=2020-01-01T00:00&end={end}")
     assert too_long.status_code == 422 and "最多涵盖 7 天" in too_long.text
+
+
+def test_a_note_about_no_one_in_particular_is_in_the_report_of_everybody(config: Config, served: Served) -> None:
+    now = time.time()
+    begin, _ = seen(config, 60)
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+        for at, text in ((now - 60, "the lamp <b>flickers</b>"), (begin - 86400, "long ago")):
+            connection.execute("INSERT INTO note (at, text, who, created_at) VALUES (?, ?, 'Kim', 0)", (at, text))
+    browser = served.logged_in("the admin")
+    page = browser.get("/report").text
+    assert "About no one in particular" in page and "the lamp &lt;b&gt;flickers&lt;/b&gt; (Kim)" in page
+    assert "long ago" not in page
+    assert "flickers" not in browser.get("/report", params={"who": "person 1"}).text
+    period = {"begin": _moment(now - 3600), "end": _moment(now)}
+    answer = browser.get("/report.pdf", params=period)
+    assert answer.status_code == 200 and answer.content.startswith(b"%PDF")
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at).isoformat()
 
 
 def test_of_many_people_a_report_shows_those_who_were_there_and_says_who_is_missing(

@@ -247,6 +247,17 @@ def test_consent_that_runs_out_ends_the_episode_without_a_name(ward: Ward) -> No
         assert alert_store.episodes(ledger) == []
 
 
+def test_whoever_asks_for_what_was_missed_learns_nothing_of_somebody_without_consent(ward: Ward) -> None:
+    ward.start("alerts")
+    ward.until(ward.events, "it opens", faces=(face(SAD),))
+    ward.until(lambda: "closed" in ward.events(), "it closes", faces=(face(HAPPY),))
+    assert len(json.loads(ward.ask("events", since=0).result["events"])) == 2
+    with Store(ward.config.storage.place) as store:
+        people.change(store, "Ada", consent="refused")
+    missed = ward.ask("events", since=0)
+    assert (missed.result["events"], missed.result["last"], missed.result["more"]) == ("[]", 2, False)
+
+
 def test_a_test_notification_arrives_and_one_that_cannot_says_why(ward: Ward, web: WebServer) -> None:
     ward.start("alerts")
     answer = ward.ask("test-notification")

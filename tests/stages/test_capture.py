@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,11 @@ import pytest
 from common.config import load
 from common.control import ask
 from common.media import sample
+from common.messages import Control
 from common.rundir import chosen_file, paused_file
-from common.settings import Config
+from common.settings import CameraConfig, Config
 from common.transport import opened
-from stages.capture import encoding
+from stages.capture import Capture, encoding
 from tests.conftest import end, start_stage, wait_until
 
 
@@ -92,3 +96,50 @@ def test_a_paused_camera_stays_so_when_the_stage_is_killed(
     finally:
         end(process)
         frames.close()
+
+
+@contextlib.contextmanager
+def capturing(config: Config, source: str) -> Iterator[Capture]:
+    """The stage in this process, turned by hand."""
+    stage = Capture(config.model_copy(update={"cameras": {"cam0": CameraConfig(source=source)}}))
+    try:
+        stage.open()
+        yield stage
+    finally:
+        stage.close()
+        stage._inbox.close()
+        stage.news.close()
+
+
+def test_a_change_of_source_that_is_done_stays_done_when_the_next_one_fails(config: Config) -> None:
+    damaged = config.run_dir / "damaged.mp4"
+    damaged.write_bytes(b"no video")
+    with capturing(config, str(sample("woman.mp4"))) as stage:
+        first, second = (
+            Control(sender="test.1", request=digit * 32, do="source", args={"source": source})
+            for digit, source in (("1", str(sample("man.mp4"))), ("2", str(damaged)))
+        )
+        stage._do(first)
+        assert stage._reader is not None
+        wait_until(lambda: stage._reader.switches == 1, what="the new source is shown")  # type: ignore[union-attr]
+        stage._do(second)
+        wait_until(lambda: stage.handle(set()) or stage._answered[second.request], what="the second is answered")
+        done, failed = (stage._answered[one.request] for one in (first, second))
+        assert done is not None and done.ok and "man.mp4" in str(done.result["source"])
+        assert failed is not None and "damaged.mp4" in (failed.error or "")
+        assert chosen_file(config, "cam0").read_text() == str(sample("man.mp4"))
+
+
+def test_the_last_picture_of_a_video_stands_not_alone_though_a_folder_is_shown_by_then(
+    config: Config, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    shutil.copy(sample("obama.jpg"), folder)
+    with capturing(config, str(sample("woman.mp4"))) as stage:
+        assert stage._reader is not None
+        last = stage._reader.take(20)
+        stage._reader.switch(str(folder)).result(20)
+        first = stage._reader.take(20)
+        assert last is not None and first is not None
+        assert [stage._framed(taken)[0].still for taken in (last, first)] == [False, True]

@@ -14,7 +14,7 @@ from common.news import NewsReader
 from common.settings import Config
 from common.transport import Socket, opened
 from common.watching import Seen, Viewer, read
-from stages.preview import covered
+from stages.preview import PreviewStage, covered
 from tests.conftest import end, start_stage, wait_until
 from tests.showing import PictureSender, await_stages, five, photo, result
 
@@ -122,6 +122,42 @@ def test_it_finds_the_viewers_again_after_a_restart(
         seen(viewer, lambda: sender.send(five(*SIZE), photo(*SIZE)))
         process.kill()
         process.wait()
+
+
+def test_of_what_came_while_it_was_busy_the_newest_of_each_camera_is_shown_in_turn(
+    config: Config, sender: PictureSender, viewer: Viewer
+) -> None:
+    cameras = ("cam0", "cam1")
+    stage = PreviewStage(config.model_copy(update={"cameras": dict.fromkeys(cameras, config.cameras["cam0"])}))
+    stage.open()
+    shown: list[tuple[str, int]] = []
+
+    def send(seq: int) -> None:
+        for camera in cameras:
+            sender.send(result(8, 8, camera=camera, seq=seq), np.zeros((8, 8, 3), np.uint8))
+
+    def turn() -> None:
+        ready = stage.poller.wait(min(20, stage.wait_ms()))
+        if not ready and stage.wait_ms():
+            send(60)  # in case it was dropped on its way
+        stage.handle(ready)
+        while (parts := viewer.receive()) is not None:
+            seen_now = read(parts).preview.result
+            shown.append((seen_now.camera, seen_now.seq))
+
+    try:
+        viewer.watch(*cameras)
+        wait_until(lambda: stage.handle(stage.poller.wait(20)) or sender.listen() == {b"cam0", b"cam1"})
+        for seq in range(61):
+            send(seq)
+            viewer.socket.wait(2)  # ZeroMQ takes what it brings to the system's buffer, and drops the rest
+        wait_until(lambda: turn() or {("cam0", 60), ("cam1", 60)} <= set(shown), what=f"the newest: {shown}")
+        assert {camera for camera, _ in shown[:2]} == set(cameras)
+        assert stage.meter.dropped > 3 * stage.meter.given
+    finally:
+        stage.close()
+        stage._inbox.close()
+        stage.news.close()
 
 
 def test_bad_messages_are_counted_and_the_next_good_one_goes_through(

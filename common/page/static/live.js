@@ -248,6 +248,7 @@ function show(name) {
   shown = name;
   localStorage.setItem("mien-camera", name);
   const names = name === "*" ? cameras : [name];
+  if (selected && !names.includes(selected.camera)) select(null); // what buttons do is done to what is seen
   const place = document.getElementById("mien-views");
   for (const camera of names) if (!views.has(camera)) views.set(camera, new View(camera));
   for (const [camera, view] of views) if (!names.includes(camera)) { view.box.remove(); views.delete(camera); }

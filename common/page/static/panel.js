@@ -47,7 +47,8 @@ export class Panel {
     if (SETUP.operator) {
       this.naming = button("name", t("give_name"), "first");
       this.following = button("follow", t("follow"));
-      actions.append(this.naming, this.following, button("snapshot", t("snapshot")), button("note", t("note")));
+      this.noting = button("note", t("note"));
+      actions.append(this.naming, this.following, button("snapshot", t("snapshot")), this.noting);
     }
     this.link = make("a", "action", t("see_history"));
     actions.append(this.link);
@@ -101,6 +102,7 @@ export class Panel {
     }
     if (this.naming) this.naming.hidden = face.who === "known";
     const subject = face.person !== null ? `person=${face.person}` : face.number !== null ? `unknown=${face.number}` : "";
+    if (this.noting) this.noting.hidden = !subject; // nobody would find it again, nor could it be forgotten
     this.link.hidden = !subject || !SETUP.operator;
     this.link.href = `/history?${subject}`;
   }

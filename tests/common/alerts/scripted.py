@@ -41,11 +41,15 @@ def face(look: dict[str, float] | str | None, who: Identity = ADA, track: int = 
     )  # fmt: skip
 
 
-def result(at: float, *faces: Face, camera: str = "ward", selected: int | None = None, analysed: bool = True) -> Result:
-    """A result whose picture was taken just now."""
+def result(
+    at: float, *faces: Face, camera: str = "ward", selected: int | None = None, following: bool = False,
+    analysed: bool = True,
+) -> Result:  # fmt: skip
+    """A result whose picture was taken just now. Who is ``selected`` is followed; ``following``: also out of view."""
     return Result(
         sender="conductor.test.1", camera=camera, run=1, seq=int(at * 100) % 10**9, captured_at=at, width=640,
         height=360, analysed=analysed, latency_ms=0, timings_ms={}, media_time_s=0, faces=faces, selected=selected,
+        following=following or selected is not None,
     )  # fmt: skip
 
 
@@ -53,9 +57,12 @@ def correction(track: int, was: Identity, now: Identity, camera: str = "ward") -
     return Correction(sender="conductor.test.1", camera=camera, run=1, track=track, from_seq=0, was=was, now=now)
 
 
-def camera_is(state: Any, since: float, camera: str = "ward", *, at: float | None = None) -> CameraState:
+def camera_is(
+    state: Any, since: float, camera: str = "ward", *, at: float | None = None, paused: bool = False
+) -> CameraState:
     """What a camera says of itself; both times are of its machine's clock, ``at`` None: it has only just become so."""
-    return CameraState(sender="capture.test.1", camera=camera, state=state, since=since, at=since if at is None else at)
+    at = since if at is None else at
+    return CameraState(sender="capture.test.1", camera=camera, state=state, since=since, at=at, paused=paused)
 
 
 class Script:
@@ -74,11 +81,12 @@ class Script:
         self.numbered = True
 
     def play(
-        self, seconds: float, *faces: Face, rate: float = 5.0, camera: str = "ward", selected: int | None = None
-    ) -> list[str]:
+        self, seconds: float, *faces: Face, rate: float = 5.0, camera: str = "ward", selected: int | None = None,
+        following: bool = False,
+    ) -> list[str]:  # fmt: skip
         """Let these faces be seen for so long; return the events of that time."""
         return self._run(seconds, rate, lambda: self.desk.result(
-            result(self.now, *faces, camera=camera, selected=selected), self.now
+            result(self.now, *faces, camera=camera, selected=selected, following=following), self.now
         ))  # fmt: skip
 
     def wait(self, seconds: float, rate: float = 5.0) -> list[str]:

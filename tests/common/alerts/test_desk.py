@@ -298,15 +298,39 @@ def test_a_patient_who_has_left_is_none_unless_followed() -> None:
     assert script.play(600) == []
     script = Script(UNSEEN)
     script.play(10, face(HAPPY), selected=17)
-    assert script.play(130) == ["opened"]
+    assert script.play(130, following=True) == ["opened"]
     assert "is followed and the face has not been seen" in script.happened[0].live.text
+
+
+def test_whom_nobody_follows_any_more_has_left_also_when_that_was_said_while_out_of_view() -> None:
+    script = Script(UNSEEN)
+    script.play(10, face(HAPPY), selected=17)
+    script.play(90, following=True)
+    assert script.play(600) == []
+    script = Script(UNSEEN)
+    script.play(10, face(HAPPY), selected=17)
+    assert script.play(130, following=True) == ["opened"]
+    assert script.play(5) == ["closed"]
+    assert script.happened[0].live.closed_why == "not seen any more"
+    assert script.play(600) == []
 
 
 def test_time_without_a_camera_does_not_count_as_unseen() -> None:
     script = Script(UNSEEN)
     script.play(10, face(HAPPY), selected=17)
-    script.play(60)
+    script.play(60, following=True)
     assert script.wait(600) == []
+
+
+def test_time_in_which_the_camera_is_paused_does_not_count_as_unseen() -> None:
+    script = Script(UNSEEN)
+    script.play(10, face(HAPPY), selected=17)
+    script.play(60, following=True)
+    script.desk.camera(camera_is("online", script.now, paused=True), script.now)
+    assert script.wait(600) == []
+    script.desk.camera(camera_is("online", script.now), script.now)
+    assert script.play(50, following=True) == []
+    assert script.play(15, following=True) == ["opened"]
 
 
 def test_staff_and_strangers_may_turn_away() -> None:
@@ -333,6 +357,30 @@ def test_a_camera_whose_results_stop_without_a_word_is_one_too_and_one_that_has_
     script.play(5, face(HAPPY))
     script.desk.camera(camera_is("ended", script.now), script.now)
     assert script.wait(600) == []
+
+
+def test_a_camera_that_somebody_has_paused_is_none_until_it_goes_on_and_shows_nothing() -> None:
+    script = Script(OFFLINE)
+    script.play(5, face(HAPPY))
+    began = script.now
+    for _ in range(600):
+        script.desk.camera(camera_is("online", began, at=script.now, paused=True), script.now)
+        assert script.wait(1) == []
+    script.desk.camera(camera_is("online", began, at=script.now), script.now)
+    assert script.wait(28) == []
+    assert script.wait(4) == ["opened"]
+    assert script.happened[0].live.text == "Camera ward has shown nothing for 0:30 – please check"
+    script.desk.camera(camera_is("online", began, at=script.now, paused=True), script.now)
+    assert script.wait(3) == ["closed"]
+    assert script.happened[0].live.text == "Camera ward: paused, after 0:34"
+
+
+def test_what_is_seen_of_a_quiet_room_is_enough_to_call_its_camera_well() -> None:
+    script = Script(OFFLINE)
+    script.play(5, face(HAPPY))
+    assert script.wait(34) == ["opened"]
+    looks = [script.play(0.2) + script.wait(2.0) for _ in range(100)]  # pipeline.still_look_ms at its longest
+    assert [event for look in looks for event in look] == ["closed"]
 
 
 @pytest.mark.parametrize("wrong_by_s", [-3600, 3600])

@@ -199,7 +199,7 @@ def _answer(pool: str, name: str, job: Any, wait_ms: float, faces: int) -> tuple
 
 
 def _send(found: Socket, message: Message, blobs: list[Any]) -> None:
-    found.send([message.kind.encode(), pack(message), *blobs], timeout_ms=500)
+    found.send([message.kind.encode(), pack(message, blobs), *blobs], timeout_ms=500)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -63,7 +63,7 @@ class Packing:
     def correction(self, message: Correction) -> None:
         pack(message)
 
-    def ended(self, camera: str, run: int, missing: int) -> None:
+    def ended(self, camera: str, run: int, missing: int | None) -> None:
         pass
 
 

@@ -164,19 +164,19 @@ class Feeding:
         return len(news)
 
 
-def configured(folder: Path, cameras: Sequence[str] = ("cam0",), **settings: Any) -> Config:
+def configured(folder: Path, cameras: Sequence[str] = ("cam0",), *, source: str = "demo", **settings: Any) -> Config:
     """Return the default configuration in a private directory, with an empty store and free ports, for cameras that
-    the bench itself plays; ``settings`` are sections to change."""
+    the bench itself plays, or that all show one ``source``; ``settings`` are sections to change."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("samples", "compiled", "crowd"):
-        source = media.data_dir() / name
-        source.mkdir(parents=True, exist_ok=True)
+        place = media.data_dir() / name
+        place.mkdir(parents=True, exist_ok=True)
         if not (folder / name).exists():
-            (folder / name).symlink_to(source)
+            (folder / name).symlink_to(place)
     endpoints = private_endpoints(folder / "run") | {"archive": None}
     return load(
         overrides={
-            "cameras": {name: {"source": "demo"} for name in cameras}, "run_dir": str(folder / "run"),
+            "cameras": {name: {"source": source} for name in cameras}, "run_dir": str(folder / "run"),
             "storage": {"data_dir": str(folder)}, "endpoints": endpoints, "dashboard": {"port": _free_port()},
             # A bench may stop the pipeline for a while; that is not death.
             "supervision": {"heartbeat_timeout_s": 600},

@@ -1,11 +1,13 @@
 """How cost grows with work: faces in a frame, cameras, people known, days of history; a plot each.
 
-    python bench/growth.py [faces|cameras|gallery|history …] [--seconds 2]
+    python bench/growth.py [faces|cameras|pipelines|gallery|history …] [--seconds 2]
 
 ``faces`` runs the whole pipeline on made-up frames of 1280×720 with so many faces of the sample photographs, as fast as
 it goes (``bench/feeding.py``). ``cameras`` is ``bench/cameras.py``: the conductor with workers that wait instead of
-computing. ``gallery`` is ``bench/galleries.py``: one query against so many references; a million are found by the index
-of ``mien[index]``. ``history`` is ``bench/history.py`` for so many days.
+computing, pictures of 160×90 and nobody who captures them: what grows there is the conductor's own work. ``pipelines``
+is the whole of it, as ``launch.py --headless`` starts it, with cameras that show the demo clip at 320×180 and 10
+frames/s: capture, detection and all the rest are real. ``gallery`` is ``bench/galleries.py``: one query against so many
+references; a million are found by the index of ``mien[index]``. ``history`` is ``bench/history.py`` for so many days.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import argparse
 import importlib
 import importlib.util
 import math
+import os
 import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,22 +32,27 @@ import numpy as np
 
 from bench import galleries, history, plots
 from bench.feeding import Feeding, Picture, configured
-from bench.pipeline import Running
-from bench.report import Report, by_pool, usage
+from bench.pipeline import Running, demo_clip
+from bench.report import Report, by_pool, percentile, usage
 from bench.rivals import mien_stages
 from common import media
 from common.config import load
 from common.ledger import Ledger
+from common.messages import Result
+from common.news import NewsReader
 from common.transport import terminate
 from models.detector import FaceDetector
 
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")  # as Mien's processes have them
 FACES = (1, 2, 5, 10, 20, 35, 50)
 CAMERAS = (1, 2, 4, 8, 16)
 REFERENCES = (10, 100, 1_000, 10_000, 100_000)
 DAYS = (1, 7, 30, 90, 365)
 SIDE = 72  # px: height of the faces in a frame
 PHOTOS = ("five_people.jpg", "obama.jpg", "obama2.jpg", "biden.jpg", "single_face.jpg")
-VIEWS = ("a day by the minute, old", "four weeks by the hour")
+WHOLE = (1, 2, 4)  # cameras of the whole pipeline
+WHOLE_SIZE, WHOLE_RATE = (320, 180), 10.0
+FIRST_RESULTS_LIMIT_S = 120.0
 
 
 def faces(report: Report, given: argparse.Namespace) -> None:
@@ -120,6 +129,9 @@ def _frame(tiles: Sequence[Picture], count: int, number: int) -> Picture:
     return frame
 
 
+STANDS_FOR = "workers that wait, pictures of 160×90, no capture"
+
+
 def cameras(report: Report, given: argparse.Namespace) -> None:
     """Cameras of 30 frames/s on one conductor."""
     if importlib.util.find_spec("bench.cameras") is None:
@@ -133,7 +145,7 @@ def cameras(report: Report, given: argparse.Namespace) -> None:
         cores.append((count, figures.cpu))
         served.append((count, figures.per_s))
         report.add(
-            "cameras on one conductor, 30 frames/s each", cameras=count, analysed_s=figures.per_s,
+            f"cameras on one conductor, 30 frames/s each: {STANDS_FOR}", cameras=count, analysed_s=figures.per_s,
             a_camera_s=figures.per_s / count, conductor_cores=figures.cpu,
             cpu_ms_a_frame=figures.cpu / max(figures.per_s, 1e-9) * 1e3, p50_ms=figures.p50_ms, p99_ms=figures.p99_ms,
             evenness=figures.evenness,
@@ -144,6 +156,66 @@ def cameras(report: Report, given: argparse.Namespace) -> None:
     report.figures["cameras-served"] = lambda path: plots.lines(
         path, "Cameras of 30 frames/s on one conductor", {"analysed": served}, x="cameras", y="frames/s in all"
     )
+
+
+def pipelines(report: Report, given: argparse.Namespace) -> None:
+    """Cameras of the whole pipeline, from their files to their results."""
+    cores: dict[str, list[tuple[float, float]]] = {}
+    (width, height), title = WHOLE_SIZE, "cameras of the whole pipeline, 320×180, 10 frames/s each"
+    source = str(demo_clip(120.0, width=width, height=height, rate=WHOLE_RATE))
+    for count in WHOLE:
+        names = [f"cam{number}" for number in range(count)]
+        folder = Path(tempfile.mkdtemp(prefix="mien-"))
+        try:
+            with Running(configured(folder, names, source=source)) as running:
+                reader = NewsReader(running.config, ("results.",))
+                try:
+                    _listen(reader, set(names), FIRST_RESULTS_LIMIT_S)
+                    _listen(reader, None, 2.0)  # what is compiled at first use
+                    before = usage(running.pids(), memory=False)
+                    results = _listen(reader, None, 3 * given.seconds)
+                    after = usage(running.pids())
+                finally:
+                    reader.close()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        length = after.at - before.at
+        spent = {name: value / length for name, value in by_pool(after.cpu_since(before)).items()}
+        for name in ("capture", "detection", "conductor"):
+            cores.setdefault(name, []).append((count, spent.get(name, 0.0)))
+        cores.setdefault("all", []).append((count, sum(spent.values())))
+        waited = [result.latency_ms for result in results]
+        served = Counter(result.camera for result in results)
+        report.add(
+            title, cameras=count, analysed_s=len(results) / length,
+            least_served_s=min(served[name] for name in names) / length,
+            p50_ms=percentile(waited, 0.5), p95_ms=percentile(waited, 0.95), cores=sum(spent.values()),
+            cpu_ms_a_frame=sum(spent.values()) * length / max(len(results), 1) * 1e3, capture=spent.get("capture", 0.0),
+            detection=spent.get("detection", 0.0), expression=spent.get("expression", 0.0),
+            conductor=spent.get("conductor", 0.0), memory_mb=sum(after.memory_mb.values()),
+        )  # fmt: skip
+    terminate()
+    report.figures["pipelines"] = lambda path: plots.lines(
+        path, "Cameras of the whole pipeline, 320×180, 10 frames/s each", cores, x="cameras", y="cores"
+    )
+
+
+def _listen(reader: NewsReader, waiting: set[str] | None, seconds: float) -> list[Result]:
+    """Return the analysed results of so long; with ``waiting``, until one of each of these cameras is there.
+
+    Raises SystemExit when the time is over before.
+    """
+    results: list[Result] = []
+    ends = time.monotonic() + seconds
+    while waiting != set() and (left := ends - time.monotonic()) > 0:
+        for _, message in reader.read(timeout_ms=max(1, int(min(left, 0.05) * 1e3))):
+            if isinstance(message, Result) and message.analysed:
+                results.append(message)
+                if waiting is not None:
+                    waiting.discard(message.camera)
+    if waiting:
+        raise SystemExit(f"no result of {', '.join(sorted(waiting))} within {seconds:g} s")
+    return results
 
 
 def gallery(report: Report, given: argparse.Namespace) -> None:
@@ -186,7 +258,7 @@ def days(report: Report, given: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
-    "faces": faces, "cameras": cameras, "gallery": gallery, "history": days,
+    "faces": faces, "cameras": cameras, "pipelines": pipelines, "gallery": gallery, "history": days,
 }  # fmt: skip
 
 
@@ -198,6 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"unknown part {unknown.pop()!r}: one of {', '.join(PARTS)}")
+    if any(os.environ.get(name) != "1" for name in THREADS):  # read when numpy is loaded: begin again with it set
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **dict.fromkeys(THREADS, "1")})
     cv2.setNumThreads(1)
     report = Report("growth", "how cost grows with work", {"seconds": given.seconds})
     for part in given.parts or PARTS:

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import openvino
 
+from bench.report import machine
 from bench.truth import Found, score
 from common import crowd
 from common.media import sample
@@ -268,9 +269,8 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown part {unknown[0]!r}: one of {', '.join(PARTS)}")
     cv2.setNumThreads(1)
-    console.print(
-        f"OpenVINO {openvino.__version__.split('-')[0]}, {runtime.core().get_property('CPU', 'FULL_DEVICE_NAME')}"
-    )
+    facts = {**machine(), "openvino": openvino.__version__.split("-")[0]}
+    console.print(" · ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
     for part in parts:
         PARTS[part]()
     return 0

@@ -4,6 +4,10 @@
 
 Times are medians of the processor time of one call on one thread, the ways taken in turn in one run. Faces are those of
 the sample photographs. ``differs``: the largest difference from f32 in what comes out, over all these faces.
+
+Identity is measured in two tables. Mien embeds each face and its mirror image and takes the mean: twice the work. The
+first table is what runs; dlib's package, which embeds a face once, stands beside it as people use it. The second one is
+network against network, each face once: Mien's way without the mirror image, the same network in torch, and dlib.
 """
 
 from __future__ import annotations
@@ -28,13 +32,14 @@ from bench import plots
 from bench.models import SMALL_PHOTOS, photo
 from bench.report import Report, median
 from bench.rivals import fer_files
-from models import crop, files, runtime
+from models import crop, dlib_weights, files, runtime
 from models.chips import Aligner, cut_patch
 from models.detector import FaceDetector
 from models.embedder import FaceEmbedder
 from models.expression import START, ExpressionClassifier
 from models.gpu import TorchExpressionClassifier
 
+DLIB = "dlib (face_recognition)"
 BATCHES = (1, 2, 4, 8, 16)
 Bytes = NDArray[np.uint8]
 Call = Callable[[Bytes], Any]
@@ -68,7 +73,7 @@ def expression(report: Report, given: argparse.Namespace) -> None:
     crops = np.stack(list(itertools.islice(itertools.cycle(found), max(BATCHES))))
     ways: dict[str, Call] = {name: classifier.classify for name, classifier in ours.items()}
     outputs = {name: classifier.classify(crops) for name, classifier in ours.items()}
-    if importlib.util.find_spec("torch"):
+    if _has_torch(report):
         import torch
 
         torch.set_num_threads(1)
@@ -126,14 +131,54 @@ def identity(report: Report, given: argparse.Namespace) -> None:
     def one_by_one(some: Bytes) -> NDArray[np.float32]:
         return np.array([np.array(reference.compute_face_descriptor(chip)) for chip in some], np.float32)
 
-    ways: dict[str, Call] = {
-        name: lambda some, embedder=embedder: embedder.embed(some, mirrored=False)  # type: ignore[misc]
-        for name, embedder in ours.items()
-    }
-    ways["dlib (face_recognition)"] = one_by_one
     distinct = np.stack(found)
-    outputs = {name: call(distinct) for name, call in ways.items()}
-    _table(report, "identity", ways, chips, outputs, "Mien, f32", given.rounds, dear=("dlib (face_recognition)",))
+    titles = {True: "identity as it runs, a face and its mirror image", False: "identity, a face once"}
+    for mirrored, title in titles.items():
+        ways: dict[str, Call] = {
+            name: lambda some, embedder=embedder, mirrored=mirrored: embedder.embed(some, mirrored)  # type: ignore[misc]
+            for name, embedder in ours.items()
+        }
+        if not mirrored and _has_torch(report):
+            ways["the same network in torch"] = _dlib_in_torch()
+        ways[f"{DLIB}, a face once" if mirrored else DLIB] = one_by_one
+        # What embeds a face once says another thing than the mean of two: there is nothing to differ from.
+        outputs = {name: call(distinct) for name, call in ways.items() if not (mirrored and name.startswith(DLIB))}
+        _table(report, title, ways, chips, outputs, "Mien, f32", given.rounds, dear=DLIB)
+
+
+def _dlib_in_torch() -> Call:
+    """dlib's network with its weights, in torch; one thread."""
+    import torch
+
+    from models.train.network import FaceRecognitionBlock
+
+    torch.set_num_threads(1)
+    nn, weights = torch.nn, dlib_weights.read_weights(files.face_recognition())
+    layers: list[Any] = [nn.Conv2d(3, 32, 7, stride=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2)]
+    channels = 32
+    for filters, halves in dlib_weights._BLOCKS:
+        block = FaceRecognitionBlock(channels, filters, 2 if halves else 1)
+        # Their affine layers are part of the convolutions, which have a bias instead.
+        for number, (taken, stride) in enumerate(((channels, 2 if halves else 1), (filters, 1)), start=1):
+            padding = 0 if stride == 2 else 1
+            setattr(block, f"conv{number}", nn.Conv2d(taken, filters, 3, stride, padding=padding))
+            setattr(block, f"norm{number}", nn.Identity())
+        layers.append(block)
+        channels = filters
+    network = nn.Sequential(*layers).eval()
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for module, one in zip(convolutions, weights.convolutions, strict=True):
+        values = {"weight": one.weights, "bias": one.bias}
+        module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in values.items()})
+    head, mean = torch.from_numpy(weights.head.copy()), torch.from_numpy(dlib_weights._MEAN)
+
+    def embed(some: Bytes) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            pixels = (torch.from_numpy(some).float() - mean) / dlib_weights._SCALE
+            embedded: NDArray[np.float32] = (network(pixels.permute(0, 3, 1, 2)).mean(dim=(2, 3)) @ head).numpy()
+            return embedded
+
+    return embed
 
 
 def _table(
@@ -144,13 +189,13 @@ def _table(
     outputs: dict[str, Any],
     exact: str,
     rounds: int,
-    dear: tuple[str, ...] = (),
+    dear: str | None = None,
 ) -> None:
     points: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for batch in BATCHES:
         part = np.ascontiguousarray(faces[:batch])
         # What takes one face at a time and long takes as long for each of many.
-        calls = {name: call for name, call in ways.items() if name not in dear or batch <= 2}
+        calls = {name: call for name, call in ways.items() if dear is None or not name.startswith(dear) or batch <= 2}
         times = cpu_ms(calls, part, rounds)
         for name, value in times.items():
             points[name].append((batch, value / batch))
@@ -159,12 +204,19 @@ def _table(
                 f"{title}, one thread", way=name, faces=batch, cpu_ms=value, cpu_ms_a_face=value / batch,
                 against_mien=value / times[exact], differs=None if differs is None else f"{differs:.1e}",
             )  # fmt: skip
-    report.figures[title] = lambda path: plots.lines(
-        path, f"{title.capitalize()}: processor time a face", points, x="faces at once", y="ms a face", log_y=True
+    report.figures[title.partition(",")[0].replace(" ", "-")] = lambda path: plots.lines(
+        path, f"{title[:1].upper()}{title[1:]}: processor time", points, x="faces at once", y="ms a face", log_y=True
     )
 
 
 PARTS = {"expression": expression, "identity": identity}
+
+
+def _has_torch(report: Report) -> bool:
+    there, note = importlib.util.find_spec("torch") is not None, "torch is not installed: left out"
+    if not there and note not in report.notes:
+        report.notes.append(note)
+    return there
 
 
 def main(arguments: list[str] | None = None) -> int:

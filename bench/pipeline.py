@@ -157,15 +157,16 @@ def configured(given: argparse.Namespace, folder: Path) -> Config:
     )
 
 
-def demo_clip(seconds: float) -> Path:
-    """Return the sample clip at 640×360 and 30 frames/s, repeated for so long; made once."""
-    target = media.data_dir() / "bench" / f"demo-640x360-30-{seconds:.0f}s.mp4"
+def demo_clip(seconds: float, *, width: int = 640, height: int = 360, rate: float = RATE) -> Path:
+    """Return the sample clip at 640×360 and 30 frames/s, or as asked for, repeated for so long; made once."""
+    target = media.data_dir() / "bench" / f"demo-{width}x{height}-{rate:g}-{seconds:.0f}s.mp4"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.stem}.part.mp4")
         command = [
             imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-stream_loop", "-1",
-            "-i", str(media.sample("woman.mp4")), "-vf", f"scale=640:360,setpts=N/{RATE:g}/TB", "-r", f"{RATE:g}",
+            "-i", str(media.sample("woman.mp4")), "-vf", f"scale={width}:{height},setpts=N/{rate:g}/TB", "-r",
+            f"{rate:g}",
             "-t", f"{seconds:.0f}", "-an", "-c:v", "libx264", "-preset", "ultrafast", "-crf", "18", str(part),
         ]  # fmt: skip
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)

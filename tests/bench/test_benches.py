@@ -16,8 +16,17 @@ from tests.conftest import ROOT, stage_environment
     [
         (
             "transport",
-            ["--seconds", "0.1", "--rounds", "1", "--ways", "mien,bare,shared", "--sizes", "640x360,1920x1080"],
-            ["640x360", "1920x1080", "shared memory", "ratio"],
+            [
+                "--seconds",
+                "0.1",
+                "--rounds",
+                "1",
+                "--ways",
+                "mien,bare,bare-copy,shared",
+                "--sizes",
+                "640x360,1920x1080",
+            ],
+            ["640x360", "1920x1080", "shared memory", "lowest", "ratio", "shared_ratio"],
         ),
         ("security", ["--seconds", "0.1", "--rounds", "1"], ["work", "wire", "cpu_ratio"]),
         ("dispatch", ["--seconds", "0.5"], ["10 and 100 ms", "pulled", "push, default queue"]),
@@ -28,19 +37,47 @@ from tests.conftest import ROOT, stage_environment
         ),
         pytest.param(
             *("limit", ["--seconds", "1", "--rounds", "1"]),
-            ["share", "extra_p50", "the models alone", "expression", "total"],
+            ["share of what models", "extra latency", "the models alone", "expression", "camera and viewer"],
             marks=pytest.mark.slow,
         ),
         pytest.param(
             *("rivals", ["--seconds", "1", "--rounds", "1", "--only", "loop"]),
-            ["one face", "crowd", "recall", "times_the_frames", "dlib"],
+            ["one face", "crowd", "recall", "times_the_frames", "embedded_a_frame", "dlib"],
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            *("growth", ["faces", "history", "--seconds", "0.5"]),
-            ["faces in a frame", "days of history", "a day by the minute, old"],
+            *("growth", ["faces", "--seconds", "0.5"]),
+            ["faces in a frame", "assessed", "cpu_ms_a_face"],
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            *("growth", ["history"]),
+            ["days of history", "a day by the minute, old", "of today (seconds)", "of an old day (minutes)"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("growth", ["pipelines", "--seconds", "0.3"]),
+            ["cameras of the whole pipeline", "capture", "memory_mb"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("quiet", ["--empty", "12", "--seconds", "2", "--returns", "1"]),
+            ["a curtain sways", "paused", "launch", "somebody comes", "noticed_after_ms", "median"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("detector", ["every", "close", "--quick", "--rounds", "1"]),
+            ["every 1", "ids_that_moved", "the crowd scene", "close_looks"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("networks", ["--rounds", "1"]),
+            ["expression, one thread", "mirror image", "a face once", "against_mien", "mini-XCEPTION"],
+            marks=pytest.mark.slow,
+        ),
+        ("conductor", ["--frames", "60"], ["processor time, ms", "faces", "cpu_ms"]),
+        ("cameras", ["--cameras", "1,2", "--seconds", "0.3"], ["conductor_cores", "p99_ms", "least_of_most"]),
+        pytest.param(*("models", ["memory"]), ["PSS", "detector", "identity"], marks=pytest.mark.slow),
         pytest.param(
             *("alerts", ["flicker", "cost", "--seconds", "2"]),
             ["an hour of flicker", "history", "memory_mb"],

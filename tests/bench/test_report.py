@@ -1,7 +1,8 @@
-"""What the benchmarks share: order of turns, recall whatever a box's size, Markdown, plots that are pictures."""
+"""What the benchmarks share: order of turns, recall, aims that are reached, Markdown, plots that are pictures."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,7 @@ import pytest
 from bench import plots
 from bench.all import markdown
 from bench.report import Report, in_turn
-from bench.rivals import recall
-from common.crowd import FaceTruth, FrameTruth
+from bench.rivals import AT_RATE, MIEN, Seen, Target, against, recall
 
 
 def test_ways_take_turns_forth_and_back() -> None:
@@ -19,15 +19,28 @@ def test_ways_take_turns_forth_and_back() -> None:
 
 
 def test_a_face_is_found_by_a_box_that_is_tighter_and_by_no_box_beside_it() -> None:
-    def face(person: int, x: float) -> FaceTruth:
-        box = (x, 100.0, 60.0, 80.0)
-        return FaceTruth(person, str(person), box, 80.0, 1.0, hidden=False, turned=False)
+    faces = [[(100.0, 100.0, 60.0, 80.0), (300.0, 100.0, 60.0, 80.0)], []]
+    tight, beside = (108.0, 110.0, 46.0, 60.0), (365.0, 100.0, 60.0, 80.0)
+    assert recall([(0, [tight, beside])], faces) == 0.5
+    assert recall([(0, [tight, tight])], faces) == 0.5  # a face is found once, however many boxes it has
+    assert recall([(0, []), (0, [tight]), (1, [])], faces) == 0.25
+    assert math.isnan(recall([(1, [])], faces))
 
-    truth = [FrameTruth(0, 0.0, (face(1, 100.0), face(2, 300.0)))]
-    tight, beside = (112.0, 115.0, 40.0, 40.0), (365.0, 100.0, 60.0, 80.0)
-    assert recall([(0, [tight, beside])], truth) == (0.5, 1.0)
-    assert recall([(0, [tight, tight])], truth) == (0.5, 1.0)  # a face is found once, however many boxes it has
-    assert recall([(0, []), (0, [tight])], None) == (0.5, 0.5)
+
+def test_an_aim_is_reached_with_frames_faces_and_latency_on_the_pictures_that_both_saw() -> None:
+    face = (100.0, 100.0, 60.0, 80.0)
+    faces = [[face], [face], [face]]
+    other = Seen(rates=[10.0], times_ms=[100.0], frames=[(0, [face])], cpu_s=1.0)
+
+    def compared(mien: Seen, target: Target | None) -> object:
+        return against({MIEN: mien, "loop": other, AT_RATE: mien}, "loop", target, faces)["reached"]
+
+    good = Seen(rates=[50.0], times_ms=[20.0], frames=[(0, [face]), (1, []), (2, [])], cpu_s=1.0)
+    assert compared(good, Target(4.0)) == "yes"  # the others have not looked at the pictures without a box
+    assert compared(good, Target(4.0, more=True)) == "no: recall"
+    assert compared(good, None) is None
+    bad = Seen(rates=[30.0], times_ms=[120.0], frames=[(0, []), (1, [face])], cpu_s=1.0)
+    assert compared(bad, Target(4.0)) == "no: frames, recall, p95"
 
 
 def test_tables_become_markdown_with_their_machine() -> None:

@@ -94,6 +94,7 @@ class Child:
         beat_at: when it last showed a sign of life, monotonic seconds.
         start_at: when a waiting child is to be started.
         killed_for: why the supervisor killed it.
+        waits_for: what it cannot work without and cannot have for now, as it was said to people; None: nothing.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Child:
         self.beat_at = 0.0
         self.start_at = 0.0
         self.killed_for: str | None = None
+        self.waits_for: str | None = None
         self._arguments = tuple(arguments)
         self._data_dir = data_dir
         self._events = events
@@ -129,7 +131,7 @@ class Child:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process. Raises OSError when the system cannot."""
+        """Start the process. Raises OSError when the system cannot: no memory, thread or descriptor is left."""
         self.generation += 1
         self.state = "loading"
         self.started_at = self.beat_at = time.monotonic()
@@ -150,7 +152,17 @@ class Child:
         self._process = process
         assert process.stdout is not None and process.stderr is not None
         for stream, kind in ((process.stdout, "word"), (process.stderr, "line")):
-            threading.Thread(target=self._listen, args=(stream, kind, self.generation), daemon=True).start()
+            listener = threading.Thread(target=self._listen, args=(stream, kind, self.generation), daemon=True)
+            try:
+                listener.start()
+            except RuntimeError as error:  # of a process that nobody hears nothing would be known
+                process.kill()
+                process.wait()
+                process.stderr.close()
+                if kind == "word":
+                    process.stdout.close()
+                self.forget_process()
+                raise OSError(str(error)) from error
 
     def hear(self, event: Event) -> None:
         """Take note of what the process said."""
@@ -165,7 +177,7 @@ class Child:
             self.beat_at = time.monotonic()
             self.has_begun = True
             if event.text == "ready":
-                self.state, self.was_ready = "running", True
+                self.state, self.was_ready, self.waits_for = "running", True, None
             elif event.text == "finished":
                 self.said_finished = True
 

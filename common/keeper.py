@@ -11,15 +11,16 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import DatabaseError
 
 from common import calibration, people, retention, sightings, strangers, trackids
 from common.encryption import KeyProblem
 from common.gallery import Gallery
-from common.people import PeopleError, Person, Reference
+from common.people import LooksAlike, NameTaken, PeopleError, Person, Reference
 from common.recall import Enrolment, Event, Sighting, Snapshot, UnknownLook, Withheld
 from common.settings import Config
 from common.store import Store, StoreError, StoreUnavailable
@@ -30,11 +31,24 @@ TRY_EVERY_S = 2.0  # … to open a store that could not be opened
 CLOSES_WITHIN_S = 1.5  # the process is ended soon afterwards
 SWEEP_EVERY_S = 600.0
 PICTURES = 200  # of them with a picture, 66 KB each
+REFUSES = 20  # events one after the other, and takes none: then it is the store that is at fault, not what they say
 QUEUED = 50_000  # events that may wait for the disk; what comes beyond that is counted and lost
 
 log = logging.getLogger("mien.keeper")
 
-Answer = tuple[str, str | None, str | None]  # request, name of the enrolled person, or why not
+
+class Answer(NamedTuple):
+    """What came of an enrolment.
+
+    Attributes:
+        result: ``person``: who is enrolled now. Or ``there``: somebody of that ``name``, or who has that ``look``, is
+            enrolled already; of the look ``other`` is their name, None without consent.
+        why: nobody is enrolled, for this reason.
+    """
+
+    request: str
+    result: dict[str, Any]
+    why: str | None = None
 
 
 class Keeper:
@@ -60,7 +74,7 @@ class Keeper:
         self._met: bytes | None = None  # how often there was a new stranger, when last looked at
         self._crops = strangers.Writer()
         self._next_sweep = 0.0
-        self._complained = 0.0
+        self._complained = self._told_lost = 0.0
         self.lost = 0
         self.written = 0
         self.numbers_low: Callable[[], bool] = lambda: False
@@ -162,9 +176,7 @@ class Keeper:
                     self._look_now.clear()
                     next_look = time.monotonic() + LOOK_EVERY_S
                     self._look(self._store)
-                if waiting:
-                    self._write(self._store, waiting)
-                    waiting = []
+                self._write_all(self._store, waiting)
                 if stopping and self._events.empty():
                     break
                 if stopping:
@@ -180,11 +192,12 @@ class Keeper:
                 self._stop.wait(WAIT_S)  # a hint to look now would be there all the time
             except Exception as error:
                 # A fault here must not end naming: the conductor goes on with the people that it knows.
-                log.exception("the keeper cannot go on with %d events: %s", len(waiting), error)
-                self.lost += len(waiting)
-                waiting = []
+                log.exception("the keeper failed, %d events wait: %s", len(waiting), error)
                 if stopping:
                     break
+                self._bound(waiting)
+                self._stop.wait(WAIT_S)
+                continue  # what failed may be the look: before the next one, what waits is written
             self._look_now.wait(LOOK_EVERY_S)
         if waiting:
             log.error("%d sightings and looks at faces could not be written and are lost", len(waiting))
@@ -223,7 +236,7 @@ class Keeper:
         """Whoever enrols somebody waits for an answer, and must not find them enrolled after a refusal."""
         for order in [event for event in waiting if isinstance(event, Enrolment)]:
             waiting.remove(order)
-            self._answers.put((order.request, None, "the store cannot be used at the moment: try again later"))
+            self._answers.put(Answer(order.request, {}, "the store cannot be used at the moment: try again later"))
 
     def _bound(self, waiting: list[Event]) -> None:
         """Keep what waits for the disk small: pictures are the first to go, and the oldest events."""
@@ -237,6 +250,9 @@ class Keeper:
         if len(waiting) > QUEUED:
             self.lost += len(waiting) - QUEUED
             del waiting[:-QUEUED]
+            if time.monotonic() >= self._told_lost:
+                self._told_lost = time.monotonic() + 10.0
+                log.error("%d events wait for the store, which is as many as may: %d are lost", QUEUED, self.lost)
 
     def _taken(self) -> list[Event]:
         events: list[Event] = []
@@ -285,6 +301,39 @@ class Keeper:
             self._crops.there(person.number for person in unknown)
         return Snapshot(gallery=self._gallery, unknown=unknown, numbers=reserved)
 
+    def _write_all(self, store: Store, waiting: list[Event]) -> None:
+        """Write what waits in one go, or where something in it is not taken, in ever smaller parts.
+
+        What is not taken by itself either is lost, and it is said what that was. What could not be written now, because
+        the store cannot be used, is left in ``waiting``.
+        """
+        parts, refused, taken = [waiting[:]], list[tuple[Event, Exception]](), False
+        waiting.clear()
+        while parts:
+            part = parts.pop()
+            try:
+                self._write(store, part)
+                taken = True
+            except (StoreError, KeyProblem):
+                self._wait_again(waiting, refused, [part, *reversed(parts)])
+                raise
+            except Exception as error:
+                if len(part) > 1:
+                    parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+                    continue
+                refused.append((part[0], error))
+                if len(refused) >= REFUSES and not taken:
+                    self._wait_again(waiting, refused, reversed(parts))
+                    raise StoreError(f"the store takes nothing that it is given: {error}") from error
+        for event, why in refused:
+            self.lost += 1
+            log.error("%s cannot be written and is lost: %s", _named(event), why, exc_info=why)
+
+    def _wait_again(
+        self, waiting: list[Event], refused: list[tuple[Event, Exception]], parts: Iterable[list[Event]]
+    ) -> None:
+        waiting += [event for event, _ in refused] + [event for part in parts for event in part]
+
     def _write(self, store: Store, events: list[Event]) -> None:
         for event in [event for event in events if isinstance(event, Enrolment)]:
             events.remove(event)  # it is answered now: what cannot be written below comes again, it must not
@@ -306,28 +355,36 @@ class Keeper:
         self.written += rows
 
     def _enrol(self, store: Store, order: Enrolment) -> None:
-        references = [
-            Reference(embedding=embedding, crop=strangers.jpeg_of(chip), source="live picture", quality=quality)
-            for embedding, chip, quality in order.looks
-        ]
         try:
+            references = [
+                Reference(embedding=embedding, crop=strangers.jpeg_of(chip), source="live picture", quality=quality)
+                for embedding, chip, quality in order.looks
+            ]
             person = self._enrolled(store, order, references)
+        except NameTaken as error:
+            self._answers.put(Answer(order.request, {"there": "name"}, str(error)))
+        except LooksAlike as error:
+            self._answers.put(Answer(order.request, {"there": "look", "other": error.whom}, str(error)))
         except (PeopleError, StoreError) as error:
-            self._answers.put((order.request, None, str(error)))
+            self._answers.put(Answer(order.request, {}, str(error)))
+        except Exception as error:  # whoever asked waits for an answer
+            log.exception("an enrolment failed: %s", error)
+            self._answers.put(Answer(order.request, {}, f"it failed: {type(error).__name__}: {error}"))
         else:
-            self._answers.put((order.request, f"#{person.id} {person.name}, {len(references)} pictures", None))
+            done = f"#{person.id} {person.name}, {len(references)} pictures"
+            self._answers.put(Answer(order.request, {"person": done}))
             self._look_now.set()
 
     def _enrolled(self, store: Store, order: Enrolment, references: list[Reference]) -> Person:
         if order.again and people.called(store, order.name) is not None:
             return people.add_references(store, order.name, references, stranger=order.number)
         looks = [embedding for embedding, _, _ in order.looks]
-        alike = None if order.again else people.look_alike(self._gallery, looks, order.name)
+        alike = None if order.again or order.alike else people.look_alike(self._gallery, looks, order.name)
         if alike is not None:
             who = "somebody without consent" if alike.withheld else repr(alike.name)
-            raise PeopleError(
-                f"this face looks like {who}, enrolled already: under two names nobody would be named any more "
-                f"(all the same: people add NAME --track {order.track} --again)"
+            raise LooksAlike(
+                f"this face looks like {who}, enrolled already: under two names nobody would be named any more",
+                None if alike.withheld else alike.name,
             )
         return people.add(store, order.name, references, stranger=order.number, **order.fields)
 
@@ -335,3 +392,15 @@ class Keeper:
         if time.monotonic() >= self._complained:
             self._complained = time.monotonic() + 10.0
             log.warning("the store cannot be used at the moment, what is noticed waits: %s", error)
+
+
+def _named(event: Event) -> str:
+    match event:
+        case Sighting():
+            return f"the sighting of track {event.track}"
+        case UnknownLook():
+            return f"a look at unknown {event.number}"
+        case Withheld():
+            return f"that nothing may be kept of track {event.track}"
+        case Enrolment():
+            return f"the enrolment of track {event.track}"

@@ -1,7 +1,8 @@
 """Starts every stage as its own process, watches that each lives, starts it again when not, and ends them all.
 
 A process that ends unasked, or gives no heartbeat, is started again after a growing delay; when that happens too often
-it has failed, and everything else keeps running. What is known is published as ``stats.supervisor``.
+it has failed, and everything else keeps running. What is known is published as ``stats.supervisor``, at once when it
+changes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from common.child import Child, ChildSpec, Event, RestartPolicy, describe_exit
+from common.child import Child, ChildSpec, Event, RestartPolicy, State, describe_exit
 from common.instance import instance_of
 from common.lifeline import WORN_OUT
 from common.messages import Stats
@@ -22,6 +23,7 @@ from common.settings import Config
 
 ASKED_TO_STOP_S = 2.0  # for all together; what has not ended by then is killed
 _KILLED_S = 1.0  # a killed process is gone at once, unless the system itself holds it (a dead network drive)
+_START_AGAIN_S = 1.0  # where the system has no room for another process
 _CANNOT_WORK = 2  # a stage's exit code for what no restart repairs: configuration, port, missing file
 
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._meter = Meter()
         self._writer = NewsWriter(config, instance_of("supervisor"))
         self._turned_at = time.monotonic()
+        self._published: list[tuple[State, int | None, int]] = []  # of each child, when that was published last
         self._stopped = False
 
     def run(self, stop: threading.Event, *, duration_s: float | None = None) -> int:
@@ -92,7 +95,7 @@ class Supervisor:
         self._turned_at = now
         for child in self.children:
             self._look_after(child, now)
-        if self._meter.due():
+        if self._meter.due() or self._now() != self._published:
             self._publish("running")
 
     def stop(self) -> None:
@@ -136,9 +139,8 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         try:
             child.start()
-        except OSError as error:  # no memory, no process left: the same as a process that dies at once
-            self._tell(f"{child.spec.name} cannot be started: {error}")
-            self._restart_later(child, f"could not be started ({error})", time.monotonic())
+        except OSError as error:  # no process was there that could have failed: nothing of its restarts is spent
+            self._not_yet(child, "be started", str(error), _START_AGAIN_S)
             return
         again = f", restart {child.restarts}" if child.restarts else ""
         self._tell(f"started {child.spec.name} (process {child.pid}{again})")
@@ -169,7 +171,9 @@ class Supervisor:
             if child.spec.ends_run and all(other.state in ("finished", "failed") for other in self._siblings(child)):
                 self.complete = True
         elif code == WORN_OUT and not child.was_ready:
-            self._not_yet(child, now)
+            child.restarts += 1
+            reason = child.last_error() or "it gave no reason"
+            self._not_yet(child, "work", reason, self.config.supervision.longest_delay_s)
         elif code == _CANNOT_WORK and not child.was_ready:
             self._cannot_work(child)
         else:
@@ -185,12 +189,13 @@ class Supervisor:
         else:
             self._tell(f"{child.spec.name} FAILED: {reason}. Everything else keeps running.")
 
-    def _not_yet(self, child: Child, now: float) -> None:
+    def _not_yet(self, child: Child, do: str, reason: str, delay_s: float) -> None:
         """What it needs is not to be had for now, as a store that is locked: tried for as long as that lasts."""
         child.state = "waiting"
-        child.start_at = now + self.config.supervision.longest_delay_s
-        child.restarts += 1
-        self._tell(f"{child.spec.name} cannot work yet: {child.last_error() or 'it gave no reason'}; it is tried again")
+        child.start_at = time.monotonic() + delay_s
+        if child.waits_for != reason:
+            child.waits_for = reason
+            self._tell(f"{child.spec.name} cannot {do} yet: {reason}; it is tried again until it can")
 
     def _restart_later(self, child: Child, what: str, now: float) -> None:
         delay_s = child.policy.next_delay_s(now, now - child.started_at)
@@ -223,14 +228,23 @@ class Supervisor:
                 event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 return
+            was = event.child.state
             event.child.hear(event)
             if event.kind == "line":
                 self._say(event.text)
             elif event.kind == "closed":
                 return  # look at once what became of it
+            elif event.child.state != was:
+                if event.child.restarts:
+                    self._tell(f"{event.child.spec.name} runs again (process {event.child.pid})")
+                return  # publish it at once
+
+    def _now(self) -> list[tuple[State, int | None, int]]:
+        return [(child.state, child.pid, child.restarts) for child in self.children]
 
     def _publish(self, state: str) -> None:
         now = time.monotonic()
+        self._published = self._now()
         detail: dict[str, float | str] = {}
         for child in self.children:
             name = child.spec.name

@@ -29,6 +29,11 @@ def test_one_message_in_a_hundred_damaged_stops_nothing(config: Config) -> None:
         bad = mien.until(lambda: sum(s.bad_messages for s in mien.stats.values()), "bad messages are counted", 20)
         assert bad > 0
         assert mien.pids() == before
+        # Nor is anything written down of somebody else.
+        mien.until(lambda: mien.stored("SELECT count(*) FROM history_second") > [(5,)], "history is written", 30)
+        for table in ("sighting", "history_track"):
+            owners = {owner for (owner,) in mien.stored(f"SELECT DISTINCT person_id FROM {table}")}
+            assert len(owners - {None}) == 1, table
         mien.quiet()
 
 

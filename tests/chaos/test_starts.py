@@ -10,23 +10,9 @@ import pytest
 
 from common import ring
 from common.settings import Config
-from tests.chaos.faults import Victim, patience, processes_with
+from tests.chaos.faults import Victim, left, none_left, patience, processes_with
 
 ENDS_WITHIN_S = 3.0
-
-
-def left(mien: Victim) -> list[str]:
-    """What a run that has ended has left behind."""
-    config = mien.config
-    found = [f"process {process.pid}" for process in processes_with(str(config.run_dir / "config.json"))]
-    found += [str(path) for path in config.run_dir.iterdir()] if config.run_dir.exists() else []
-    shared = ring.ring_dir(config)
-    found += [str(shared)] if shared is not None and shared.exists() else []
-    for endpoint in (config.endpoints.news_in, config.endpoints.news_out, config.endpoints.previews):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))) == 0:
-                found.append(endpoint)
-    return found
 
 
 def start_and_end(config: Config, moment: float) -> None:
@@ -43,7 +29,7 @@ def start_and_end(config: Config, moment: float) -> None:
         took_s = time.monotonic() - began
         assert code == 0, mien.said()[-3000:]
         assert took_s <= ENDS_WITHIN_S * patience(), f"{took_s:.1f} s\n{mien.said()[-3000:]}"
-        assert left(mien) == []
+        assert left(mien.config) == []
         assert "Traceback" not in mien.said(), mien.said()[-3000:]
 
 
@@ -59,3 +45,30 @@ def test_a_hundred_starts_and_ends(config: Config) -> None:
     chance = random.Random(7)
     for number in range(100):
         start_and_end(config, 1.0 if number % 4 == 0 else chance.random())
+
+
+def test_whatever_a_run_leaves_is_found(config: Config) -> None:
+    assert left(config, killed=True) == []
+    shared = ring.ring_dir(config)
+    assert shared is not None
+    shared.mkdir(mode=0o700)
+    try:
+        picture = shared / "cam0-00"
+        picture.touch()
+        with socket.socket() as port, socket.socket(socket.AF_UNIX) as local:
+            port.bind(("127.0.0.1", int(config.endpoints.news_in.rsplit(":", 1)[1])))
+            local.bind(str(config.run_dir / "news"))
+            for listener in (port, local):
+                listener.listen()
+            found = left(config, killed=True)
+        assert len(found) == 3, found
+        for place, line in zip((picture, config.endpoints.news_in, config.run_dir / "news"), found, strict=True):
+            assert str(place) in line
+        picture.unlink()
+        assert left(config, killed=True) == []
+        assert str(shared) in left(config) and str(config.run_dir / "news") in left(config)
+        with pytest.raises(AssertionError, match="cam0-00"):
+            picture.touch()
+            none_left(config, 0.1)
+    finally:
+        ring.remove_rings(config)

@@ -49,10 +49,12 @@ def test_locked_squeezed_and_with_a_wrong_clock_it_goes_on_and_writes_down_what_
     holder = sqlite3.connect(database, isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    with Victim(config, "--workers", "detection=1", faults={"CLOCK__ALL": str(offset)}) as mien:
+    few = {"restarts": 2}
+    with Victim(config, "--workers", "detection=1", faults={"CLOCK__ALL": str(offset)}, supervision=few) as mien:
         locked(mien, holder, database)
         written_late(mien, database)
         squeezed(mien)
+        not_started(mien)
         clock_set(mien, database, offset)
         mien.quiet()
 
@@ -85,7 +87,7 @@ def written_late(mien: Victim, database: Path) -> None:
 
 
 def squeezed(mien: Victim) -> None:
-    """No process has a descriptor left, and a hundred programs want to connect."""
+    """No process has a descriptor left, and twenty programs want to connect."""
     before = mien.pids()
     limits = {}
     for pid in before.values():
@@ -105,6 +107,26 @@ def squeezed(mien: Victim) -> None:
         mien.until(lambda r=reader: r.read(), "whoever came meanwhile is served, too", 30)
         reader.close()
     assert mien.pids() == before
+
+
+def not_started(mien: Victim) -> None:
+    """A stage dies while launch.py has no descriptor for another: it is started when there is one, however late."""
+    before = mien.pids()
+    launch, limit = mien.process.pid, resource.prlimit(mien.process.pid, resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir(f"/proc/{launch}/fd")}
+    resource.prlimit(launch, resource.RLIMIT_NOFILE, (min(set(range(len(used) + 1)) - used), limit[1]))
+    try:
+        os.kill(before["history"], signal.SIGKILL)
+        assert "Too many open files" in mien.until_said("history cannot be started yet")
+        began = time.monotonic()
+        mien.until(lambda: time.monotonic() > began + 4, "that lasts longer than all its restarts together")
+    finally:
+        resource.prlimit(launch, resource.RLIMIT_NOFILE, limit)
+    mien.until_said("mien history runs again")
+    mien.until_working("history")
+    assert mien.said().count("history cannot be started yet") == 1
+    mien.until(lambda: mien.told("history", "state") == "running", "it is told")
+    assert {name for name, pid in mien.pids().items() if pid != before[name]} == {"history"}
 
 
 def clock_set(mien: Victim, database: Path, offset: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,7 +155,30 @@ def test_one_that_cannot_work_yet_is_tried_for_as_long_as_that_lasts(supervise: 
     [child] = supervisor.children
     turn_until(supervisor, lambda: child.restarts >= 4)
     assert child.state != "failed"
-    assert "cannot work yet: the store cannot be opened: database is locked" in said(supervisor)
+    told = "cannot work yet: the store cannot be opened: database is locked; it is tried again until it can"
+    assert said(supervisor).count(told) == 1
+
+
+def test_a_process_that_the_system_has_no_room_for_is_started_once_it_has(
+    supervise: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = supervise(spec("obedient"), start=False, restarts=0)
+    [child] = supervisor.children
+    begin, asked = threading.Thread.start, []
+
+    def refused(thread: threading.Thread) -> None:
+        asked.append(thread)
+        if len(asked) in (1, 3):  # nobody hears the first process at all, and the second one only in part
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr("common.supervisor._START_AGAIN_S", 0.05)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    supervisor.start()
+    turn_until(supervisor, lambda: running(child))
+    assert len(asked) == 5 and child.restarts == 0
+    assert [process.pid for process in psutil.Process().children() if "obedient" in process.cmdline()] == [child.pid]
+    assert said(supervisor).count("obedient cannot be started yet: can't start new thread; it is tried again") == 1
 
 
 def test_a_killed_process_is_replaced_and_its_sibling_left_alone(supervise: Start) -> None:
@@ -205,8 +229,6 @@ def test_a_process_that_keeps_crashing_fails_and_the_others_go_on(supervise: Sta
 
 
 def test_what_no_restart_repairs_ends_the_run_with_the_reason(supervise: Start) -> None:
-    import threading
-
     supervisor = supervise(spec("unable"), spec("obedient"), start=False)
     began = time.monotonic()
     assert supervisor.run(threading.Event()) == 1
@@ -339,6 +361,28 @@ def test_it_publishes_what_it_knows(supervise: Start, bus: subprocess.Popen[byte
     assert last.stage == "supervisor" and last.state == "running"
     assert last.detail["obedient.pid"] == child.pid
     assert isinstance(last.detail["obedient.uptime_s"], float)
+
+
+def test_what_becomes_of_a_process_is_published_at_once(
+    supervise: Start, bus: subprocess.Popen[bytes], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = NewsReader(config, ("stats.supervisor",))
+    supervisor = supervise(spec("obedient"))
+    [child] = supervisor.children
+    seen: list[object] = []
+
+    def told() -> list[object]:
+        seen.extend(message.detail["obedient.state"] for _, message in reader.read() if isinstance(message, Stats))
+        return seen
+
+    try:
+        turn_until(supervisor, lambda: running(child) and told())
+        monkeypatch.setattr(supervisor._meter, "due", lambda: False)  # from now on nothing comes by the clock
+        os.kill(pid_of(child), signal.SIGKILL)
+        turn_until(supervisor, lambda: told()[-3:] == ["waiting", "loading", "running"], what=str(seen))
+    finally:
+        reader.close()
+    assert f"obedient runs again (process {child.pid})" in said(supervisor)
 
 
 # --- the decisions, without processes ---

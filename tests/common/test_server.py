@@ -154,23 +154,23 @@ def test_a_server_that_comes_back_finds_everything(
     kept.open()
     with Store(config.storage.place) as store, Ledger(config.storage.place, busy_ms=500) as ledger:
         people.add(store, "Ada", [reference(1)])
-        history_store.add_note(ledger, None, 1.0, "before", "Kim")
+        history_store.add_note(ledger, Subject(person=1), 1.0, "before", "Kim")
         with caplog.at_level(logging.WARNING):
             own_server.stop()
             kept.write([look(7), Sighting(track=9, camera="w", person=1, unknown=None, begin_at=1.0, end_at=2.0)])
             wait_until(lambda: caplog.messages, 10, "it is said")
             with pytest.raises(LedgerError, match="cannot be written"):
-                history_store.add_note(ledger, None, 1.0, "lost", "Kim")
+                history_store.add_note(ledger, Subject(person=1), 1.0, "lost", "Kim")
             own_server.start()
             wait_until(lambda: people.sightings_of(store, 1), 20, "what waited is written")
         assert [one.number for one in people.unknown_people(store)] == [7]
         assert all(len(line.splitlines()) == 1 for line in caplog.messages) and len(caplog.messages) <= 3
         wait_until(lambda: answers(ledger), 10, "the ledger, which asks once a second, finds it, too")
-        history_store.add_note(ledger, None, 1.0, "after", "Kim")
+        history_store.add_note(ledger, Subject(person=1), 1.0, "after", "Kim")
         assert [note.text for note in history_store.notes(ledger, 0, 10)] == ["before", "after"]
         own_server.stop()
         own_server.start()  # unnoticed: nothing was under way
-        history_store.add_note(ledger, None, 1.0, "and again", "Kim")
+        history_store.add_note(ledger, Subject(person=1), 1.0, "and again", "Kim")
     kept.close()
 
 
@@ -207,7 +207,7 @@ def test_a_stage_waits_for_a_frozen_server_for_less_long_than_the_supervisor_for
                 with pytest.raises(LedgerError):
                     ledger.generation()
                 with pytest.raises(LedgerAway):  # whatever else the same turn asks
-                    history_store.add_note(ledger, None, 1.0, "lost", "Kim")
+                    history_store.add_note(ledger, Subject(person=1), 1.0, "lost", "Kim")
                 assert time.monotonic() - began < 0.7 * config.supervision.heartbeat_timeout_s
                 wait_until(lambda at=began: time.monotonic() - at > 4, 10, "it is asked again")  # type: ignore[misc]
         finally:

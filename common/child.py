@@ -234,6 +234,10 @@ class Child:
         with stream:
             while line := stream.readline(4096):
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
+                if kind == "word" and text == "beat":  # nothing to decide: it need not wake the supervisor
+                    if generation == self.generation:
+                        self.beat_at = time.monotonic()
+                    continue
                 self._events.put(Event(self, generation, kind, text))
         self._events.put(Event(self, generation, "closed", kind))
 

@@ -21,6 +21,7 @@ from common.meter import Meter
 from common.news import NewsWriter
 from common.settings import Config
 
+SETTLED_S, UNSETTLED_S = 0.25, 0.1  # between two turns while nothing is heard
 ASKED_TO_STOP_S = 2.0  # for all together; what has not ended by then is killed
 _KILLED_S = 1.0  # a killed process is gone at once, unless the system itself holds it (a dead network drive)
 _START_AGAIN_S = 1.0  # where the system has no room for another process
@@ -84,8 +85,10 @@ class Supervisor:
         for child in self.children:
             self._start(child)
 
-    def turn(self, wait_s: float = 0.1) -> None:
+    def turn(self, wait_s: float | None = None) -> None:
         """Hear what the children say, for up to ``wait_s``; start again what has ended or hangs; publish the state."""
+        if wait_s is None:  # whoever ends is heard at once; it is for delays and silence that one has to look
+            wait_s = SETTLED_S if all(child.state == "running" for child in self.children) else UNSETTLED_S
         self._hear(wait_s)
         now = time.monotonic()
         if now - self._turned_at > 1.0:

@@ -80,7 +80,7 @@ class DashboardStage(Stage):
         self._news.append((topic, message))
 
     def wait_ms(self) -> float:
-        return 20.0 if self._used() else 100.0
+        return 20.0 if self._used() else 1e3 * UNUSED_S
 
     def pace_ms(self) -> float:
         return 0.0 if self._used() else 1e3 * UNUSED_S

@@ -161,7 +161,7 @@ def test_a_face_is_selected_and_enrolled_live(config: Config) -> None:
         assert not refused.ok and "no track" in str(refused.error)
         reply = control.ask(mien.config, "conductor", "enrol", timeout_s=90, track=track, name="Wanda")
         assert reply.ok, reply.error
-        assert mien.until_now("known", 5).identity.name == "Wanda"
+        assert mien.until_now("known", 15).identity.name == "Wanda"
         with Store(config.storage.place) as store:
             [person] = people.everybody(store)
             assert person.references >= 2

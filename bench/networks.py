@@ -13,6 +13,7 @@ network against network, each face once: Mien's way without the mirror image, th
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import itertools
 import sys
@@ -135,8 +136,7 @@ def identity(report: Report, given: argparse.Namespace) -> None:
     titles = {True: "identity as it runs, a face and its mirror image", False: "identity, a face once"}
     for mirrored, title in titles.items():
         ways: dict[str, Call] = {
-            name: lambda some, embedder=embedder, mirrored=mirrored: embedder.embed(some, mirrored)  # type: ignore[misc]
-            for name, embedder in ours.items()
+            name: functools.partial(embedder.embed, mirrored=mirrored) for name, embedder in ours.items()
         }
         if not mirrored and _has_torch(report):
             ways["the same network in torch"] = _dlib_in_torch()

@@ -1,12 +1,12 @@
 """What an empty room costs, still and with a curtain that sways, how soon somebody who comes is noticed, and what a
 paused system costs.
 
-    python bench/quiet.py [--empty 25] [--seconds 8] [--returns 6]
+    python bench/quiet.py [--empty 25] [--seconds 8] [--returns 6] [--window]
 
 The camera shows a room at 640×360 and 30 frames/s, a little noisy: empty and still, then with a curtain at its side
 that sways, then still again; and now and then the woman of the sample clip walks in from the side, stays a moment and
-goes out again. ``launch.py --headless`` itself is started, and everything that it starts is counted: itself, the page,
-alerts and history among it.
+goes out again. ``launch.py --headless`` itself is started (with ``--window`` without that, which needs a screen), and
+everything that it starts is counted: itself, the page, alerts and history among it.
 
 Noticed: from the first picture in which a look finds the face (the same detector looks at every picture of the way in,
 beforehand) to the first result with a face. From then on every frame should be looked at.
@@ -76,14 +76,14 @@ class Scene:
 
 
 class Launched:
-    """``launch.py --headless`` with this configuration; ends with the block."""
+    """``launch.py`` with this configuration; ends with the block."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, *, window: bool = False) -> None:
         file, self._log = folder / "given.json", folder / "launch.log"
         configuration.save(config, file)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "launch.py"), "--headless", "--config", str(file)],
+                [sys.executable, str(ROOT / "launch.py"), *([] if window else ["--headless"]), "--config", str(file)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -121,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--empty", type=float, default=25.0, help="seconds for which the room is empty and still")
     parser.add_argument("--seconds", type=float, default=8.0, help="of measuring: empty, with the curtain, and paused")
     parser.add_argument("--returns", type=int, default=6, help="how often somebody comes")
+    parser.add_argument("--window", action="store_true", help="with the window, too")
     given = parser.parse_args(arguments)
     if given.empty < given.seconds + SETTLES_S + 4:
         parser.error(f"--empty must be at least {given.seconds + SETTLES_S + 4:g}: all of the measuring falls into it")
@@ -142,9 +143,10 @@ def measured(given: argparse.Namespace, folder: Path) -> Report:
     report = Report("quiet", "an empty room, a curtain in it, somebody who comes, and a pause")
     report.settings = {
         "frames_s": RATE, "empty_s": given.empty, "measured_s": given.seconds, "returns": given.returns,
+        "window": "shown" if given.window else "none",
     }  # fmt: skip
     results: list[Result] = []
-    with Launched(config, folder) as launched:
+    with Launched(config, folder, window=given.window) as launched:
         reader = NewsReader(config, ("results.",))
         writer = NewsWriter(config, "bench.quiet.1")
         asker = Asker(config, writer)

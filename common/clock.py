@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import time
 import uuid
 from pathlib import Path
@@ -26,6 +27,21 @@ class Jumps:
         offset = time.time() - time.monotonic()
         jump, self._offset = offset - self._offset, offset
         return jump if abs(jump) >= JUMP_S else 0.0
+
+
+def to_tick_s(every_s: float) -> float:
+    """Return the time to the next multiple of so many seconds on the machine's monotonic clock.
+
+    Whoever has nothing to do wakes at these moments: what all the idle processes of a machine say comes to the others
+    at once then, who wake once for it and not once for each.
+    """
+    now = time.monotonic()
+    return (math.floor(now / every_s) + 1) * every_s - now
+
+
+def ticked(since: float, every_s: float) -> bool:
+    """Whether such a moment has passed since a reading of ``time.monotonic()``."""
+    return math.floor(time.monotonic() / every_s) > math.floor(since / every_s)
 
 
 @functools.cache

@@ -272,7 +272,9 @@ class Keeper:
 
     def _look(self, store: Store) -> None:
         """Read what has changed; nothing is written."""
-        if store.generation() != self._seen or store.setting(strangers.MET) != self._met:
+        with store.read() as connection:
+            generation, met = store.generation_in(connection), store.setting_in(connection, strangers.MET)
+        if generation != self._seen or met != self._met:
             self._snapshots.put(self._snapshot(store, numbers=False))
 
     def _upkeep(self, store: Store) -> None:

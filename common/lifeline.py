@@ -15,6 +15,8 @@ import threading
 import time
 from typing import BinaryIO
 
+from common.clock import ticked
+
 SUPERVISED = "MIEN_SUPERVISED"  # environment variable that a supervisor sets for its children
 WORN_OUT = 75  # exit code of a child that asks to be replaced by a fresh one
 BEAT_EVERY_S = 1.0  # a process that is woken from idle costs half a millisecond
@@ -48,9 +50,8 @@ class Lifeline:
 
     def beat(self) -> None:
         """Show that the main loop turns; call it as often as you like."""
-        now = time.monotonic()
-        if now - self._last_beat >= BEAT_EVERY_S:
-            self._last_beat = now
+        if ticked(self._last_beat, BEAT_EVERY_S):
+            self._last_beat = time.monotonic()
             self._write("beat")
 
     def _write(self, word: str) -> None:

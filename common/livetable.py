@@ -14,14 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from common import words
+from common.clock import to_tick_s
 from common.expressions import COLOURS
 from common.messages import CameraState, Correction, Face, Message, Result, Stats
 from common.news import NewsReader
 from common.outlet import written
 from common.settings import Config
 
-TOPICS = ("results.", "camera.", "corrections.", "stats.")
+TOPICS = ("results.", "camera.", "corrections.")
 REFRESH_S = 0.25
+QUIET_S = 2.0  # without news for so long, all has been said, and only the clocks of a terminal move on
+QUIET_REFRESH_S = 1.0
 LINES_S = 4  # plain lines a second at most, in the long run
 _GONE_S = 1.0  # a face unseen this long has left
 _STALE_S = 1.0
@@ -92,17 +95,23 @@ class LiveTable:
         self._dropped: dict[str, int] = {}
         self._budget, self._budget_at = float(LINES_S), time.monotonic()
 
-    def update(self, topic: str, message: Message, now: float | None = None) -> None:
-        """Take a message of the bus; ``now``: the monotonic time it came."""
+    def update(self, topic: str, message: Message, now: float | None = None) -> bool:
+        """Take a message of the bus; ``now``: the monotonic time it came. Return whether it is news to be shown."""
         now = time.monotonic() if now is None else now
         if isinstance(message, Stats):
             self._dropped[message.sender] = message.dropped
-        elif isinstance(message, CameraState):
-            self._state(self._camera(message.camera, now), message, now)
-        elif isinstance(message, Result):
+            return False
+        if isinstance(message, CameraState):
+            return self._state(self._camera(message.camera, now), message, now)
+        if isinstance(message, Result):
             self._result(self._camera(message.camera, now), message, now)
         elif isinstance(message, Correction):
             self._correct(self._camera(message.camera, now), message, now)
+        return True
+
+    def quiet(self, now: float) -> bool:
+        """Whether no picture has been analysed for a while."""
+        return all(not camera.arrivals or now - camera.arrivals[-1] > QUIET_S for camera in self._cameras.values())
 
     def render(self, now: float | None = None) -> RenderableType:
         """Return the table as it is now."""
@@ -138,10 +147,12 @@ class LiveTable:
     def _camera(self, name: str, now: float) -> _Camera:
         return self._cameras.setdefault(name, _Camera(name, now))
 
-    def _state(self, camera: _Camera, message: CameraState, now: float) -> None:
-        if camera.state is None or camera.state.state != message.state:
+    def _state(self, camera: _Camera, message: CameraState, now: float) -> bool:
+        before, camera.state = camera.state, message
+        if before is None or before.state != message.state:
             camera.state_since = now - max(0.0, time.time() - message.since)
-        camera.state = message
+            return True
+        return (before.reason, before.paused) != (message.reason, message.paused)
 
     def _result(self, camera: _Camera, result: Result, now: float) -> None:
         if not result.analysed:
@@ -227,7 +238,8 @@ def run(config: Config, stop: threading.Event, out: TextIO) -> None:
     """Show the live table on ``out`` until ``stop`` is set; plain lines where ``out`` is no terminal."""
     console = Console(file=out, highlight=False, markup=False, emoji=False, soft_wrap=not out.isatty())
     table = LiveTable(console, config.cameras)
-    reader = NewsReader(config, TOPICS)
+    # Plain lines say nothing of what was dropped.
+    reader = NewsReader(config, (*TOPICS, "stats.") if console.is_terminal else TOPICS)
     try:
         if not console.is_terminal:
             while not stop.is_set():
@@ -244,11 +256,13 @@ def run(config: Config, stop: threading.Event, out: TextIO) -> None:
 
 
 def _read(reader: NewsReader, table: LiveTable) -> None:
-    """Take in what comes during one refresh."""
-    until = time.monotonic() + REFRESH_S
+    """Take in what comes during one refresh: a long one while nothing is analysed, until something comes."""
+    now = time.monotonic()
+    until = now + (to_tick_s(QUIET_REFRESH_S) if table.quiet(now) else REFRESH_S)
     while (left := until - time.monotonic()) > 0:
         for topic, message in reader.read(timeout_ms=max(1, int(left * 1000))):
-            table.update(topic, message)
+            if table.update(topic, message):
+                until = min(until, time.monotonic() + REFRESH_S)
 
 
 def _cells(camera: _Camera, row: _Row, now: float) -> tuple[Text, ...]:

@@ -8,6 +8,8 @@ from collections import deque
 
 import psutil
 
+from common.clock import ticked
+
 EVERY_S = 1.0
 IDLE_EVERY_S = 2.0
 _KEPT_S = 5.0
@@ -44,9 +46,11 @@ class Meter:
             self._own_mb = (memory.rss - getattr(memory, "shared", 0)) / 2**20
 
     def due(self) -> bool:
-        """Whether a second has passed since the last ``figures``; two where there was nothing to do."""
+        """Whether a second has passed since the last ``figures``; where there was nothing to do, the next two."""
         then, taken, given = self._last
-        return time.monotonic() - then >= (EVERY_S if (taken, given) != (self.taken, self.given) else IDLE_EVERY_S)
+        if (taken, given) != (self.taken, self.given):
+            return time.monotonic() - then >= EVERY_S
+        return ticked(then, IDLE_EVERY_S)
 
     def figures(self) -> dict[str, float | int]:
         """Return the fields of ``Stats`` that a meter knows; rates are since the previous call."""

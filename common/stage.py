@@ -22,6 +22,7 @@ from types import FrameType
 from typing import ClassVar
 
 from common import transport
+from common.clock import to_tick_s
 from common.config import ConfigError, load
 from common.instance import instance_of
 from common.lifeline import BEAT_EVERY_S, WORN_OUT, Lifeline
@@ -90,7 +91,7 @@ class Stage(ABC):
         """Close what ``open`` opened. Called once, also when ``open`` failed half-way."""
 
     def wait_ms(self) -> float:
-        """Return how long the loop may wait for sockets before ``handle`` is called anyway."""
+        """Return how long the loop may wait for sockets before ``handle`` is called anyway; never beyond a beat."""
         return BEAT_EVERY_S * 1e3
 
     def pace_ms(self) -> float:
@@ -150,7 +151,7 @@ class Stage(ABC):
             self.state = "running"
             lifeline.say("ready")
             while not lifeline.stopping.is_set() and not self.finished:
-                ready = self.poller.wait(min(BEAT_EVERY_S * 1e3, self.wait_ms()))
+                ready = self.poller.wait(min(1e3 * to_tick_s(BEAT_EVERY_S) + 1, self.wait_ms()))
                 if self._inbox.socket in ready:
                     ready.discard(self._inbox.socket)
                     self._read_news()
@@ -159,7 +160,7 @@ class Stage(ABC):
                 if self.meter.due():
                     self.publish_stats()
                 if pause_ms := self.pace_ms():
-                    lifeline.stopping.wait(pause_ms / 1e3)
+                    lifeline.stopping.wait(min(pause_ms / 1e3, to_tick_s(BEAT_EVERY_S)))
             if self.finished:
                 lifeline.say("finished")
         finally:

@@ -21,7 +21,7 @@ from common.meter import Meter
 from common.news import NewsWriter
 from common.settings import Config
 
-SETTLED_S, UNSETTLED_S = 0.25, 0.1  # between two turns while nothing is heard
+SETTLED_S, UNSETTLED_S = 0.5, 0.1  # between two turns while nothing is heard
 ASKED_TO_STOP_S = 2.0  # for all together; what has not ended by then is killed
 _KILLED_S = 1.0  # a killed process is gone at once, unless the system itself holds it (a dead network drive)
 _START_AGAIN_S = 1.0  # where the system has no room for another process

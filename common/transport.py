@@ -336,8 +336,8 @@ def forward(front: Socket, back: Socket, *, timeout_ms: int, withheld: bytes = b
     The heart of the bus: ``back`` is the XSUB that publishers connect to, ``front`` the XPUB of the subscribers.
     Messages whose topic begins with ``withheld`` are left out.
     """
-    poller = Poller((front, back))
-    poller.wait(timeout_ms)
+    if timeout_ms:
+        Poller((front, back)).wait(timeout_ms)
     for _ in range(_WISHES_A_TURN):
         try:
             frames = _frames(front._socket, _NOBLOCK)

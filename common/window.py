@@ -102,6 +102,7 @@ class Window:
         self.help = False
         self.entry: NameEntry | None = None
         self.dirty = True
+        self._told: tuple[object, ...] = ()  # what the last drawing said
         self._states: dict[str, CameraState] = {}
         self._since: dict[str, float] = {}  # monotonic time at which a camera's state began
         self._arrivals: deque[float] = deque()
@@ -146,8 +147,10 @@ class Window:
         if before is None or (before.state, before.since) != (message.state, message.since):
             ago = max(0.0, (time.time() if wall is None else wall) - message.since)
             self._since[message.camera] = now - ago
+        self.dirty |= before is None or (before.state, before.reason, before.paused) != (
+            message.state, message.reason, message.paused,
+        )  # fmt: skip
         self._states[message.camera] = message
-        self.dirty = True
 
     def notice(self, text: str, now: float) -> None:
         """Say something in the status line for a few seconds."""
@@ -203,7 +206,13 @@ class Window:
 
     def due(self, drawn_at: float, now: float) -> bool:
         """Whether the window must be drawn again: something changed, or its clocks moved on."""
-        return self.dirty or now - drawn_at >= 1.0 or drawn_at < self._notice_until <= now
+        if self.dirty or drawn_at < self._notice_until <= now:
+            return True
+        return now - drawn_at >= 1.0 and self._telling(now) != self._told
+
+    def was_drawn(self, now: float) -> None:
+        """Note that what there was to show at this time is on show."""
+        self.dirty, self._told = False, self._telling(now)
 
     def trouble(self, now: float) -> Trouble | None:
         """Return why what is on show is not live, or None while it is."""
@@ -272,6 +281,9 @@ class Window:
         return f"seen {words.clock(now - self._first_seen.get(found[0].track, now))}"
 
     # --- inside ---
+
+    def _telling(self, now: float) -> tuple[object, ...]:
+        return (self.trouble(now), self.status(now), self.says(now), self.seen(now))
 
     def _begin_entry(self, now: float) -> None:
         if self.result is not None and any(face.track == self.selected for face in self.result.faces):

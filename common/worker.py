@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from common.clock import ticked
 from common.messages import Message, MessageError, Ready, pack, unpack
 from common.news import Complaint
 from common.stage import Stage, WornOut
@@ -69,11 +70,11 @@ class Worker(Stage, Generic[J]):
         if parts is not None:
             self._take(parts)  # one at a time: between two jobs the loop must see that it shall stop
         self._weigh()
-        if time.monotonic() - self._said_ready >= self._ready_every_s():
+        if self._is_ready_due():
             self._say_ready()
 
     def wait_ms(self) -> float:
-        return 1e3 * self._ready_every_s()
+        return 1e3 * (IDLE_READY_EVERY_S if self._idle() else READY_EVERY_S)
 
     def detail(self) -> dict[str, float | str]:
         from models import runtime  # only here: the conductor, too, imports this module, and needs no network
@@ -146,8 +147,13 @@ class Worker(Stage, Generic[J]):
             self.meter.dropped += 1
         self._said_ready = self._worked_at = time.monotonic()  # a finding asks for the next job, too
 
-    def _ready_every_s(self) -> float:
-        return READY_EVERY_S if time.monotonic() - self._worked_at < IDLE_AFTER_S else IDLE_READY_EVERY_S
+    def _idle(self) -> bool:
+        return time.monotonic() - self._worked_at >= IDLE_AFTER_S
+
+    def _is_ready_due(self) -> bool:
+        if self._idle():
+            return ticked(self._said_ready, IDLE_READY_EVERY_S)
+        return time.monotonic() - self._said_ready >= READY_EVERY_S
 
     def _say_ready(self) -> None:
         self._said_ready = time.monotonic()

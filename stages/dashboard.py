@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from common.page.desk import Wish
     from common.page.server import Server
 
-UNUSED_S = 0.25  # with nobody at the page, news and the first request may wait so long
+UNUSED_S = 0.5  # with nobody at the page, news and the first request may wait so long
 SAMPLE_EVERY_S = 0.5  # of the results of a camera, one so often is looked at
 RESULTS = b"results."
 

@@ -28,7 +28,8 @@ from common.window import Action, Window
 TITLE = "Mien"
 FIRST_SIZE = (1024, 614)  # a picture of 16:9 and the status line
 ENROL_S = 25.0  # crops of a turning head take some seconds
-_TURN_MS = 15.0
+_TURN_MS = 15.0  # keys and clicks wait so long
+_IDLE_AFTER_S, _IDLE_TURN_MS = 3.0, 125.0  # … with nothing on the move: asking the window costs most of what is left
 _SOURCES: dict[Action, str] = {"webcam": "webcam", "screen": "screen"}
 
 
@@ -46,6 +47,7 @@ class DisplayStage(Stage):
         self._following: set[str] = set()  # requests to do so
         self._asked: dict[str, tuple[Action, str]] = {}  # request: what for, which camera
         self._drawn_at = 0.0
+        self._moved_at = time.monotonic()  # the last picture, key, move of the mouse or new size
         self._size = (0, 0)
         self._is_open = False
         self._first_look = FirstLook(None, 0.0)
@@ -73,7 +75,7 @@ class DisplayStage(Stage):
         return ("camera.",)
 
     def wait_ms(self) -> float:
-        return _TURN_MS
+        return _TURN_MS if time.monotonic() - self._moved_at < _IDLE_AFTER_S else _IDLE_TURN_MS
 
     def on_news(self, topic: str, message: Message) -> None:
         if isinstance(message, CameraState):
@@ -89,7 +91,12 @@ class DisplayStage(Stage):
         now = time.monotonic()
         if not self._first_look.done and self._is_open:
             self._look_at_screen(now)
-        if not self.finished and (self._window.due(self._drawn_at, now) or self._window_size() != self._size):
+        if self.finished:
+            return
+        if self._window_size() != self._size:
+            self._moved_at = now
+            self._draw(now)
+        elif self._window.due(self._drawn_at, now):
             self._draw(now)
 
     def close(self) -> None:
@@ -117,6 +124,7 @@ class DisplayStage(Stage):
             newest = parts
         if newest is None:
             return
+        self._moved_at = time.monotonic()
         try:
             seen = read(newest)
             result = seen.preview.result
@@ -153,6 +161,7 @@ class DisplayStage(Stage):
         now = time.monotonic()
         key = cv2.pollKey()
         while key != -1:
+            self._moved_at = now
             action = self._window.press(key, now)
             if action is not None:
                 self._act(action, now)
@@ -162,6 +171,7 @@ class DisplayStage(Stage):
             self.finished = True
 
     def _on_mouse(self, event: int, x: int, y: int, flags: int, _: Any) -> None:
+        self._moved_at = time.monotonic()
         if event == cv2.EVENT_LBUTTONDOWN:
             self._window.click(x, y, time.monotonic())
 
@@ -233,7 +243,8 @@ class DisplayStage(Stage):
         self._canvas = canvas
         self.meter.worked((time.perf_counter() - started) * 1e3)
         self.meter.given += 1
-        self._window.dirty, self._drawn_at, self._size = False, now, size
+        self._window.was_drawn(now)
+        self._drawn_at, self._size = now, size
 
 
 def _on_screen() -> bool:

@@ -187,6 +187,16 @@ def test_on_a_terminal_it_draws_a_table_and_takes_it_away_again(config: Config, 
     os.close(ours)
 
 
+def test_without_pictures_what_comes_is_shown_soon_and_what_repeats_is_no_news() -> None:
+    table = Table()
+    assert table.table.quiet(table.now)
+    assert table.table.update("camera.cam0", state("offline", reason="no route"), table.now)
+    assert not table.table.update("camera.cam0", state("offline", ago=1.0, reason="no route"), table.now)
+    assert table.table.update("camera.cam0", state("offline", reason="refused"), table.now)
+    assert table.table.update("results.cam0", five(), table.now)
+    assert not table.table.quiet(table.now + livetable.QUIET_S) and table.table.quiet(table.now + 2.1)
+
+
 class _running:
     """The live table in a thread, and a function that publishes results."""
 

@@ -221,17 +221,32 @@ def test_h_opens_the_help_and_esc_a_click_or_h_close_it() -> None:
 # --- when it is drawn ---
 
 
-def test_it_is_drawn_again_only_when_something_changed_or_a_second_passed() -> None:
+def test_it_is_drawn_again_only_when_something_changed_or_its_clocks_moved_on() -> None:
     window = showing()
-    window.dirty = False
-    assert not window.due(100.0, 100.5)
-    assert window.due(100.0, 101.0)
+    window.was_drawn(100.0)
+    assert not window.due(100.0, 100.9)
+    assert window.due(100.0, 102.0)  # the picture has stalled meanwhile
     window.notice("saved", 100.5)
     assert window.dirty
-    window.dirty = False
+    window.was_drawn(100.5)
     drawn_at = 100.5 + NOTICE_S - 0.1
     assert window.says(drawn_at) == "saved" and window.due(drawn_at, 100.5 + NOTICE_S)
     assert window.says(100.5 + NOTICE_S) == ""
+
+
+def test_a_pause_is_drawn_once() -> None:
+    window = showing()
+    paused = CameraState.model_validate(
+        {"from": "capture.test.1", "camera": "cam0", "state": "online", "since": 5.0, "paused": True}
+    )
+    window.state(paused, 100.0)
+    assert window.dirty
+    window.was_drawn(100.0)
+    for now in (101.0, 102.0, 160.0):
+        window.state(paused, now)  # said every second
+        assert not window.due(100.0, now)
+    window.state(paused.model_copy(update={"paused": False}), 161.0)
+    assert window.due(100.0, 161.0)
 
 
 # --- where things are ---

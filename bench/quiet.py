@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +28,18 @@ from pathlib import Path
 import cv2
 import imageio_ffmpeg
 import numpy as np
-import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.feeding import Picture, configured, pictures_of
+from bench.launched import Launched
 from bench.pipeline import FIRST_RESULT_LIMIT_S, RATE
-from bench.report import ROOT, Report, by_pool, median, usage
+from bench.report import Report, by_pool, median, usage
 from common import config as configuration
 from common import media
 from common.control import Asker
 from common.messages import Result
 from common.news import NewsReader, NewsWriter
-from common.settings import Config
 from common.transport import terminate
 from models.detector import FaceDetector
 
@@ -73,46 +70,6 @@ class Scene:
     curtain_s: float
     still_s: float
     visits: tuple[Visit, ...]
-
-
-class Launched:
-    """``launch.py`` with this configuration; ends with the block."""
-
-    def __init__(self, config: Config, folder: Path, *, window: bool = False) -> None:
-        file, self._log = folder / "given.json", folder / "launch.log"
-        configuration.save(config, file)
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "launch.py"), *([] if window else ["--headless"]), "--config", str(file)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def pids(self) -> dict[str, int]:
-        """Return the processes by name, launch.py's own among them."""
-        pids, numbers = {"launch": self._process.pid}, Counter[str]()
-        for child in psutil.Process(self._process.pid).children():
-            stage = re.search(r"stages\.(\w+)", " ".join(child.cmdline()))
-            name = stage.group(1) if stage else "other"
-            numbers[name] += 1
-            pids[f"{name}.{numbers[name]}"] = child.pid
-        return pids
-
-    def check(self) -> None:
-        """Raise SystemExit, with what was said last, when it has ended."""
-        if self._process.poll() is not None:
-            said = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-            raise SystemExit("\n".join(["launch.py has ended:", *said]))
-
-    def __enter__(self) -> Launched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.pipeline import Running
+from bench.launched import Launched
 from bench.report import Report, median, percentile
 from common import media, options
 from common.analyse import private_endpoints
@@ -113,7 +113,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def watch(running: Running, reader: NewsReader, seconds: float, every_s: float) -> Watched:
+def watch(running: Launched, reader: NewsReader, seconds: float, every_s: float) -> Watched:
     """Look at all processes every few seconds, and at every result, for so long after all of them have loaded."""
     watched = Watched()
     began = next_at = 0.0
@@ -126,9 +126,10 @@ def watch(running: Running, reader: NewsReader, seconds: float, every_s: float) 
                 window.append(message.latency_ms)
             elif isinstance(message, Stats):
                 loaded.add(message.stage)
+        running.check()
         now = time.monotonic()
         if not began:
-            waited = {name.partition(".")[0] for name in running.pids()} - loaded
+            waited = {name.partition(".")[0] for name in running.pids()} - loaded - {"launch"}
             if window and not waited:
                 began = next_at = now
             elif now > gave_up:
@@ -236,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="mien-"))
     try:
         config = private(given, folder)
-        with Running(config) as running:
+        with Launched(config, folder) as running:
             reader = NewsReader(config, ("results.", "stats."))
             try:
                 watched = watch(running, reader, seconds, every_s)

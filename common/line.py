@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +15,11 @@ from common import clock
 from common.attention import Attention
 from common.detected import Detected
 from common.expressions import EXPRESSIONS
+from common.media_time import MediaTime
 from common.messages import Box, Expression, Face, Frame, Identity, Probabilities, Result
 from common.naming import Naming
 from common.pace import Pace
+from common.patience import Patience
 from common.quiet import Quiet
 from common.recall import Recall
 from common.settings import Config
@@ -27,10 +28,6 @@ from common.tracks import Track, Tracker
 from common.votes import TrackIdentity
 
 CALM_S = 0.1
-LOOKS = 31  # so many looks of the detector say how long one takes …
-OVERDUE = 3.0  # … and one that takes so many times as long is not waited for
-AHEAD_S = 10.0
-"""Further than the clock went on, plus this, no live source's own time goes on from one picture to the next."""
 
 Floats = NDArray[np.float32]
 
@@ -95,11 +92,9 @@ class Line:
         self._recall = recall
         self._tracker = Tracker(new_track, alike=recall.alike)
         self._followed: dict[int, Followed] = {}
-        self._offset_s = 0.0
-        self._last_media_s = 0.0
-        self._arrived_s = 0.0  # the latest media time that has come, in this line
+        self._time = MediaTime()
         self._last_received = 0.0
-        self._took_s: dict[bool, deque[float]] = {close: deque(maxlen=LOOKS) for close in (False, True)}
+        self._patience = Patience(config.pipeline.stall_ms / 1e3)
         self._late = False  # the last result came too late for its picture to wait for it
         # Where faces are blurred, whoever comes must be seen at once, and a picture that nobody looked at would have
         # to be blurred whole.
@@ -115,8 +110,7 @@ class Line:
     def begin(self, frame: Frame, now: float) -> None:
         """A new run of the capture: its numbers start again, the people in view stay who they are."""
         if self.run is not None:
-            elapsed = max(now - self._last_received, 0.001)
-            self._offset_s = self._last_media_s + elapsed - frame.media_time_s
+            self._time.begin_anew(frame, now - self._last_received)
         self.run = frame.run
         self.last_seq = self.shown_seq = -1
         self.flights.clear()
@@ -140,16 +134,8 @@ class Line:
         return self._last_received
 
     def keep_time(self, frame: Frame, now: float) -> None:
-        """A frame has come: let time go on where its source's jumps, or labels and looks would wait for its return."""
-        if frame.still:
-            return
-        at_s = frame.media_time_s + self._offset_s
-        passed_s = now - self._last_received
-        if at_s < self._arrived_s:
-            self._offset_s += self._arrived_s - at_s
-        elif not frame.every_frame and at_s > self._arrived_s + passed_s + AHEAD_S:
-            self._offset_s -= at_s - self._arrived_s - passed_s
-        self._arrived_s = frame.media_time_s + self._offset_s
+        """A frame of the present run has come: to be told before anything else is asked of it."""
+        self._time.arrive(frame, now - self._last_received)
 
     def arrive(self, frame: Frame, pixels: Any, now: float) -> Flight:
         """A frame of the present run has come."""
@@ -228,7 +214,7 @@ class Line:
         """The detector's finding has come."""
         flight.detected_at = now
         if flight.asked is not None:
-            self._took_s[flight.close].append(now - flight.asked)
+            self._patience.answered(now - flight.asked, close=flight.close)
 
     def overdue(self, now: float) -> Flight | None:
         """Return the flight that others, which the detector has answered, wait behind in vain, if there is one.
@@ -247,11 +233,8 @@ class Line:
                     return None
                 waiting = flight
             elif flight.detected is not None:
-                took_s = self._took_s[waiting.close]
-                if not took_s or waiting.asked is None:
-                    return None
-                most_s = max(self._config.pipeline.stall_ms / 1e3, OVERDUE * statistics.median(took_s))
-                return waiting if now - waiting.asked > most_s else None
+                assert waiting.asked is not None
+                return waiting if self._patience.is_overdue(now - waiting.asked, close=waiting.close) else None
         return None
 
     def track(self, flight: Flight) -> list[tuple[int, Track]]:
@@ -261,7 +244,7 @@ class Line:
         if frame.still:
             self._forget_people()
         at_s = flight.at_s
-        self._last_media_s = at_s
+        self._time.now_s = at_s
         self._attention.looked(at_s)
         flight.tracks, ended = self._tracker.update(at_s, detected.boxes, detected.scores, detected.appearances)
         for track in ended:
@@ -338,13 +321,14 @@ class Line:
         """Take a frame that nobody looked at out of the line and return what shows it, None if it has been shown."""
         shown = flight.frame.seq <= self.shown_seq
         self._leave(flight, now)
-        self._last_media_s = max(self._last_media_s, flight.at_s)
+        self._time.now_s = max(self._time.now_s, flight.at_s)
         return None if shown else self._unlooked(flight, now, sender)
 
     def stalls(self, now: float) -> bool:
         """Return whether pictures had better be shown as they come: nothing was published for so long, or too late."""
-        silent_s = now - (self.published_at if self.published_at is not None else -1e9)
-        return self._late or silent_s * 1e3 > self._config.pipeline.stall_ms
+        return self._late or self._patience.is_too_long(
+            now - (-math.inf if self.published_at is None else self.published_at)
+        )
 
     def show_early(self, flight: Flight, now: float, sender: str) -> Result:
         """Return what shows a picture before its turn, whose analysis has not come. It stays in the line."""
@@ -375,7 +359,7 @@ class Line:
 
     def now_s(self) -> float:
         """Return the media time of the last picture."""
-        return self._last_media_s
+        return self._time.now_s
 
     def identity_lost(self, track: Track) -> None:
         """An answer will not come."""
@@ -392,7 +376,7 @@ class Line:
         self.shown_seq = max(self.shown_seq, flight.frame.seq)
         self.published_at = now
         if not flight.rested:
-            self._late = flight.overtaken and (now - flight.received) * 1e3 > self._config.pipeline.stall_ms
+            self._late = flight.overtaken and self._patience.is_too_long(now - flight.received)
 
     def _unlooked(self, flight: Flight, now: float, sender: str) -> Result:
         result = self._result(flight, now, sender, analysed=False, faces=())
@@ -400,7 +384,7 @@ class Line:
 
     def _media_s(self, frame: Frame) -> float:
         flight = self.flights.get(frame.seq)
-        return frame.media_time_s + self._offset_s if flight is None else flight.at_s
+        return self._time.of(frame) if flight is None else flight.at_s
 
     def _forget_people(self) -> None:
         self._tracker = Tracker(self._new_track, alike=self._recall.alike)

@@ -10,7 +10,7 @@ import math
 from typing import Final
 
 AFTER_S: Final = 2.0  # without anybody in view
-"""How long nobody must have been seen before frames are left out."""
+"""For how long looks must have found nobody before frames are left out."""
 
 
 class Quiet:
@@ -25,17 +25,22 @@ class Quiet:
         self._every_s = every_s
         self._still_s = max(every_s, still_s)
         self._anybody_s = -math.inf  # when somebody was in view last, or when the first frame came
-        self._looked_s = -math.inf
+        self._seen_s = -math.inf  # the last frame of which it is known who was in view
+        self._looked_s = -math.inf  # the last frame that is being looked at
         self._still = True  # since then
 
     def seen(self, at_s: float, anybody: bool) -> None:
         """A frame has been looked at; ``anybody`` says whether a face was in it, or is still followed."""
+        self._seen_s = max(self._seen_s, at_s)
         if anybody:
             self._anybody_s = max(self._anybody_s, at_s)
 
     def nobody(self, at_s: float) -> bool:
-        """Return whether nobody has been in view for so long that frames may be left out."""
-        return bool(self._every_s) and at_s >= self._looked_s and at_s - self._anybody_s > AFTER_S
+        """Return whether nobody has been in view for so long that frames may be left out.
+
+        By what looks have found, and not by the clock: where one takes a second, there are none for two of them.
+        """
+        return bool(self._every_s) and at_s >= self._looked_s and self._seen_s - self._anybody_s > AFTER_S
 
     def skips(self, at_s: float, *, moving: bool | None = None) -> bool:
         """Return whether the frame taken at this time may be left out; if not, it counts as looked at.

@@ -59,7 +59,7 @@ def foreign_package() -> str | None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    from common import alerts_arguments, keys_arguments, people_arguments, store_arguments
+    from common import alerts_arguments, keys_arguments, pause_command, people_arguments, store_arguments
 
     everywhere = _everywhere()
     top = argparse.ArgumentParser(
@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     snapshot = commands.add_parser("snapshot", parents=[everywhere], help="keep what a camera of a running Mien shows")
     snapshot.add_argument("--camera", default=argparse.SUPPRESS, metavar="NAME", help="this camera only")
     snapshot.set_defaults(function=_snapshot)
+    pause_command.add_parser(commands, everywhere)
     status = commands.add_parser("status", parents=[everywhere], help="what a running Mien is doing")
     status.add_argument("--once", action="store_true", help="print one table and end")
     status.set_defaults(function=_status)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 Value = str | int | float | None
+T = TypeVar("T")
 
 # f32: avx2, avx512f; bf16: avx512_bf16, amx_bf16, bf16 (ARM); int8: avx_vnni, avx512_vnni, amx_int8, i8mm (ARM)
 _INSTRUCTIONS = (
@@ -156,9 +158,9 @@ def by_pool(figures: dict[str, float]) -> dict[str, float]:
     return summed
 
 
-def in_turn(ways: Sequence[str], rounds: int) -> list[str]:
+def in_turn(ways: Sequence[T], rounds: int) -> list[T]:
     """Return an order that compares fairly on a machine whose speed drifts: A B B A A B …"""
-    order: list[str] = []
+    order: list[T] = []
     for number in range(rounds):
         order += ways if number % 2 == 0 else list(reversed(ways))
     return order

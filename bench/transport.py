@@ -1,11 +1,11 @@
 """Raw frames from one process to another: Mien's transport with all its checks, bare pyzmq, and what others offer.
 
-    python bench/transport.py [--seconds 1.5] [--rounds 5] [--ways mien,bare,…] [--sizes 640x360,…]
+    python bench/transport.py [--seconds 1.5] [--rounds 5] [--ways mien,bare,…] [--sizes 640x360,…] [--over tcp,ipc]
 
-All ways run in turn in one run, over ipc (loopback TCP where there is none). Mien's header is packed, unpacked and
-checked for each frame. Every receiver reads all of each picture once (its 64-bit words are summed), as whoever looks at
-it has to: what a way puts off until then counts, too. ``shared`` is what camera and conductor of one machine do: the
-picture goes into a ring in shared memory, the message says where.
+All ways run in turn in one run: over loopback TCP, as between machines and as imagezmq and NetGear do by default, and
+over ipc. Mien's header is packed, unpacked and checked for each frame. Every receiver reads all of each picture once
+(its 64-bit words are summed), as whoever looks at it has to: what a way puts off until then counts, too. ``shared`` is
+what camera and conductor of one machine do: the picture goes into a ring in shared memory, the message says where.
 
 Targets: at least 0.8 of what bare pyzmq does with the same queue lengths, copying (its default) or not, whichever is
 quicker here, and at least as fast as the better of imagezmq and VidGear's NetGear, which run with their defaults, but
@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from common.settings import Config
 from common.transport import opened, terminate
 
 Pixels = NDArray[np.uint8]
+Run = tuple[str, str]  # which way, over what
 SIZES = {"640x360": (640, 360), "1920x1080": (1920, 1080), "3840x2160": (3840, 2160)}
 WAYS = {
     "mien": "Mien",
@@ -69,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of each way and size")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--sizes", default=",".join(SIZES))
+    parser.add_argument("--over", default="tcp,ipc" if os.name == "posix" else "tcp")
     parser.add_argument("--receive", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.receive:
@@ -82,18 +86,24 @@ def main(arguments: list[str] | None = None) -> int:
             ways = [way for way in ways if way not in affected]
             report.notes.append(f"{package} is not installed: left out")
     drawn: dict[str, dict[str, float]] = {}
+    overs = given.over.split(",")
+    if wrong := set(overs) - {"tcp", "ipc"}:
+        parser.error(f"--over is tcp, ipc or both, not {', '.join(sorted(wrong))}")
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
         for size in given.sizes.split(","):
             width, height = SIZES[size]
-            here = [way for way in ways if way != "shared" or slots_for(width * height * 3)]
-            rates: dict[str, list[float]] = {way: [] for way in here}
-            spent: dict[str, list[float]] = {way: [] for way in here}
-            for way in in_turn(here, given.rounds):
-                rate, cpu_ms = measure(way, width, height, given.seconds, Path(folder))
-                rates[way].append(rate)
-                spent[way].append(cpu_ms)
-            summary(report, size, rates, spent)
-            drawn[size] = {WAYS[way]: median(values) for way, values in rates.items()}
+            # Shared memory is the same however its small messages travel.
+            here = [(way, over) for over in overs for way in ways if way != "shared"]
+            if "shared" in ways and os.name == "posix" and slots_for(width * height * 3):
+                here.append(("shared", "ipc"))
+            rates: dict[Run, list[float]] = {run: [] for run in here}
+            spent: dict[Run, list[float]] = {run: [] for run in here}
+            for run in in_turn(here, given.rounds):
+                rate, cpu_ms = measure(run, width, height, given.seconds, Path(folder))
+                rates[run].append(rate)
+                spent[run].append(cpu_ms)
+            summary(report, size, overs, rates, spent)
+            drawn[size] = {_named(run): median(values) for run, values in rates.items()}
     report.notes.append(
         "lowest, highest: of the rounds. Ratios are between medians; shared_ratio is that of Mien with shared memory. "
         "Of bare pyzmq's two ways the quicker one counts."
@@ -106,28 +116,51 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def summary(report: Report, size: str, rates: dict[str, list[float]], spent: dict[str, list[float]]) -> None:
+def summary(
+    report: Report, size: str, overs: Sequence[str], rates: dict[Run, list[float]], spent: dict[Run, list[float]]
+) -> None:
     """Write the rows of one size."""
-    middle = {way: median(values) for way, values in rates.items()}
-    for way, values in rates.items():
+    middle = {run: median(values) for run, values in rates.items()}
+    for run, values in rates.items():
         report.add(
-            "frames", size=size, way=WAYS[way], frames_s=middle[way], lowest=min(values), highest=max(values),
-            cpu_ms=median(spent[way]),
+            "frames", size=size, over=_over(run), way=WAYS[run[0]], frames_s=middle[run], lowest=min(values),
+            highest=max(values), cpu_ms=median(spent[run]),
         )  # fmt: skip
-    bare = max((way for way in BARE if way in middle), key=lambda way: middle[way], default=None)
-    for way in (way for way in middle if way in BARE + OTHERS):
-        ratio, shared = (middle.get(ours, NONE) / (middle[way] or NONE) for ours in ("mien", "shared"))
-        target = TARGET if way == bare else BETTER if way in OTHERS else None
-        report.add(
-            "Mien against each", size=size, way=WAYS[way], ratio=ratio, target=target,
-            reached=None if target is None else "yes" if ratio >= target else "no", shared_ratio=shared,
-        )  # fmt: skip
+    shared = next((rate for (way, _), rate in middle.items() if way == "shared"), NONE)
+    for over in overs:
+        here = {way: rate for (way, by), rate in middle.items() if by == over and way != "shared"}
+        bare = max((way for way in BARE if way in here), key=lambda way: here[way], default=None)
+        for way in (way for way in here if way in BARE + OTHERS):
+            ratio = here.get("mien", NONE) / (here[way] or NONE)
+            target = TARGET if way == bare else BETTER if way in OTHERS else None
+            report.add(
+                "Mien against each", size=size, over=over, way=WAYS[way], ratio=ratio, target=target,
+                reached=None if target is None else "yes" if ratio >= target else "no",
+                shared_ratio=shared / (here[way] or NONE),
+            )  # fmt: skip
 
 
-def measure(way: str, width: int, height: int, seconds: float, folder: Path) -> tuple[float, float]:
+def _over(run: Run) -> str:
+    return "–" if run[0] == "shared" else run[1]
+
+
+def _named(run: Run) -> str:
+    return WAYS[run[0]] if run[0] == "shared" else f"{WAYS[run[0]]}, {run[1]}"
+
+
+def _endpoint(over: str, folder: Path) -> str:
+    if over == "ipc":
+        return private_endpoints(folder)["frames"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def measure(run: Run, width: int, height: int, seconds: float, folder: Path) -> tuple[float, float]:
     """Send frames as fast as they go for some seconds; return how many a second arrived and passed the check, and the
     processor time of both sides a frame, ms."""
-    endpoint = private_endpoints(folder)["frames"]
+    way, over = run
+    endpoint = _endpoint(over, folder)
     command = [sys.executable, __file__, "--receive", f"{way},{endpoint},{width},{height}"]
     with (
         (folder / "receiver.log").open("w+") as log,  # NetGear complains at its end
@@ -354,10 +387,10 @@ def _receiver_imagezmq(endpoint: str, width: int, height: int, *, asks: bool = T
 def _netgear(endpoint: str, *, receives: bool) -> Any:
     from vidgear.gears import NetGear
 
+    protocol, _, place = endpoint.partition("://")
+    address, _, port = place.rpartition(":") if protocol == "tcp" else (place, "", "1")
     options: Any = {"jpeg_compression": False, "max_retries": 50}
-    return NetGear(
-        address=endpoint.removeprefix("ipc://"), port="1", protocol="ipc", pattern=0, receive_mode=receives, **options
-    )  # fmt: skip
+    return NetGear(address=address, port=port, protocol=protocol, pattern=0, receive_mode=receives, **options)
 
 
 def _send_netgear(endpoint: str, pixels: Pixels, seconds: float, receiver: Any) -> None:

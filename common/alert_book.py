@@ -6,10 +6,11 @@ without a number all the same.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from common import alert_store
@@ -19,11 +20,11 @@ from common.alerts.baseline import Usual
 from common.alerts.episode import Happening, Key, Live, key_of, restored
 from common.alerts.register import Known
 from common.alerts.rules import NotificationsConfig, Party, Rule
-from common.ledger import Ledger, LedgerAway, LedgerError
+from common.ledger import Ledger, LedgerError
 from common.messages import Alert
 from common.sql import Connection
 
-AGAIN_S = 0.05
+AGAIN_S = 1.0  # a store that cannot be written holds its writer up at each attempt
 PATIENCE_S = 2.0
 SNAPSHOT_S = 3.0  # how long a notification waits for its picture
 COMPLAIN_EVERY_S = 10.0
@@ -43,9 +44,11 @@ class Book:
         self.ledger = ledger
         self._settings = settings
         self._sender = sender
-        self._waiting: list[tuple[float, Happening, Alert]] = []
+        self._waiting: list[tuple[float, Happening, Alert]] = []  # since when, monotonic seconds
         self._told: set[int] = set()  # by id: published without a number already
         self._complain_at = 0.0
+        self._refused: LedgerError | None = None
+        self._again_at = 0.0
         self.notified = False  # notifications were added; whoever sends them clears it
 
     @property
@@ -58,6 +61,11 @@ class Book:
     def waiting(self) -> int:
         """How many steps wait to be written."""
         return len(self._waiting)
+
+    @property
+    def waiting_s(self) -> float:
+        """For how long the first of them has waited, seconds."""
+        return time.monotonic() - self._waiting[0][0] if self._waiting else 0.0
 
     def waiting_of(self, number: int) -> Live | None:
         """Return an episode as the steps that wait will write it, None while none of its steps waits.
@@ -72,8 +80,9 @@ class Book:
                 return step.live
         return None
 
-    def keep(self, happenings: Iterable[Happening], now: float) -> None:
+    def keep(self, happenings: Iterable[Happening]) -> None:
         """Take what happened; ``flush`` writes it."""
+        now = time.monotonic()
         for happening in happenings:
             if happening.erase:
                 self._waiting = [item for item in self._waiting if item[1].live is not happening.live]
@@ -94,12 +103,12 @@ class Book:
         if not self._waiting:
             return []
         try:
-            with self._ledger.write() as connection:
+            with self._writing() as connection:
                 numbers = {id(item[1].live): item[1].live.number for item in self._waiting}
                 done = [self._write(connection, step, alert, numbers, now) for _, step, alert in self._waiting]
         except LedgerError as error:
             self._complain(error)
-            return self._overdue(now)
+            return self._overdue()
         for _, happening, _ in self._waiting:
             happening.live.number = numbers[id(happening.live)]
             happening.live.stored = happening.live.owner
@@ -107,20 +116,16 @@ class Book:
         return done
 
     def settle(self, happening: Happening) -> Alert:
-        """Write one step of what somebody asked for, now. Raises LedgerError: it could not be done for 2 s."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                with self._ledger.write() as connection:
-                    numbers = {id(happening.live): happening.live.number}
-                    alert = self._write(connection, happening, message(happening, self._sender), numbers, time.time())
-                break
-            except LedgerError as error:
-                if isinstance(error, LedgerAway) or time.monotonic() >= deadline:
-                    raise
-                time.sleep(AGAIN_S)  # a full disk says no at once
+        """Write one step of what somebody asked for, now. Raises LedgerError: it cannot be done now."""
+        with self._writing() as connection:
+            numbers = {id(happening.live): happening.live.number}
+            alert = self._write(connection, happening, message(happening, self._sender), numbers, time.time())
         happening.live.stored = happening.live.owner
         return alert
+
+    def again(self) -> None:
+        """Try at once also what could not be written a moment ago."""
+        self._refused = None
 
     def progress(self, lives: Iterable[Live], usual: dict[int, Usual]) -> None:
         """Write how far open episodes are and what is usual for whom, so that a restart loses little."""
@@ -129,7 +134,7 @@ class Book:
         if not rows and not learned:
             return
         try:
-            with self._ledger.write() as connection:
+            with self._writing() as connection:
                 for live in rows:
                     alert_store.save(connection, live.number, _columns(connection, live))
                 connection.executemany(
@@ -145,19 +150,35 @@ class Book:
 
     def add_test(self, targets: Iterable[str], now: float) -> list[int]:
         """Add a test to what is to be sent; return the notifications' numbers. Raises LedgerError."""
-        with self._ledger.write() as connection:
+        with self._writing() as connection:
             text = "This is a test. If you can read it, alerts reach you."
             return [_notify(connection, None, None, target, "Mien: test", text, None, now, now) for target in targets]
 
     def picture(self, number: int, path: str | None, annotated: str | None, now: float) -> None:
         """The snapshot for an episode has come, or will not: send what waited for it. Raises LedgerError."""
-        with self._ledger.write() as connection:
+        with self._writing() as connection:
             if path is not None:
                 connection.execute("UPDATE episode SET snapshot = ? WHERE id = ?", (path, number))
             sql = "UPDATE notification SET snapshot = ?, next_at = ? WHERE episode_id = ? AND state = 'waiting'"
             connection.execute(f"{sql} AND attempts = 0", (annotated, now, number))
 
     # --- inside ---
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction. After one that came to nothing, the next is not even tried for a while: the stage would do
+        little else than wait for the store. Raises LedgerError.
+        """
+        ledger = self._ledger
+        if self._refused is not None and time.monotonic() < self._again_at:
+            raise self._refused.with_traceback(None)
+        try:
+            with ledger.write() as connection:
+                yield connection
+        except LedgerError as error:
+            self._refused, self._again_at = error, time.monotonic() + AGAIN_S
+            raise
+        self._refused = None
 
     def _write(
         self,
@@ -205,7 +226,8 @@ class Book:
                 (now, waiting - settings.most_waiting),
             )
 
-    def _overdue(self, now: float) -> list[Alert]:
+    def _overdue(self) -> list[Alert]:
+        now = time.monotonic()
         late = [item for item in self._waiting if now - item[0] >= PATIENCE_S and id(item[1]) not in self._told]
         self._told |= {id(happening) for _, happening, _ in late}
         return [alert for _, _, alert in late]

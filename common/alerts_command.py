@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from common import alert_store, history_store, words
-from common.alerts import replay
+from common.alert_store import Episode
+from common.alerts import replay, wording
 from common.alerts.rules import Party, Rule, applies
 from common.alerts_arguments import THRESHOLDS
 from common.config import ConfigError
@@ -44,9 +45,22 @@ def _list(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> int:
         end = time.time() if one.closed_at is None else one.closed_at
         by = f", {one.acknowledged_by}" if one.acknowledged_by else ""
         lasted = words.clock(end - one.began_at)
-        table.add_row(str(one.id), one.state + by, _at(one.began_at), lasted, one.text, one.judgement or "")
+        table.add_row(str(one.id), one.state + by, _at(one.began_at), lasted, _what(one), one.judgement or "")
     Console(markup=False, emoji=False).print(table if chosen else "no alerts")
     return 0
+
+
+def _what(one: Episode) -> str:
+    """Return what was seen of whom, by the name that they have now: the text that is kept has the one of then."""
+    who = wording.who(Party(person=one.person, name=one.name, number=one.unknown, track=one.track), one.camera)
+    if one.about == "offline":
+        return f"{who} has shown nothing"
+    if one.about == "unseen":
+        return f"{who}: the face has not been seen"
+    said = f"{who} has looked {one.label}" if one.label else one.text
+    if one.unassessed_s >= wording.SAYS_UNASSESSED_S:
+        said += f", {words.clock(one.unassessed_s)} of it not assessed"
+    return said
 
 
 def _replay(ledger: Ledger, config: Config, arguments: argparse.Namespace) -> int:

@@ -147,6 +147,7 @@ def configure(arguments: argparse.Namespace, found: Input, stack: contextlib.Exi
         "cameras": {CAMERA: CameraConfig(source=found.source).model_dump()},
         "endpoints": private_endpoints(run_dir),
         "cell": {},
+        "alerts": {"rules": ()},  # nobody is called, and those that are there may be for other cameras
     }
     settings["pipeline"] |= {
         "first_track": 1,

@@ -24,7 +24,8 @@ State = Literal["loading", "running", "waiting", "finished", "failed", "stopped"
 Needed = Literal["yes", "one", "no"]
 
 ROOT = Path(__file__).resolve().parents[1]
-GOOD_AFTER_S = 60.0  # a process that lived this long starts again without the delay that earlier failures earned
+GOOD_AFTER_S = 60.0  # a process that worked for so long starts again as if it had not failed before
+MOST_LINES = 1000  # of one child that wait to be shown; what is written faster than that is left out, and counted
 _FIRST_DELAY_S = 0.2
 _LAST_WORDS = 30  # lines of standard error that are remembered
 
@@ -62,7 +63,11 @@ class Event:
 
 
 class RestartPolicy:
-    """Decides whether and when a process that failed is started again: growing delays within a budget."""
+    """Decides whether and when a process that failed is started again: growing delays within a budget.
+
+    The budget is for the window, and for as long as the process does not live well: one that can never work for a
+    minute has failed, however slowly it does so.
+    """
 
     def __init__(self, limits: SupervisionConfig) -> None:
         self._limits = limits
@@ -71,12 +76,12 @@ class RestartPolicy:
 
     def next_delay_s(self, now: float, lived_s: float) -> float | None:
         """Return how long to wait before the next start, None when the budget is spent. Counts as a restart."""
-        while self._restarts and now - self._restarts[0] > self._limits.window_s:
-            self._restarts.popleft()
-        if len(self._restarts) >= self._limits.restarts:
-            return None
         if lived_s >= GOOD_AFTER_S:
             self._delay_s = _FIRST_DELAY_S
+            while self._restarts and now - self._restarts[0] > self._limits.window_s:
+                self._restarts.popleft()
+        if len(self._restarts) >= self._limits.restarts:
+            return None
         delay_s = min(self._delay_s, self._limits.longest_delay_s)
         self._delay_s *= 2
         self._restarts.append(now)
@@ -87,14 +92,17 @@ class Child:
     """A process and what is known of it. Used by one thread; what the process says arrives in ``events``.
 
     Attributes:
-        state: ``loading``, ``running``, ``waiting`` (for its restart), ``finished``, ``failed`` or ``stopped``.
+        state: ``loading``, ``running``, ``waiting`` (for its restart), ``finished``, ``stopped`` or ``failed``, which
+            lasts until it runs again.
         has_begun: this process has said something: before that it has opened nothing, and hears no request.
+        ready_at: when this process was ready, monotonic seconds; None: not yet.
         was_ready: it has been ready in this run, perhaps before a restart.
         said_finished: the word has come: its exit is no failure.
         beat_at: when it last showed a sign of life, monotonic seconds.
-        start_at: when a waiting child is to be started.
+        start_at: when a child that waits, or has failed, is to be started.
         killed_for: why the supervisor killed it.
         waits_for: what it cannot work without and cannot have for now, as it was said to people; None: nothing.
+        left_out: lines that it wrote faster than they were heard; of these, ``left_out_told`` were told to people.
     """
 
     def __init__(
@@ -109,6 +117,7 @@ class Child:
         self.policy = policy
         self.state: State = "stopped"
         self.has_begun = False
+        self.ready_at: float | None = None
         self.was_ready = False
         self.said_finished = False
         self.restarts = 0
@@ -118,6 +127,8 @@ class Child:
         self.start_at = 0.0
         self.killed_for: str | None = None
         self.waits_for: str | None = None
+        self.left_out = self.left_out_told = 0
+        self._room = threading.Semaphore(MOST_LINES)
         self._arguments = tuple(arguments)
         self._data_dir = data_dir
         self._events = events
@@ -130,12 +141,18 @@ class Child:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    @property
+    def lived_s(self) -> float:
+        """For how long this process has worked: from when it was ready to its last sign of life."""
+        return 0.0 if self.ready_at is None else self.beat_at - self.ready_at
+
     def start(self) -> None:
         """Start the process. Raises OSError when the system cannot: no memory, thread or descriptor is left."""
         self.generation += 1
-        self.state = "loading"
+        if self.state != "failed":
+            self.state = "loading"
         self.started_at = self.beat_at = time.monotonic()
-        self.killed_for = self._exited_at = None
+        self.killed_for = self._exited_at = self.ready_at = None
         self._closed.clear()
         self.has_begun = False
         command = [sys.executable, "-m", self.spec.module, *self._arguments, *self.spec.arguments]
@@ -166,6 +183,8 @@ class Child:
 
     def hear(self, event: Event) -> None:
         """Take note of what the process said."""
+        if event.kind == "line":
+            self._room.release()
         if event.generation != self.generation:
             return
         if event.kind == "closed":
@@ -177,7 +196,7 @@ class Child:
             self.beat_at = time.monotonic()
             self.has_begun = True
             if event.text == "ready":
-                self.state, self.was_ready, self.waits_for = "running", True, None
+                self.state, self.ready_at, self.was_ready, self.waits_for = "running", self.beat_at, True, None
             elif event.text == "finished":
                 self.said_finished = True
 
@@ -237,6 +256,9 @@ class Child:
                 if kind == "word" and text == "beat":  # nothing to decide: it need not wake the supervisor
                     if generation == self.generation:
                         self.beat_at = time.monotonic()
+                    continue
+                if kind == "line" and not self._room.acquire(blocking=False):
+                    self.left_out += 1
                     continue
                 self._events.put(Event(self, generation, kind, text))
         self._events.put(Event(self, generation, "closed", kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Literal
@@ -14,10 +15,14 @@ from common.recall import Enrolment
 
 WANTED = 5  # crops …
 COLLECT_S = 12.0  # … and how long they are waited for
+ANSWER_S = 20.0  # pictures or not: whoever asked gives up after 25 s, and must not find somebody enrolled later
 EVERY_S = 0.4  # between two looks
 DIFFERENT = 0.12  # distance of two crops from which the second one adds something
 MIN_CROP = 0.5  # quality of a crop that enrols
 SIDEWAYS = 0.16  # of a quarter turn, from which a head is turned to a side
+
+_NO_CROP = "no good crop of this face came: let it be larger, sharper and turned to the camera"
+_NO_PICTURES = "the camera gave no pictures: is it paused, or lost?"
 
 Side = Literal["front", "left", "right"]
 MOST: dict[Side, int] = {"front": 3, "left": 2, "right": 2}  # crops of one side
@@ -35,6 +40,7 @@ class Collecting:
         self.until_s = until_s
         self._apart = apart
         self.next_s = -1e18
+        self.answer_by = math.inf  # monotonic seconds; set by the first tick
         self._of: dict[Side, int] = dict.fromkeys(MOST, 0)
 
     def take(self, embedding: Floats, chip: NDArray[np.uint8], quality: float, turn: float) -> None:
@@ -65,7 +71,7 @@ class Collecting:
 
 
 class Collector:
-    """All enrolments that are under way on one camera. Times are media time, seconds.
+    """All enrolments that are under way on one camera. Times are media time, seconds, but for those of ``tick``.
 
     Args:
         done: takes an enrolment whose crops are there.
@@ -111,16 +117,21 @@ class Collector:
         """Settle what has waited for long enough."""
         self._open = [c for c in self._open if at_s < c.until_s or self._settle(c)]
 
+    def tick(self, now: float) -> None:
+        """The same by the clock, monotonic seconds: media time stands still while a camera gives no pictures."""
+        for collecting in self._open:
+            collecting.answer_by = min(collecting.answer_by, now + ANSWER_S)
+        self._open = [c for c in self._open if now < c.answer_by or self._settle(c, _NO_PICTURES)]
+
     def progress(self) -> Enrolling | None:
         """Return how far the newest enrolment is, None when none is under way."""
         return self._open[-1].progress() if self._open else None
 
-    def _settle(self, collecting: Collecting) -> bool:
-        """Enrol with what there is, or say that there is nothing; returns False."""
+    def _settle(self, collecting: Collecting, why: str = _NO_CROP) -> bool:
+        """Enrol with what there is, or say why there is nothing; returns False."""
         if collecting.order.looks:
             self._done(collecting.order)
         else:
-            why = "no good crop of this face came: let it be larger, sharper and turned to the camera"
             self.failed.append((collecting.order.request, why))
         return False
 

@@ -6,12 +6,15 @@ What is to be sent goes to an ``Outbox``, which the stage connects to its socket
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import ValidationError
 
 from common.detected import detected_from
 from common.dispatch import Dispatcher, Job
@@ -40,9 +43,14 @@ from common.tracks import Track
 from models.quality import turned
 
 IDENTITY_WAITS_S = 2.0  # for a worker; longer ones are asked for anew, with what is to be seen then
+IDENTITY_BATCH = 8  # faces a job at most: a slow worker is not to be busy with a whole crowd for seconds
 SILENT_S = 1.0  # when nothing of a camera's run could be taken for so long, it may be over
+STILLS_BYTES = 256 * 1024 * 1024  # of a folder's pictures, which are taken in so that live cameras need not wait
 EMBEDDING = 128
 CHIP = 150
+
+
+Answer = tuple[Track, Any, Any, float, float]  # whose; embedding, (128,) float32; chip; quality and turn
 
 
 class Outbox(Protocol):
@@ -76,6 +84,7 @@ class Work:
     faces: list[int] | None = None
     tracks: list[Track] | None = None
     looks: list[tuple[float, float]] | None = None  # quality and turn of the faces that identity looks at
+    answers: dict[int, Answer] = field(default_factory=dict)  # of all identity jobs of a frame, by face
     known: tuple[Box, ...] | None = None
     near: tuple[Box, ...] | None = None
 
@@ -86,7 +95,7 @@ class Counts:
 
     frames: int = 0
     displaced: int = 0  # a newer one came before a worker was free
-    lost: int = 0  # their worker died or was too slow
+    lost: int = 0  # their worker died or was too slow, or what was found in them could not be said
     late_expressions: int = 0  # answers that were not there when their frame was published
     rested: int = 0  # not looked at: nobody has been in view for a while
     results: int = 0
@@ -120,6 +129,8 @@ class Conductor:
         self._new_track = new_track or itertools.count(1).__next__
         self.recall = Recall() if recall is None else recall
         self._job_ids = itertools.count(1)
+        self._patient: set[str] = set()  # cameras of whose frames none may be left out
+        self.unsaid: deque[MessageError] = deque(maxlen=16)  # why something could not be said; for the log
 
     # --- what arrives ---
 
@@ -139,15 +150,14 @@ class Conductor:
         if frame.run != line.run or frame.seq <= line.last_seq:
             raise MessageError(f"frame {frame.seq} of run {frame.run} of {frame.camera} is older than what is here")
         self.counts.frames += 1
+        (self._patient.add if _keeps(frame) else self._patient.discard)(frame.camera)
         line.keep_time(frame, now)
         if line.rests(frame):
             self.counts.rested += 1
-            flight = line.rest(frame, pixels, now)
+            line.rest(frame, pixels, now)
         else:
-            flight = line.arrive(frame, pixels, now)
-            self._ask_detection(line, flight)
-        if not (frame.every_frame or frame.still) and line.stalls(now):
-            self._outbox.picture(line.show_early(flight, now, self._sender), flight)
+            self._ask_detection(line, line.arrive(frame, pixels, now))
+        self._show_early(line, now)
         return self._turn(now)
 
     def _begins(self, line: Line, frame: Frame, now: float) -> bool:
@@ -159,7 +169,9 @@ class Conductor:
         if line.run is None or frame.run > line.run:
             return True
         old = frame.run != line.run or frame.seq <= line.last_seq
-        return old and not line.flights and now - line.received_at > SILENT_S
+        # Where nothing may be lost it is silent, too, while no more can be taken in.
+        free = not any(_keeps(flight.frame) for flight in line.flights.values())
+        return old and free and now - line.received_at > SILENT_S
 
     def end_of_source(self, end: EndOfSource, now: float) -> None:
         """A source has no more pictures: say so once all that came are published. May be told again and again."""
@@ -187,8 +199,8 @@ class Conductor:
         Raises:
             MessageError: the arrays do not fit what the map says; the frame is then handled as lost.
         """
-        job = self.dispatcher.done(finding.sender, finding.job)
-        if job is None:
+        job = self.dispatcher.done(finding.sender, finding.job, now)
+        if job is None or not _in_line(job.payload):
             return self._turn(now)
         flight = job.payload.flight
         try:
@@ -196,7 +208,7 @@ class Conductor:
                 raise MessageError(f"{finding.sender} could not analyse frame {flight.frame.seq}: {finding.error}")
             flight.detected = detected_from(finding, blobs, flight.frame.width, flight.frame.height)
         except MessageError:
-            self._fail(job)
+            self._give_up(self.dispatcher.again(job))
             self._turn(now)
             raise
         job.payload.line.answered(flight, now)
@@ -207,7 +219,7 @@ class Conductor:
 
     def expression(self, finding: ExpressionFinding, blobs: Sequence[Any], now: float) -> None:
         """Take the probabilities of some faces. Raises MessageError as ``detection``."""
-        job = self.dispatcher.done(finding.sender, finding.job)
+        job = self.dispatcher.done(finding.sender, finding.job, now)
         if job is None:
             return self._turn(now)
         flight, faces = job.payload.flight, job.payload.faces or []
@@ -217,8 +229,11 @@ class Conductor:
             probabilities = array_from(_only(blobs, "probabilities"), (len(faces), 7), np.float32, "probabilities")
             if (abs(probabilities.sum(axis=1) - 1) > 1e-2).any() or (probabilities < 0).any():
                 raise MessageError(f"{finding.sender}: probabilities that do not sum to 1")
+            judged = dict(zip(faces, probabilities, strict=True))
+            if not _in_line(job.payload):
+                return job.payload.line.judged_late(flight, judged)
             flight.open_expression.discard(job.id)
-            flight.probabilities.update(zip(faces, probabilities, strict=True))
+            flight.probabilities.update(judged)
             flight.timings["expression"] = max(flight.timings.get("expression", 0.0), finding.work_ms)
         except MessageError:
             self._give_up(self.dispatcher.again(job))
@@ -228,26 +243,28 @@ class Conductor:
 
     def identity(self, finding: IdentityFinding, blobs: Sequence[Any], now: float) -> None:
         """Take the embeddings of some tracks. Raises MessageError as ``detection``."""
-        job = self.dispatcher.done(finding.sender, finding.job)
+        job = self.dispatcher.done(finding.sender, finding.job, now)
         if job is None:
             return self._turn(now)
         work = job.payload
-        work.flight.open_identity.discard(job.id)
-        tracks, looks = work.tracks or [], work.looks or []
+        late = job.id not in work.flight.open_identity  # it was given up, and what has been asked again since is newer
+        faces, tracks, looks = work.faces or [], work.tracks or [], work.looks or []
         try:
-            try:
-                if finding.error is not None or finding.count != len(tracks):
-                    raise MessageError(f"{finding.sender}: {finding.error or 'another number of faces was asked for'}")
-                if len(blobs) != 2:
-                    raise MessageError(f"{finding.sender}: embeddings and chips were expected, {len(blobs)} parts came")
-                embeddings = array_from(blobs[0], (len(tracks), EMBEDDING), np.float32, "embeddings")
-                chips = array_from(blobs[1], (len(tracks), CHIP, CHIP, 3), np.uint8, "chips")
-            except MessageError:
-                for track in tracks:
-                    work.line.identity_lost(track)
-                raise
-            for track, embedding, chip, (quality, turn) in zip(tracks, embeddings, chips, looks, strict=True):
-                work.line.identified(track, embedding, chip, quality, turn, work.flight)
+            if finding.error is not None or finding.count != len(tracks):
+                raise MessageError(f"{finding.sender}: {finding.error or 'another number of faces was asked for'}")
+            if len(blobs) != 2:
+                raise MessageError(f"{finding.sender}: embeddings and chips were expected, {len(blobs)} parts came")
+            embeddings = array_from(blobs[0], (len(tracks), EMBEDDING), np.float32, "embeddings")
+            chips = array_from(blobs[1], (len(tracks), CHIP, CHIP, 3), np.uint8, "chips")
+            for face, track, embedding, chip, look in zip(faces, tracks, embeddings, chips, looks, strict=True):
+                if not (late and work.line.is_looked_at(track)):
+                    work.answers[face] = (track, embedding, chip, *look)
+            work.flight.open_identity.discard(job.id)
+            self._identify(work)
+        except MessageError:
+            if not late:
+                self._give_up(self.dispatcher.again(job))
+            raise
         finally:
             self._turn(now)
 
@@ -260,6 +277,8 @@ class Conductor:
                     break
                 self._fail(job)
         self._turn(now)
+        for line in self.lines.values():
+            self._show_early(line, now)
 
     def people(self, snapshot: Snapshot) -> None:
         """The people in the store are others now: judge everybody in view again."""
@@ -286,12 +305,17 @@ class Conductor:
         return any(line.flights for line in self.lines.values())
 
     def full(self) -> bool:
-        """Whether no more frames are to be taken in: as many are in flight as may be where none is left out."""
+        """Whether no more frames are to be taken in: as many are in flight as may be where none is left out.
+
+        Frames of all cameras come by one way: beside live ones more of a folder's pictures are taken in, for these to
+        get through, as long as there is memory for them.
+        """
         window = self._config.pipeline.window
-        return any(
-            len(line.flights) >= window and (_last(line).frame.every_frame or _last(line).frame.still)
-            for line in self.lines.values()
-        )
+        full = [line for line in self.lines.values() if len(line.flights) >= window and _keeps(_last(line).frame)]
+        if self._config.every_frame or self._patient >= set(self._config.own_cameras):
+            return bool(full)
+        frames = (flight.frame for line in full for flight in line.flights.values())
+        return sum(3 * frame.width * frame.height for frame in frames) > STILLS_BYTES
 
     # --- inside ---
 
@@ -304,6 +328,11 @@ class Conductor:
             self.lines[camera] = line
         return line
 
+    def _show_early(self, line: Line, now: float) -> None:
+        if (flight := line.kept_waiting(now)) is not None:
+            with self._saying():
+                self._outbox.picture(line.show_early(flight, now, self._sender), flight)
+
     def _turn(self, now: float) -> None:
         """Do everything that can be done now: track, publish, ask."""
         for line in self.lines.values():
@@ -315,15 +344,9 @@ class Conductor:
                     progress = True
                 while (flight := line.next_to_publish(now)) is not None:
                     progress = True
-                    if flight.rested:
-                        if (shown := line.show_rested(flight, now, self._sender)) is not None:
-                            self._outbox.picture(shown, flight)
-                        continue
-                    self.counts.late_expressions += len(flight.open_expression)
-                    self.counts.results += 1
-                    self._outbox.result(line.publish(flight, now, self._sender), flight)
-                    while line.naming.corrections:
-                        self._outbox.correction(correction(line.naming.corrections.popleft(), self._sender))
+                    with self._saying():
+                        self._publish(line, flight, now)
+                    line.flights.pop(flight.frame.seq, None)  # also if it could not be said
             # The end comes behind all frames: one that is not here by now was lost, with a conductor before this one
             # or on its way.
             if line.frames_announced is not None and not line.flights:
@@ -332,6 +355,35 @@ class Conductor:
                 self._outbox.ended(line.camera, line.run or 0, None if line.broken else missing)
         for worker, job in self.dispatcher.assign(now):
             self._send(worker, job)
+
+    def _publish(self, line: Line, flight: Flight, now: float) -> None:
+        """Say what was found in the oldest flight of a line, or show that nobody looked at it."""
+        if flight.rested:
+            if (shown := line.show_rested(flight, now, self._sender)) is not None:
+                self._outbox.picture(shown, flight)
+            return
+        self.counts.late_expressions += len(flight.open_expression)
+        flight.open_expression.clear()  # they are counted once
+        self.counts.results += 1
+        self._outbox.result(line.publish(flight, now, self._sender), flight)
+        while line.naming.corrections:
+            self._outbox.correction(correction(line.naming.corrections.popleft(), self._sender))
+
+    @contextlib.contextmanager
+    def _saying(self) -> Iterator[None]:
+        """A message of our own that is not valid is lost, and all others go on."""
+        try:
+            yield
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            self._not_said(MessageError(f"{error.title} of our own: {where}: {first['msg']}"))
+        except MessageError as error:
+            self._not_said(error)
+
+    def _not_said(self, error: MessageError) -> None:
+        self.counts.lost += 1
+        self.unsaid.append(error)
 
     def _send(self, worker: str, job: Job[Work]) -> None:
         work = job.payload
@@ -380,7 +432,7 @@ class Conductor:
             self._outbox.job(worker, message, [detected.patches[face] for face in work.faces])
 
     def _ask_detection(self, line: Line, flight: Flight) -> None:
-        keep = flight.frame.every_frame or flight.frame.still
+        keep = _keeps(flight.frame)
         job = Job(
             id=next(self._job_ids),
             pool="detection",
@@ -398,7 +450,7 @@ class Conductor:
         detected = flight.detected
         assert detected is not None
         frame, batch = flight.frame, self._config.expression.batch
-        keep = frame.every_frame or frame.still
+        keep = _keeps(frame)
         deadline = float("inf") if keep else flight.detected_at + self._config.pipeline.deadline_ms / 1e3
         faces = detected.assessable
         if not faces or not line.wants_expressions(frame):
@@ -421,25 +473,37 @@ class Conductor:
             self._give_up(self.dispatcher.put(job))
 
     def _ask_identity(self, line: Line, flight: Flight, wanted: list[tuple[int, Track]]) -> None:
-        if not wanted:
-            return
         detected = flight.detected
         assert detected is not None
-        work = Work(
-            flight=flight,
-            line=line,
-            faces=[face for face, _ in wanted],
-            tracks=[track for _, track in wanted],
-            looks=[(float(detected.qualities[face, 0]), turned(detected.landmarks[face])) for face, _ in wanted],
-        )
-        keep = flight.frame.every_frame or flight.frame.still
+        keep, answers = _keeps(flight.frame), dict[int, Answer]()
         # A face that has waited so long has a newer picture by then.
         deadline = float("inf") if keep else flight.detected_at + IDENTITY_WAITS_S
-        job = Job(
-            id=next(self._job_ids), pool="identity", camera=line.camera, payload=work, keep=keep, deadline=deadline
-        )
-        flight.open_identity.add(job.id)
-        self.dispatcher.put(job)
+        for start in range(0, len(wanted), IDENTITY_BATCH):
+            batch = wanted[start : start + IDENTITY_BATCH]
+            work = Work(
+                flight=flight,
+                line=line,
+                faces=[face for face, _ in batch],
+                tracks=[track for _, track in batch],
+                looks=[(float(detected.qualities[face, 0]), turned(detected.landmarks[face])) for face, _ in batch],
+                answers=answers,
+            )
+            job = Job(
+                id=next(self._job_ids), pool="identity", camera=line.camera, payload=work, keep=keep, deadline=deadline
+            )
+            flight.open_identity.add(job.id)
+            self.dispatcher.put(job)
+
+    def _identify(self, work: Work) -> None:
+        """Take the answers that have come: where none is left out all of a frame together, in the order of its faces.
+
+        Or who is a stranger with which number would depend on which worker is the quickest.
+        """
+        if work.flight.open_identity and _keeps(work.flight.frame):
+            return
+        for face in sorted(work.answers):
+            work.line.identified(*work.answers[face], work.flight)
+        work.answers.clear()
 
     def _give_up(self, jobs: list[Job[Work]]) -> None:
         for job in jobs:
@@ -457,6 +521,7 @@ class Conductor:
             flight.open_identity.discard(job.id)
             for track in work.tracks or []:
                 work.line.identity_lost(track)
+            self._identify(work)
         elif job.keep:
             flight.failed = True
         else:
@@ -468,6 +533,16 @@ def _only(blobs: Sequence[Any], what: str) -> Any:
     if len(blobs) != 1:
         raise MessageError(f"{what}: one part was expected, {len(blobs)} came")
     return blobs[0]
+
+
+def _keeps(frame: Frame) -> bool:
+    """Whether a frame may not be left out."""
+    return frame.every_frame or frame.still
+
+
+def _in_line(work: Work) -> bool:
+    """Whether a job's frame is still to be published."""
+    return work.line.flights.get(work.flight.frame.seq) is work.flight
 
 
 def _last(line: Line) -> Flight:

@@ -14,6 +14,9 @@ from typing import Generic, TypeVar
 P = TypeVar("P")
 
 MOST_STRANGERS = 64  # workers remembered that have spoken but cannot be reached yet
+ANSWERS = 5  # so many of a worker's last answers say how long it takes …
+PATIENCE = 2.0  # … and it is waited for so many times as long as for the slowest of them …
+LONGEST_S = 20.0  # … but no longer than this
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -26,7 +29,7 @@ class Job(Generic[P]):
         newest_only: replaces the camera's older waiting job of this pool.
         deadline: monotonic seconds after which a job still waiting is of no use.
         payload: what the owner needs to send it and to make use of the answer.
-        tries: how often it was given to a worker.
+        tries: how often it was given to a worker; one that was only slow does not count where the job is kept.
     """
 
     id: int
@@ -46,6 +49,10 @@ class _Worker(Generic[P]):
     subscribed: bool = False
     asking: bool = False
     jobs: dict[int, Job[P]] = field(default_factory=dict)
+    late: Job[P] | None = None  # the last job that it took too long over: it may answer yet
+    given: int = -1  # the job that it was given last, and when
+    given_at: float = -math.inf
+    took_s: deque[float] = field(default_factory=lambda: deque(maxlen=ANSWERS))
 
 
 class Dispatcher(Generic[P]):
@@ -53,6 +60,7 @@ class Dispatcher(Generic[P]):
 
     Args:
         timeout_s: a job unanswered this long counts as lost, and its worker gets nothing more until it speaks again.
+            A worker whose answers take long is given longer.
         most_tries: a kept job that lost this many workers is given up: it may be what kills them.
     """
 
@@ -72,7 +80,11 @@ class Dispatcher(Generic[P]):
     def gone(self, worker: str) -> list[Job[P]]:
         """A worker's subscription ended. Returns the jobs lost with it; kept ones wait again, before all others."""
         state = self._workers.pop(worker, None)
-        return self._lose(list(state.jobs.values())) if state else []
+        if state is None:
+            return []
+        if state.late is not None:
+            state.late.tries += 1  # it was not only slow
+        return self._lose(list(state.jobs.values()))
 
     def ready(self, worker: str, pool: str, last_job: int, now: float) -> list[Job[P]]:
         """A worker says that it waits, and which job it received last. Returns jobs that never reached it."""
@@ -81,6 +93,8 @@ class Dispatcher(Generic[P]):
             self._make_room()
             state = self._workers[worker] = _Worker()
         state.pool = pool
+        if last_job > state.given:
+            last_job = -1  # of a conductor before this one, whose numbers say nothing of the jobs given here
         # A job younger than this may simply have crossed the worker's word on its way.
         lost = [job for job in state.jobs.values() if job.id > last_job and now - job.given_at > 0.5]
         for job in lost:
@@ -117,18 +131,31 @@ class Dispatcher(Generic[P]):
                 continue
             state.asking = False
             state.jobs[job.id] = job
+            state.given, state.given_at = job.id, now
             job.given_at = now
             job.tries += 1
             given.append((name, job))
         return given
 
-    def done(self, worker: str, job_id: int) -> Job[P] | None:
-        """A worker answered, and so asks for the next. Returns the job, or None if it is no longer wanted from it."""
+    def done(self, worker: str, job_id: int, now: float = -math.inf) -> Job[P] | None:
+        """A worker answered, and so asks for the next. Returns the job, or None if it is no longer wanted from it.
+
+        An answer that comes after its time-out is still one: a kept job is done, unless another worker was quicker. One
+        that was reported lost is returned, too: whether it is of any use then, its owner knows.
+        """
         state = self._workers.get(worker)
         if state is None:
             return None
         state.asking = True
-        return state.jobs.pop(job_id, None)
+        if job_id == state.given:
+            state.took_s.append(now - state.given_at)
+        job, late = state.jobs.pop(job_id, None), state.late
+        if late is not None and late.id == job_id:
+            state.late = None
+            if job is None and (not late.keep or self._take_back(late)):
+                late.tries += late.keep  # should its answer be of no use, that counts
+                return late
+        return job
 
     def again(self, job: Job[P]) -> list[Job[P]]:
         """A job's answer is of no use: a kept one waits again, before all others. Returns it when it is given up."""
@@ -151,6 +178,8 @@ class Dispatcher(Generic[P]):
         for state in self._workers.values():
             for job_id in [job.id for job in state.jobs.values() if job.camera == camera]:
                 forgotten.append(state.jobs.pop(job_id))
+            if state.late is not None and state.late.camera == camera:
+                state.late = None
         return forgotten
 
     def sweep(self, now: float) -> list[Job[P]]:
@@ -161,9 +190,13 @@ class Dispatcher(Generic[P]):
                 while queue and queue[0].deadline < now:
                     lost.append(queue.popleft())
         for state in self._workers.values():
-            late = [job for job in state.jobs.values() if now - job.given_at > self._timeout_s]
+            slowest_s = max(state.took_s, default=0.0)
+            timeout_s = max(self._timeout_s, min(PATIENCE * slowest_s, LONGEST_S))
+            late = [job for job in state.jobs.values() if now - job.given_at > timeout_s]
             for job in late:
-                del state.jobs[job.id]
+                state.late = state.jobs.pop(job.id)
+                # Whether a worker has died its subscription says: what it is only slow at may not be given up for that.
+                job.tries -= job.keep
             lost += self._lose(late)
         return lost
 
@@ -189,6 +222,13 @@ class Dispatcher(Generic[P]):
         camera = min(cameras, key=lambda name: self._served.get((pool, name), -math.inf))
         self._served[pool, camera] = now
         return self._waiting[pool][camera].popleft()
+
+    def _take_back(self, job: Job[P]) -> bool:
+        """Give a kept job to nobody any more; return False if it is settled already."""
+        if job in (queue := self._queue(job)):
+            queue.remove(job)
+            return True
+        return any(state.jobs.pop(job.id, None) for state in self._workers.values())
 
     def _lose(self, jobs: list[Job[P]]) -> list[Job[P]]:
         lost = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import platform
 import shlex
@@ -26,6 +27,7 @@ from common.settings import POOLS, Config
 from common.sources import SourceError, SourceSpec, parse_source, webcam_present
 
 _CAMERA_S = 20.0
+_BROKER_S = 5.0
 _WEBCAM_S, _SCREEN_S, _MODEL_S = 10.0, 10.0, 60.0
 _ROOM_MB = 500
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -213,6 +215,51 @@ def keys(config: Config) -> Iterator[Check]:
         yield Check(what=f"host {found[0]}", ok=True, text="has an address")
 
 
+def alerts(config: Config) -> Iterator[Check]:
+    """Rules: is there somebody of each name that they are for."""
+    if not any(rule.people or rule.not_people for rule in config.alerts.rules):
+        return
+    from common import people  # SQLAlchemy takes a while, and only those who name people need it
+    from common.store import Store, StoreError
+
+    there: set[str] = set()
+    place = config.storage.place
+    if place.url is not None or os.path.exists(place.file):  # else nobody is enrolled yet
+        try:
+            with Store(place, who="doctor", only_read=True) as store:
+                for person in people.everybody(store):
+                    there |= {people.name_key(person.name), f"#{person.id}"}
+        except StoreError as error:
+            yield Check(what="people", ok=False, text=f"whom alert rules are for cannot be looked up: {error}")
+            return
+    for rule in config.alerts.rules:
+        for name in dict.fromkeys((*rule.people, *rule.not_people)):
+            if people.name_key(name) not in there:
+                text = f"names {name!r}: nobody is called so (python launch.py people list)"
+                yield Check(what=f"alert rule {rule.name!r}", ok=False, text=text, needed=False)
+
+
+def notifications(config: Config) -> Iterator[Check]:
+    """Whom alerts are told to: addresses that can be understood, and a broker that lets us in."""
+    if config.notifications.targets:
+        from common import notify  # apprise takes 35 MB
+
+        logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it would show the address, which has the password
+        for name, address in config.notifications.targets.items():
+            problem = notify.problem(address)
+            text = problem or "the address is understood; the Alerts page sends a test"
+            yield Check(what=f"notifications to {name}", ok=problem is None, text=text)
+    if config.mqtt.url is not None:
+        from common import mqtt_sender
+
+        try:
+            problem = mqtt_sender.problem(config.mqtt, timeout_s=_BROKER_S)
+        except OSError as error:
+            problem = f"the certificates of mqtt.ca, cert and key cannot be used: {error}"
+        text = f"{config.mqtt.broker()}: {problem or 'it lets us in'}"
+        yield Check(what="MQTT broker", ok=problem is None, text=text)
+
+
 def storage(config: Config) -> Iterator[Check]:
     """The data directory: can be written to, has room. The run directory: can be made."""
     for what, folder, setting in (
@@ -255,7 +302,8 @@ def processor(config: Config) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Check]], ...] = (
-    system, processor, cameras, webcams, screen, models, sample_media, ports, page, keys, storage,
+    system, processor, cameras, webcams, screen, models, sample_media, ports, page, keys, alerts, notifications,
+    storage,
 )  # fmt: skip
 
 

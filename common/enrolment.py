@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import jpeg, people, photos
+from common.gallery import Gallery
 from common.people import LooksAlike, NameTaken, PeopleError, Person, Reference
 from common.photos import PhotoError
 from common.settings import Config
@@ -43,6 +44,10 @@ class Rejected(ValueError):
 
 class SeveralFaces(Rejected):
     """A picture that does not say which of its faces is meant."""
+
+
+class SomebodyElse(Rejected):
+    """A picture that is certainly not of the person to whom it was to be added."""
 
 
 class PhotoReader:
@@ -176,9 +181,10 @@ def enrol(
     """Enrol everybody of a plan, one transaction a person.
 
     Args:
-        again: add a person whose name is taken, or who looks like somebody enrolled, all the same (pictures go to the
-            person of that name).
-        alike: add who looks like somebody enrolled; a name that is taken stays so.
+        again: pictures go to whoever has the name, if they show them; a new person is added also when they look like
+            somebody enrolled.
+        alike: add who looks like somebody enrolled, or unlike the person of that name, all the same; a name that is
+            taken stays so.
         told: hears of each file before it is looked at.
         changes: what else is to be changed of people who are there already, for ``people.change``.
         fields: role, notes, consent … of new people, for ``people.add``.
@@ -189,16 +195,17 @@ def enrol(
         if not references:
             continue
         try:
-            _enrol_one(
-                store, name, references, report, again=again, alike=again or alike, changes=changes or {}, fields=fields
-            )
+            _enrol_one(store, name, references, report, again=again, alike=alike, changes=changes or {}, fields=fields)
         except PeopleError as error:
             report.rejected.extend((path, error) for path, _ in references)
     return report
 
 
-def extend(store: Store, reader: PhotoReader, who: str, paths: Sequence[Path]) -> Report:
+def extend(store: Store, reader: PhotoReader, who: str, paths: Sequence[Path], *, alike: bool = False) -> Report:
     """Add pictures to somebody who is enrolled: a name, or ``#3``, who may be called otherwise by the time it is done.
+
+    Args:
+        alike: also what shows somebody else, or looks like another one who is enrolled.
 
     Raises:
         NotEnrolled: nobody is that any more.
@@ -206,9 +213,10 @@ def extend(store: Store, reader: PhotoReader, who: str, paths: Sequence[Path]) -
     report = Report()
     references = _read(reader, paths, report)
     person = people.find(store, who)
-    if references:
-        kept = _alike(references, person.name, report)
-        report.extended.append(people.add_references(store, f"#{person.id}", kept))
+    try:
+        _extend_one(store, person, references, report, alike=alike, changes={})
+    except LooksAlike as error:
+        report.rejected.extend((path, error) for path, _ in references)
     return report
 
 
@@ -219,7 +227,7 @@ def outliers(references: Sequence[tuple[Path, Reference]]) -> list[Path]:
     embeddings = np.stack([reference.embedding for _, reference in references])
     apart = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2)
     near = np.array([np.median(np.delete(row, i)) for i, row in enumerate(apart)])
-    return [path for (path, _), distance in zip(references, near, strict=True) if distance > 0.72]
+    return [path for (path, _), distance in zip(references, near, strict=True) if distance > people.STRANGER]
 
 
 def _read(
@@ -259,17 +267,55 @@ def _enrol_one(
     fields: dict[str, Any],
 ) -> None:
     name = people.checked_name(name)
-    kept = _alike(references, name, report)
     there = people.called(store, name)
-    if there is not None and not again:
-        raise NameTaken(f"{there.name!r} is enrolled already")
-    other = None if alike else people.look_alike(people.gallery(store), [one.embedding for one in kept], name)
+    if there is not None:
+        if not again:
+            raise NameTaken(f"{there.name!r} is enrolled already")
+        _extend_one(store, there, references, report, alike=alike, changes=changes)
+        return
+    kept = _alike(references, name, report)
+    if not again and not alike:
+        _unlike_others(people.gallery(store), kept, name)
+    if kept:
+        report.enrolled.append(people.add(store, name, kept, **fields))
+
+
+def _extend_one(
+    store: Store,
+    person: Person,
+    references: list[tuple[Path, Reference]],
+    report: Report,
+    *,
+    alike: bool,
+    changes: Mapping[str, Any],
+) -> None:
+    if alike:
+        kept = [reference for _, reference in references]
+    else:
+        gallery = people.gallery(store)
+        odd = _strangers(gallery, person, references)
+        kept = [reference for path, reference in references if path not in odd]
+        _unlike_others(gallery, kept or [reference for _, reference in references], person.name)
+        report.rejected.extend(
+            (path, SomebodyElse(f"it shows somebody else than {person.name}'s pictures")) for path in odd
+        )
+    if kept:
+        report.extended.append(people.add_references(store, f"#{person.id}", kept, **changes))
+
+
+def _strangers(gallery: Gallery, person: Person, references: Sequence[tuple[Path, Reference]]) -> list[Path]:
+    """Return pictures that are certainly not of a person, by the nearest of the pictures that are known of them."""
+    odd = people.strange(gallery, person.id, [one.embedding for _, one in references])
+    if odd is None:
+        return outliers(references)
+    return [path for (path, _), is_odd in zip(references, odd, strict=True) if is_odd]
+
+
+def _unlike_others(gallery: Gallery, references: Sequence[Reference], name: str) -> None:
+    """Raise LooksAlike if references show somebody who is enrolled under another name."""
+    other = people.look_alike(gallery, [one.embedding for one in references], name)
     if other is not None:
         raise LooksAlike(f"looks like {other.name!r}, who is enrolled already", other.name)
-    if there is not None:
-        report.extended.append(people.add_references(store, f"#{there.id}", kept, **changes))
-    else:
-        report.enrolled.append(people.add(store, name, kept, **fields))
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy.exc import DatabaseError
@@ -26,6 +28,7 @@ from common.settings import Config
 from common.store import Store, StoreError, StoreUnavailable
 
 LOOK_EVERY_S = 1.0
+NUMBERS_WITHIN_S = 0.5  # at the start; a store that cannot be written gives them later
 WAIT_S = 0.25  # for a store that cannot be used at the moment
 TRY_EVERY_S = 2.0  # … to open a store that could not be opened
 CLOSES_WITHIN_S = 1.5  # the process is ended soon afterwards
@@ -67,6 +70,7 @@ class Keeper:
         self._tracks: queue.SimpleQueue[range] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._look_now = threading.Event()
+        self._reserved = threading.Event()
         self._thread: threading.Thread | None = None
         self._store: Store | None = None
         self._seen = -1
@@ -84,21 +88,22 @@ class Keeper:
         """Open the store and return what it holds; the thread starts.
 
         Where it cannot be used at the moment, that is said, what can be read of it is returned, and the thread goes on
-        trying.
+        trying. Where it can only be read, people have their names; numbers come when it can be written.
 
         Raises:
             StoreError: it can never be used as it is; the text says what to do.
         """
         try:
-            first = self._opened(numbers=True)
-            if self.tracks_low() and self._store is not None:
-                self._tracks.put(trackids.reserve(self._store))
+            first = self._opened()
         except StoreUnavailable as error:
             first = self._only_read(error)
         except KeyProblem as error:
             raise StoreError(str(error)) from error
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
+        if self._store is not None and self._reserved.wait(NUMBERS_WITHIN_S) and (news := self.news()) is not None:
+            unknown = first.unknown if news.unknown is None else news.unknown
+            first = Snapshot(gallery=news.gallery, unknown=unknown, numbers=news.numbers)
         return first
 
     def close(self) -> None:
@@ -163,7 +168,7 @@ class Keeper:
                     if stopping or time.monotonic() >= next_try:
                         next_try = time.monotonic() + TRY_EVERY_S
                         self._seen, self._met = -1, None  # what could only be read may have been old
-                        self._snapshots.put(self._opened(numbers=True))
+                        self._snapshots.put(self._opened())
                         log.warning("the store can be used again: %d events that waited are written now", len(waiting))
                     else:
                         self._refuse(waiting)
@@ -205,10 +210,10 @@ class Keeper:
         if self._store is not None:
             self._store.close()
 
-    def _opened(self, *, numbers: bool) -> Snapshot:
+    def _opened(self) -> Snapshot:
         store = Store(self._config.storage.place, who=self._who)
         try:
-            snapshot = self._snapshot(store, numbers=numbers)
+            snapshot = self._snapshot(store)
         except (StoreError, KeyProblem):
             store.close()
             raise
@@ -220,10 +225,11 @@ class Keeper:
         place, directory = self._config.storage.place, self._config.storage.data_dir
         known: Snapshot | None = None
         # Where others may be writing at this moment, what is read without a lock may be half of something.
-        if place.url is None and directory.is_dir() and not os.access(directory, os.W_OK):
+        unused = not os.access(directory, os.W_OK) or (not _is_busy(why) and _has_no_log(place.file))
+        if place.url is None and directory.is_dir() and unused:
             try:
                 with Store(directory, who=self._who, only_read=True) as store:
-                    known = self._snapshot(store, numbers=False)
+                    known = self._snapshot(store)
             except (StoreError, KeyProblem, DatabaseError) as error:
                 log.warning("nor can it be read: %s", error)
         if known is None:
@@ -275,19 +281,20 @@ class Keeper:
         with store.read() as connection:
             generation, met = store.generation_in(connection), store.setting_in(connection, strangers.MET)
         if generation != self._seen or met != self._met:
-            self._snapshots.put(self._snapshot(store, numbers=False))
+            self._snapshots.put(self._snapshot(store))
 
     def _upkeep(self, store: Store) -> None:
         """Have enough numbers at hand, and delete what is old."""
-        if self.numbers_low() and self._config.identity.remember_unknown:
-            self._snapshots.put(Snapshot(gallery=self._gallery, numbers=strangers.reserve(store)))
         if self.tracks_low() and self._tracks.empty():
             self._tracks.put(trackids.reserve(store))
+        if self.numbers_low() and self._config.identity.remember_unknown:
+            self._snapshots.put(Snapshot(gallery=self._gallery, numbers=strangers.reserve(store)))
+        self._reserved.set()
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
             retention.sweep(store, self._config)
 
-    def _snapshot(self, store: Store, *, numbers: bool) -> Snapshot:
+    def _snapshot(self, store: Store) -> Snapshot:
         met = store.setting(strangers.MET)
         changed = store.generation() != self._seen
         gallery, unknown = self._gallery, None
@@ -296,12 +303,11 @@ class Keeper:
             gallery = people.gallery(store, thresholds, index_above=self._config.identity.index_above)
         if changed or met != self._met:
             unknown = tuple(strangers.load(store, self._config.identity.most_unknown))
-        reserved = strangers.reserve(store) if numbers and self._config.identity.remember_unknown else ()
         # Not before all of it is there: what could not be read is to be read again.
         self._gallery, self._seen, self._met = gallery, gallery.generation if changed else self._seen, met
         if unknown is not None:
             self._crops.there(person.number for person in unknown)
-        return Snapshot(gallery=self._gallery, unknown=unknown, numbers=reserved)
+        return Snapshot(gallery=self._gallery, unknown=unknown)
 
     def _write_all(self, store: Store, waiting: list[Event]) -> None:
         """Write what waits in one go, or where something in it is not taken, in ever smaller parts.
@@ -378,9 +384,13 @@ class Keeper:
             self._look_now.set()
 
     def _enrolled(self, store: Store, order: Enrolment, references: list[Reference]) -> Person:
-        if order.again and people.called(store, order.name) is not None:
-            return people.add_references(store, order.name, references, stranger=order.number)
         looks = [embedding for embedding, _, _ in order.looks]
+        there = people.called(store, order.name) if order.again else None
+        if there is not None:
+            odd = None if order.alike else people.strange(self._gallery, there.id, looks)
+            if odd and 2 * sum(odd) > len(odd):
+                raise PeopleError(f"this face is somebody else's than {there.name}'s pictures (all the same: --alike)")
+            return people.add_references(store, order.name, references, stranger=order.number)
         alike = None if order.again or order.alike else people.look_alike(self._gallery, looks, order.name)
         if alike is not None:
             who = "somebody without consent" if alike.withheld else repr(alike.name)
@@ -394,6 +404,24 @@ class Keeper:
         if time.monotonic() >= self._complained:
             self._complained = time.monotonic() + 10.0
             log.warning("the store cannot be used at the moment, what is noticed waits: %s", error)
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Whether it is somebody else who keeps a SQLite file from being used."""
+    while error is not None:
+        code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return True
+        error = error.__context__
+    return False
+
+
+def _has_no_log(file: Path) -> bool:
+    """Whether nobody has a SQLite file open, and all of it is in the file: what others write is in a log beside it,
+    which takes an index of 32 KiB. A full disk has no room for that.
+    """
+    log, index = (file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))
+    return (not log.exists() or not log.stat().st_size) and (not index.exists() or index.stat().st_size < 2**15)
 
 
 def _named(event: Event) -> str:

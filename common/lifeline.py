@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -26,14 +27,20 @@ log = logging.getLogger(__name__)
 
 
 class Lifeline:
-    """The child's end. Without a supervisor (a stage started by hand) it does nothing but hold the stop event."""
+    """The child's end. Without a supervisor (a stage started by hand) it does nothing but hold the stop event.
+
+    Attributes:
+        supervised: somebody is there who starts another process when this one ends.
+    """
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
         self.wake, self._waker = socket.socketpair()  # readable once ``stopping`` is set: ends a wait for sockets
         self._beat: BinaryIO | None = None
         self._last_beat = 0.0
-        if os.environ.pop(SUPERVISED, None) != "1":
+        self._alone = False  # the supervisor is gone
+        self.supervised = os.environ.pop(SUPERVISED, None) == "1"
+        if not self.supervised:
             return
         # Keep the heartbeat pipe for ourselves: what libraries print goes to standard error from now on.
         self._beat = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -69,15 +76,29 @@ class Lifeline:
         self._waker.close()
 
     def close(self) -> None:
-        """Let go of what a wait was ended by."""
+        """Let go of what a wait was ended by; the last that a process does."""
         self._waker.close()
         self.wake.close()
+        if self._alone:
+            _end_group()
 
     def _watch(self, lifeline: BinaryIO) -> None:
         for line in lifeline:
             if line.strip() == b"stop":
                 break
+        else:
+            self._alone = True
         self.stop()
         # The main loop ends by itself now. Should it be stuck in a read that never returns, end all the same.
         time.sleep(_GRACE_S)
+        _end_group()
         os._exit(1)
+
+
+def _end_group() -> None:
+    """End this process and whatever it has started, where it leads a group of its own, as a supervisor's children do.
+
+    The supervisor does that, too, unless it is gone.
+    """
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -28,6 +28,7 @@ from common.tracks import Track, Tracker
 from common.votes import TrackIdentity
 
 CALM_S = 0.1
+RESTING = 2  # frames that nobody need look at and that wait behind a look; of more, the newest
 
 Floats = NDArray[np.float32]
 
@@ -81,7 +82,6 @@ class Line:
         self.flights: OrderedDict[int, Flight] = OrderedDict()
         self.run: int | None = None
         self.last_seq = -1
-        self.published_at: float | None = None  # monotonic seconds
         self.shown_seq = -1  # the newest frame of the run whose picture has been shown
         self.frames_announced: int | None = None  # the source has ended after so many
         self.over = False  # … and all that came are published
@@ -94,7 +94,11 @@ class Line:
         self._followed: dict[int, Followed] = {}
         self._time = MediaTime()
         self._last_received = 0.0
+        self._tracked_size: tuple[int, int] | None = None  # of the pictures, width and height
+        self._published_size: tuple[int, int] | None = None
         self._patience = Patience(config.pipeline.stall_ms / 1e3)
+        self._published = False  # anything yet
+        self._waits_since: float | None = None  # monotonic seconds; a look is outstanding, and none has come since
         self._late = False  # the last result came too late for its picture to wait for it
         # Where faces are blurred, whoever comes must be seen at once, and a picture that nobody looked at would have
         # to be blurred whole.
@@ -114,6 +118,7 @@ class Line:
         self.run = frame.run
         self.last_seq = self.shown_seq = -1
         self.flights.clear()
+        self._waits_since = None
         self.frames_announced, self.over, self.broken = None, False, False
         if frame.scene != self._scene:
             self._forget_people()
@@ -144,6 +149,7 @@ class Line:
         flight = Flight(frame=frame, pixels=pixels, received=now, at_s=self._media_s(frame))
         flight.timings["capture"] = frame.age_ms
         self.flights[frame.seq] = flight
+        self._waits_since = now if self._waits_since is None else self._waits_since
         return flight
 
     def rests(self, frame: Frame) -> bool:
@@ -160,6 +166,8 @@ class Line:
         """Return where faces are expected that need no identity patch now; None where every face gets one."""
         if frame.still or frame.every_frame:  # decided when the frame is tracked, not by what is known at the moment
             return None
+        if _growth(self._tracked_size, frame) is not None:
+            return None
         at_s = self._media_s(frame)
         return tuple(
             track.expected(at_s)
@@ -171,7 +179,7 @@ class Line:
 
     def near(self, frame: Frame) -> tuple[Box, ...] | None:
         """Return the boxes around which alone the detector shall look; None: at the whole picture."""
-        if frame.still or frame.every_frame:  # as above
+        if frame.still or frame.every_frame or _growth(self._tracked_size, frame) is not None:  # as above
             return None
         return self._attention.choose(self._media_s(frame), (frame.width, frame.height), self._tracker.tracks)
 
@@ -246,6 +254,9 @@ class Line:
         at_s = flight.at_s
         self._time.now_s = at_s
         self._attention.looked(at_s)
+        if (growth := _growth(self._tracked_size, frame)) is not None:
+            self._tracker.rescale(*growth)
+        self._tracked_size = frame.width, frame.height
         flight.tracks, ended = self._tracker.update(at_s, detected.boxes, detected.scores, detected.appearances)
         for track in ended:
             self._followed.pop(track.id, None)
@@ -293,6 +304,9 @@ class Line:
         at_s = flight.at_s
         unknown = flight.failed or (flight.detected is not None and flight.detected.finding.more > 0)
         flight.blur_all = unknown and self._config.privacy.blur != "none"
+        if (growth := _growth(self._published_size, flight.frame)) is not None:
+            self._rescale(*growth)
+        self._published_size = flight.frame.width, flight.frame.height
         said: dict[str, Any] = {}
         if flight.detected is not None and flight.tracks is not None:
             boxes = flight.detected.boxes
@@ -301,12 +315,20 @@ class Line:
             placed = [(track.id, _box(boxes[face])) for face, track in seen]
             shown = self.naming.show(flight.frame, placed, [_box(boxes[face]) for face in sorted(rest)], at_s)
             flight.blur, said = shown.blur, {"selected": shown.selected, "enrolling": shown.enrolling}
+            flight.blur_all |= shown.blur_all
             for face, track in seen:
                 identity = shown.identities[track.id]
                 faces.append(self._face(flight, face, track, self._followed[track.id], identity, at_s))
         result = self._result(flight, now, sender, analysed=not flight.failed, faces=tuple(faces))
         said = {key: value for key, value in said.items() if value is not None}
         return result.model_copy(update=said) if said else result
+
+    def judged_late(self, flight: Flight, found: dict[int, Floats]) -> None:
+        """Expressions in a frame that is published already, by face: they count in what is said of the next ones."""
+        for face, own in found.items():
+            track = None if flight.tracks is None else flight.tracks[face]
+            if track is not None and track.id in self._followed:
+                self._followed[track.id].smoother.late(flight.at_s, own)
 
     def rest(self, frame: Frame, pixels: Any, now: float) -> Flight:
         """A frame has come that nobody need look at. It is shown behind those before it that are being looked at."""
@@ -315,6 +337,9 @@ class Line:
         flight = self.flights[frame.seq] = Flight(
             frame=frame, pixels=pixels, received=now, at_s=self._media_s(frame), rested=True
         )
+        resting = [seq for seq, other in self.flights.items() if other.rested]
+        for seq in resting[:-RESTING]:
+            del self.flights[seq]
         return flight
 
     def show_rested(self, flight: Flight, now: float, sender: str) -> Result | None:
@@ -325,14 +350,26 @@ class Line:
         return None if shown else self._unlooked(flight, now, sender)
 
     def stalls(self, now: float) -> bool:
-        """Return whether pictures had better be shown as they come: nothing was published for so long, or too late."""
-        return self._late or self._patience.is_too_long(
-            now - (-math.inf if self.published_at is None else self.published_at)
-        )
+        """Return whether pictures had better be shown as they come: a look takes too long, or the last one did.
+
+        How long nothing was published says little: a slow camera has nothing to publish.
+        """
+        if self._late or not self._published:
+            return True
+        return self._waits_since is not None and self._patience.is_too_long(now - self._waits_since)
+
+    def kept_waiting(self, now: float) -> Flight | None:
+        """Return the newest flight if its picture had better be shown now, and has not been."""
+        flight = next(reversed(self.flights.values()), None)
+        if flight is None or flight.frame.every_frame or flight.frame.still or flight.frame.seq <= self.shown_seq:
+            return None
+        return flight if self.stalls(now) else None
 
     def show_early(self, flight: Flight, now: float, sender: str) -> Result:
-        """Return what shows a picture before its turn, whose analysis has not come. It stays in the line."""
+        """Return what shows a picture before its turn. It stays in the line if its analysis is still to come."""
         self.shown_seq = flight.frame.seq
+        if flight.rested:
+            del self.flights[flight.frame.seq]
         flight.blur_all = self._config.privacy.blur != "none"
         return self._unlooked(flight, now, sender)
 
@@ -361,6 +398,11 @@ class Line:
         """Return the media time of the last picture."""
         return self._time.now_s
 
+    def is_looked_at(self, track: Track) -> bool:
+        """Return whether an identity worker is looking at a track."""
+        followed = self._followed.get(track.id)
+        return followed is not None and not followed.identity.due(math.inf)
+
     def identity_lost(self, track: Track) -> None:
         """An answer will not come."""
         followed = self._followed.get(track.id)
@@ -374,9 +416,10 @@ class Line:
         del self.flights[flight.frame.seq]
         flight.overtaken = flight.frame.seq < self.shown_seq
         self.shown_seq = max(self.shown_seq, flight.frame.seq)
-        self.published_at = now
+        self._published = True
         if not flight.rested:
             self._late = flight.overtaken and self._patience.is_too_long(now - flight.received)
+            self._waits_since = next((other.received for other in self.flights.values() if not other.rested), None)
 
     def _unlooked(self, flight: Flight, now: float, sender: str) -> Result:
         result = self._result(flight, now, sender, analysed=False, faces=())
@@ -385,6 +428,13 @@ class Line:
     def _media_s(self, frame: Frame) -> float:
         flight = self.flights.get(frame.seq)
         return self._time.of(frame) if flight is None else flight.at_s
+
+    def _rescale(self, fx: float, fy: float) -> None:
+        """The pictures that are published have another size."""
+        self.naming.rescale(fx, fy)
+        for followed in self._followed.values():
+            if followed.size is not None:
+                followed.size = followed.size[0] * fx, followed.size[1] * fy
 
     def _forget_people(self) -> None:
         self._tracker = Tracker(self._new_track, alike=self._recall.alike)
@@ -403,7 +453,7 @@ class Line:
         return Face(
             track=track.id,
             box=_inside(box, flight.frame.width, flight.frame.height),
-            score=min(1.0, float(detected.scores[face])),
+            score=min(1.0, max(0.0, float(detected.scores[face]))),
             landmarks=landmarks,  # type: ignore[arg-type]  # five by the shape of the array
             identity=identity,
             expression=_expression(look, own),
@@ -449,6 +499,13 @@ def _inside(box: Sequence[float], width: int, height: int) -> Box:
     x, y, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
     x, y = min(max(x, 0.0), width), min(max(y, 0.0), height)
     return x, y, max(min(right, width) - x, 0.0), max(min(bottom, height) - y, 0.0)
+
+
+def _growth(before: tuple[int, int] | None, frame: Frame) -> tuple[float, float] | None:
+    """By how much a frame is wider and higher than the pictures before it; None: it has their size."""
+    if before in (None, (frame.width, frame.height)):
+        return None
+    return frame.width / before[0], frame.height / before[1]
 
 
 def _box(row: Floats) -> Box:

@@ -15,7 +15,9 @@ import ssl
 import sys
 import threading
 import time
+import uuid
 from collections import deque
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -73,13 +75,7 @@ class Sender:
         client.will_set(self.status, OFFLINE, qos=1, retain=True)
         client.reconnect_delay_set(1, LONGEST_PAUSE_S)
         client.max_queued_messages_set(2 * WINDOW)
-        if self._broker.user is not None:
-            client.username_pw_set(self._broker.user, self._broker.password)
-        if self._broker.encrypted:
-            context = ssl.create_default_context(cafile=settings.ca)
-            if settings.cert is not None:
-                context.load_cert_chain(settings.cert, settings.key)
-            client.tls_set_context(context)
+        _prepare(client, settings)
 
     def open(self) -> None:
         """Begin to connect; returns at once."""
@@ -175,8 +171,7 @@ class Sender:
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            advice = " (user and password in mqtt.url)" if "uthor" in str(reason) or "password" in str(reason) else ""
-            self._complain(str(reason), "%s refuses: %s%s", self._broker, reason, advice)
+            self._complain(str(reason), "%s refuses: %s%s", self._broker, reason, _advice(reason))
             return
         log.info("connected to %s", self._broker)
         self._complained.clear()
@@ -199,6 +194,48 @@ class Sender:
         self._complain(
             "unreachable", "%s cannot be reached: %s; trying again", self._broker, error or "no reason given"
         )
+
+
+def problem(settings: MqttConfig, *, timeout_s: float) -> str | None:
+    """Connect to the broker once; return None, or why that is not possible.
+
+    Raises:
+        OSError: certificate files that cannot be used.
+    """
+    broker = settings.broker()
+    said: SimpleQueue[str] = SimpleQueue()  # empty: it has let us in
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"mien-{uuid.uuid4().hex}")
+    _prepare(client, settings)
+
+    def answered(client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        said.put(f"it refuses: {reason}{_advice(reason)}" if reason.is_failure else "")
+
+    client.on_connect = answered
+    client.on_connect_fail = lambda client, data: said.put(f"it cannot be reached: {sys.exc_info()[1]}")
+    client.connect_async(broker.host, broker.port, keepalive=KEEP_ALIVE_S)
+    client.loop_start()
+    try:
+        return said.get(timeout=timeout_s) or None
+    except Empty:
+        return f"it did not answer within {timeout_s:g} s"
+    finally:
+        client.disconnect()  # its thread is a daemon's, as above
+
+
+def _prepare(client: paho.Client, settings: MqttConfig) -> None:
+    """Give a client what the broker asks for. Raises OSError: certificate files that cannot be used."""
+    broker = settings.broker()
+    if broker.user is not None:
+        client.username_pw_set(broker.user, broker.password)
+    if broker.encrypted:
+        context = ssl.create_default_context(cafile=settings.ca)
+        if settings.cert is not None:
+            context.load_cert_chain(settings.cert, settings.key)
+        client.tls_set_context(context)
+
+
+def _advice(reason: Any) -> str:
+    return " (user and password in mqtt.url)" if "uthor" in str(reason) or "password" in str(reason) else ""
 
 
 def _done(info: paho.MQTTMessageInfo) -> bool:

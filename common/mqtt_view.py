@@ -22,6 +22,8 @@ NOBODY = "nobody"
 CANNOT_ASSESS = "cannot assess"
 PENDING = "pending"
 
+_SHOWS = "value_json.state == 'online' and not value_json.paused"  # as Home Assistant writes it
+
 
 class CameraView:
     """One camera as the broker knows it.
@@ -59,25 +61,26 @@ class CameraView:
             else:  # not judged in time: what was last said of this face still holds
                 self._labels.setdefault(face.track, (PENDING, None))
 
-    def state(self, state: CameraState, now: float) -> bool:
-        """Take the camera's state in; return whether it is another one."""
-        before = self._state
+    def state(self, state: CameraState, now: float) -> None:
+        """Take the camera's state in."""
         self._state, self._heard_at = state, now
-        return before is None or (before.state, before.reason) != (state.state, state.reason)
 
     def due(self, now: float) -> dict[str, Any] | None:
         """Return who is here, if it is time to tell: as soon as it has changed, else now and then."""
         if now - self._told_at < self._pause_s:
             return None
         said = self.people(now)
-        shape = (said["people"], said["who"], said["expression"], said["track"])
+        shape = (said["pictures"], said["people"], said["who"], said["expression"], said["track"])
         if shape == self._told and now - self._told_at < REPEAT_S:
             return None
         self._told, self._told_at = shape, now
         return said
 
     def people(self, now: float) -> dict[str, Any]:
-        """Return who is here and how the most prominent one (the largest face) looks."""
+        """Return who is here and how the most prominent one (the largest face) looks.
+
+        ``pictures``: whether anybody could be seen; "nobody" means an empty room only where it is true.
+        """
         for track, (_, seen) in list(self._faces.items()):
             if now - seen > HERE_S:
                 del self._faces[track]
@@ -99,8 +102,10 @@ class CameraView:
                 "track": faces[0].track,
             }
         told = ", ".join(who) or NOBODY
+        pictures = self.online(now)
         return {
             "people": len(faces),
+            "pictures": pictures["state"] == "online" and not pictures["paused"],
             "who": told if len(told) <= _LONGEST else told[: _LONGEST - 1] + "…",
             "here": who,
             **first,
@@ -108,17 +113,22 @@ class CameraView:
         }
 
     def online(self, now: float) -> dict[str, Any]:
-        """Return whether pictures come."""
+        """Return whether pictures come, and whether somebody has paused the camera."""
         if self._state is None:
-            return {"state": "offline", "since": None, "reason": "nothing was heard of it yet"}
+            return _told("offline", reason="nothing was heard of it yet")
         if now - self._heard_at > SILENT_S and self._state.state != "ended":
-            return {"state": "offline", "since": None, "reason": "nothing is heard of it any more"}
-        return {"state": self._state.state, "since": self._state.since, "reason": self._state.reason}
+            return _told("offline", reason="nothing is heard of it any more")
+        state = self._state
+        return _told(state.state, since=state.since, reason=state.reason, paused=state.paused)
 
 
 def ended() -> dict[str, Any]:
     """Return what is said of a camera's pictures when Mien ends."""
-    return {"state": "offline", "since": None, "reason": "Mien has ended"}
+    return _told("offline", reason="Mien has ended")
+
+
+def _told(state: str, *, since: float | None = None, reason: str | None, paused: bool = False) -> dict[str, Any]:
+    return {"state": state, "since": since, "reason": reason, "paused": paused}
 
 
 def is_state(payload: bytes) -> bool:
@@ -127,7 +137,7 @@ def is_state(payload: bytes) -> bool:
         said = json.loads(payload)
     except ValueError:
         return False
-    return isinstance(said, dict) and set(said) == set(ended())
+    return isinstance(said, dict) and {*said, "paused"} == set(ended())  # which earlier versions did not say
 
 
 def alert_state(camera: str, episodes: Iterable[Episode], *, names: bool) -> dict[str, Any]:
@@ -159,7 +169,7 @@ def discovery(
     running = {"topic": f"{topic}/status"}
     pictures = {
         "topic": f"{mine}/state",
-        "value_template": "{{ 'online' if value_json.state == 'online' else 'offline' }}",
+        "value_template": "{{ 'online' if " + _SHOWS + " else 'offline' }}",
     }
     people = {"state_topic": f"{mine}/people", "json_attributes_topic": f"{mine}/people"}
     looks = [*expressions, CANNOT_ASSESS, PENDING, NOBODY]
@@ -183,7 +193,7 @@ def discovery(
         ("binary_sensor", "pictures"): {
             "name": "Pictures", "device_class": "connectivity", "entity_category": "diagnostic",
             "state_topic": f"{mine}/state", "json_attributes_topic": f"{mine}/state",
-            "value_template": "{{ 'ON' if value_json.state == 'online' else 'OFF' }}", "availability": [running],
+            "value_template": "{{ 'ON' if " + _SHOWS + " else 'OFF' }}", "availability": [running],
         },
     }  # fmt: skip
     common = {

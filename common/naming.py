@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.blurring import BLUR_MARGIN, wider
 from common.collecting import Collector
-from common.messages import Box, Correction, Enrolling, Frame, Identity
+from common.messages import MAX_FACES, Box, Correction, Enrolling, Frame, Identity
 from common.recall import Enrolment, Recall, Sighting, UnknownLook, Withheld
 from common.settings import Config
 from common.unknown import MIN_QUALITY
@@ -23,6 +23,7 @@ from common.votes import TrackIdentity
 
 NOTE_EVERY_S = 5.0  # how often the end of a sighting that goes on is written down
 COVER_S = 1.0  # a face that was to be blurred and is lost stays covered so long
+MOST_COVERS = 4 * MAX_FACES  # there is room for so many in a picture's message
 
 Floats = NDArray[np.float32]
 
@@ -74,12 +75,14 @@ class Shown:
     Attributes:
         identities: by track.
         blur: boxes that nobody may see, x, y, width, height.
+        blur_all: they are more than can be told one by one.
         selected: the track that is followed, if it is in the picture.
         enrolling: how far the enrolment is that is under way.
     """
 
     identities: dict[int, Identity] = field(default_factory=dict)
     blur: tuple[Box, ...] = ()
+    blur_all: bool = False
     selected: int | None = None
     enrolling: Enrolling | None = None
 
@@ -208,11 +211,20 @@ class Naming:
             self._note(track, known_)
             if self._hides(known_, identity):
                 known_.blurred_until_s = at_s + COVER_S
-        shown.blur = self._blur(present, loose, at_s)
+        covers = self._covers(present, loose, at_s)
+        shown.blur_all = len(covers) > MOST_COVERS
+        shown.blur = () if shown.blur_all else covers
         shown.selected = self._follow(shown.identities)
         self.collector.expire(at_s)
         shown.enrolling = self.collector.progress()
         return shown
+
+    def rescale(self, fx: float, fy: float) -> None:
+        """The pictures have another size: what was covered in the last one is at another place in the next."""
+        for known in self._known.values():
+            if known.box is not None:
+                x, y, width, height = known.box
+                known.box = x * fx, y * fy, width * fx, height * fy
 
     # --- what people ask for ---
 
@@ -313,7 +325,7 @@ class Naming:
         undecided = identity.status == "pending"
         return undecided or known.identity.withheld or (mode == "unknown" and identity.status == "unknown")
 
-    def _blur(self, present: dict[int, Known], loose: Sequence[Box], at_s: float) -> tuple[Box, ...]:
+    def _covers(self, present: dict[int, Known], loose: Sequence[Box], at_s: float) -> tuple[Box, ...]:
         if self._config.privacy.blur == "none":
             return ()
         boxes = [wider(box) for box in loose]
@@ -330,8 +342,8 @@ class Naming:
             return None
         current = identities.get(followed.track) if followed.track is not None else None
         if current is not None:
-            followed.person = current.person or followed.person
-            followed.number = current.number or followed.number
+            if current.status != "pending":  # whoever it was taken for before is somebody else
+                followed.person, followed.number = current.person, current.number
             return followed.track
         for track, identity in identities.items():
             if (followed.person is not None and identity.person == followed.person) or (

@@ -102,15 +102,16 @@ class Outbox:
     def _run(self, target: str) -> None:
         ledger: Ledger | None = None
         unsettled: dict[int, str | None] = {}  # sent or not, and not yet written down
-        complained = 0.0
+        complained, begun = 0.0, False
+        # Said now, not when the first alert should have gone out.
+        if (wrong := problem(self._settings.targets[target])) is not None:
+            log.error("nobody can be told by notifications.targets.%s: %s", target, wrong)
         while not self._stop.is_set():
             try:
-                if ledger is None:
-                    ledger = Ledger(self._where)
+                ledger = ledger or Ledger(self._where)
+                if not begun:
                     self._drop_strangers(ledger)
-                    # Said now, not when the first alert should have gone out.
-                    if (wrong := problem(self._settings.targets[target])) is not None:
-                        log.error("nobody can be told by notifications.targets.%s: %s", target, wrong)
+                    begun = True
                 self._turn(ledger, target, unsettled)
             except LedgerError as error:
                 if time.monotonic() >= complained:

@@ -16,6 +16,7 @@ from common.settings import POOLS, CameraConfig, Config
 from common.sources import SourceError, parse_source, webcam_present
 
 _PROBE_S = 10.0
+_NAME = "[A-Za-z0-9_-]{1,64}"
 
 
 def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -44,8 +45,11 @@ def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lamb
     Raises:
         ConfigError: a setting, a camera's name or a source is wrong.
     """
-    config = load(getattr(arguments, "config", None), overrides=overrides_of(arguments))
     source, camera = getattr(arguments, "source", None), getattr(arguments, "camera", None)
+    overrides = overrides_of(arguments)
+    if source is not None and camera is not None and re.fullmatch(_NAME, camera):
+        overrides["cameras"] = {camera: {"source": source}}  # a rule of the file may be for it
+    config = load(getattr(arguments, "config", None), overrides=overrides)
     cameras = dict(config.cameras)
     if source is None and camera is not None and camera not in cameras:
         raise ConfigError(
@@ -71,6 +75,11 @@ def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lamb
     everything = config.model_dump() | {"cameras": {name: chosen.model_dump() for name, chosen in cameras.items()}}
     if config.cell.cameras is not None and camera is not None:
         everything["cell"]["cameras"] = [camera]
+    # Rules for cameras that are not watched this time have nothing to look at.
+    watched = [(rule, tuple(name for name in rule.cameras if name in cameras)) for rule in config.alerts.rules]
+    everything["alerts"]["rules"] = [
+        rule.model_dump() | {"cameras": left} for rule, left in watched if left or not rule.cameras
+    ]
     try:
         return Config.model_validate(everything)
     except ValidationError as error:

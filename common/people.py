@@ -41,6 +41,7 @@ from common.strangers import unknown_people as unknown_people
 
 MAX_NOTES = 10_000
 MAX_REFERENCES = 20  # a person; the best are kept
+STRANGER = 0.72  # farther is certainly somebody else: of one person, poor ones too, the samples are at most 0.56 apart
 LAST_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # beyond it, calendars end somewhere in the world
 
 log = logging.getLogger("mien.people")
@@ -125,9 +126,11 @@ def change(
     """Change what is given of a person; ``forever``: consent does not end by itself.
 
     Raises:
-        PeopleError: no such person, the new name is taken, or a field is wrong.
+        PeopleError: no such person, nothing is given, the new name is taken, or a field is wrong.
     """
     fields: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
+    if not forever and all(value is None for value in (name, *fields.values())):
+        raise PeopleError("what is to be changed? The name, role, notes, consent, or until when it is given")
     with store.write() as connection:
         person = find_in(connection, who)
         _change_in(store, connection, person, name=name, forever=forever, **fields)
@@ -312,13 +315,30 @@ def gallery(
     return Gallery(members, thresholds, generation=generation, index_above=index_above)
 
 
+def strange(gallery: Gallery, person: int, embeddings: Sequence[NDArray[np.float32]]) -> list[bool] | None:
+    """Return which of these embeddings, (128,) each, are certainly not of a person, by the nearest of their pictures.
+
+    None: nothing is known to compare them with. The gallery holds only what the present network made: from another
+    one's embeddings there is no distance.
+    """
+    own = next((member.embeddings for member in gallery.members if member.person == person), None)
+    if own is None:
+        return None
+    return [bool(np.linalg.norm(own - one, axis=1).min() > STRANGER) for one in embeddings]
+
+
 def look_alike(gallery: Gallery, embeddings: Sequence[NDArray[np.float32]], name: str) -> Candidate | None:
-    """Return who is enrolled under another name and shown by most of these embeddings, (128,) each, or None."""
+    """Return who is enrolled under another name and shown by most of these embeddings, (128,) each, or None.
+
+    Where whoever has that name is about as near as the other one, it is not the other one who is shown.
+    """
     votes: dict[int, int] = {}
     found: dict[int, Candidate] = {}
     for embedding in embeddings:
-        best = gallery.recognise(embedding).best
-        if best is not None and best.score >= 0 and name_key(best.name) != name_key(name):
+        verdict = gallery.recognise(embedding)
+        nearest = verdict.candidates[: 1 if verdict.clear else 2]
+        best = None if any(name_key(one.name) == name_key(name) for one in nearest) else verdict.best
+        if best is not None and best.score >= 0:
             found[best.person] = best
             votes[best.person] = votes.get(best.person, 0) + 1
     alike = max(votes, key=lambda other: votes[other], default=None)
@@ -329,6 +349,24 @@ def audit_log(store: Store) -> list[Row[Any]]:
     """Return the lines of the audit log, oldest first: at, who, did, about."""
     with store.read() as connection:
         return list(connection.execute(select(AUDIT).order_by(AUDIT.c.id)).all())
+
+
+def check_fields(*, role: Any = None, notes: Any = None, consent: Any = None, consent_until: Any = None) -> None:
+    """Raise PeopleError unless what is said of a person is as it must be: it may come from any program."""
+    if role is not None and role not in get_args(Role):
+        raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {str(role)[:40]!r}")
+    if consent is not None and consent not in get_args(Consent):
+        raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {str(consent)[:40]!r}")
+    if consent_until is not None and not isinstance(consent_until, int | float):
+        raise PeopleError(f"consent ends at a time in unix seconds, not {str(consent_until)[:40]!r}")
+    if consent_until is not None and not 0 <= consent_until < LAST_END:
+        raise PeopleError(
+            f"consent ends in the years 1970 to 9998, or never, not at {str(consent_until)[:40]} (unix seconds)"
+        )
+    if notes is not None and not isinstance(notes, str):
+        raise PeopleError(f"notes are words, not {str(notes)[:40]!r}")
+    if notes is not None and len(notes) > MAX_NOTES:
+        raise PeopleError(f"notes have at most {MAX_NOTES} characters, these have {len(notes)}")
 
 
 # --- inside ---
@@ -347,7 +385,7 @@ def add_in(
 ) -> Person:
     """Enrol somebody within the caller's transaction; see ``add``."""
     name = checked_name(name)
-    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
+    check_fields(role=role, notes=notes, consent=consent, consent_until=consent_until)
     now = time.time()
     if connection.execute(select(PERSON.c.id).where(PERSON.c.name_key == name_key(name))).first() is not None:
         raise NameTaken(f"somebody called {name!r} is enrolled already: add pictures to them, or take another name")
@@ -375,7 +413,7 @@ def _change_in(
     forever: bool = False,
 ) -> None:
     """Change a person within the caller's transaction; see ``change``."""
-    _check(role=role, notes=notes, consent=consent, consent_until=consent_until)
+    check_fields(role=role, notes=notes, consent=consent, consent_until=consent_until)
     values: dict[str, Any] = {"role": role, "notes": notes, "consent": consent, "consent_until": consent_until}
     values = {key: value for key, value in values.items() if value is not None}
     if forever:
@@ -454,21 +492,3 @@ def _keep_best(connection: Connection, person: int) -> None:
     own = select(REFERENCE.c.id).where(REFERENCE.c.person_id == person)
     surplus = own.order_by(REFERENCE.c.quality.desc(), REFERENCE.c.id).offset(MAX_REFERENCES)
     connection.execute(delete(REFERENCE).where(REFERENCE.c.id.in_(connection.execute(surplus).scalars().all())))
-
-
-def _check(*, role: Any, notes: Any, consent: Any, consent_until: Any) -> None:
-    """Raise PeopleError unless these are as they must be: they may come from any program."""
-    if role is not None and role not in get_args(Role):
-        raise PeopleError(f"a role is one of {', '.join(get_args(Role))}, not {str(role)[:40]!r}")
-    if consent is not None and consent not in get_args(Consent):
-        raise PeopleError(f"consent is {' or '.join(get_args(Consent))}, not {str(consent)[:40]!r}")
-    if consent_until is not None and not isinstance(consent_until, int | float):
-        raise PeopleError(f"consent ends at a time in unix seconds, not {str(consent_until)[:40]!r}")
-    if consent_until is not None and not 0 <= consent_until < LAST_END:
-        raise PeopleError(
-            f"consent ends in the years 1970 to 9998, or never, not at {str(consent_until)[:40]} (unix seconds)"
-        )
-    if notes is not None and not isinstance(notes, str):
-        raise PeopleError(f"notes are words, not {str(notes)[:40]!r}")
-    if notes is not None and len(notes) > MAX_NOTES:
-        raise PeopleError(f"notes have at most {MAX_NOTES} characters, these have {len(notes)}")

@@ -23,14 +23,19 @@ def add_parser(commands: Any, everywhere: argparse.ArgumentParser) -> None:
 
     add = verb("add", "enrol from pictures: a folder with one sub-folder or file a person, or one person's pictures")
     add.add_argument("name", nargs="?", help="who it is, when the pictures are all of one person")
-    add.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, picture, or snapshot")
-    add.add_argument("--unknown", type=int, metavar="NUMBER", help="name an unknown person instead")
-    add.add_argument("--track", type=int, metavar="TRACK", help="enrol a face that is in view now instead")
+    where = add.add_mutually_exclusive_group()
+    where.add_argument("--from", dest="source", type=Path, metavar="PATH", help="folder, picture, or snapshot")
+    where.add_argument("--unknown", type=int, metavar="NUMBER", help="name an unknown person instead")
+    where.add_argument("--track", type=int, metavar="TRACK", help="enrol a face that is in view now instead")
     add.add_argument("--camera", metavar="NAME", help="the camera that sees it")
     add.add_argument("--face", type=int, metavar="N", help="which face of a picture with several, from the left")
     add.add_argument(
         "--again", action="store_true",
         help="add pictures to people who are enrolled already; --role, --notes, --consent, --until change them, too",
+    )  # fmt: skip
+    add.add_argument(
+        "--alike", action="store_true",
+        help="also who looks like somebody else who is enrolled, and pictures that look like somebody else's",
     )  # fmt: skip
     _fields(add)
     verb("list", "who is enrolled")

@@ -33,7 +33,8 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         if arguments.verb == "add" and arguments.track is not None:
             return _add_live(config, arguments)
-        with Store(config.storage.place, who=f"people {arguments.verb}") as store:
+        makes = arguments.verb in _MAKE
+        with Store(config.storage.place, who=f"people {arguments.verb}", make=makes) as store:
             return _VERBS[arguments.verb](store, config, arguments)
     except (PeopleError, StoreError, KeyProblem) as error:
         print(error, file=sys.stderr)
@@ -80,7 +81,7 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
             progress.update(task, advance=1, description=path.name[:40])
 
         report = enrolment.enrol(
-            store, reader, planned, face=arguments.face, again=arguments.again, told=told,
+            store, reader, planned, face=arguments.face, again=arguments.again, alike=arguments.alike, told=told,
             changes=_changes(arguments), **_given(arguments),
         )  # fmt: skip
     for person in report.enrolled:
@@ -89,7 +90,8 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
         print(f"more pictures of {_described(person)}")
     hints = {
         people.NameTaken: " (--again adds pictures)",
-        people.LooksAlike: " (--again enrols all the same)",
+        people.LooksAlike: f" ({'--alike adds them' if arguments.again else '--again enrols'} all the same)",
+        enrolment.SomebodyElse: " (--alike adds it all the same)",
         enrolment.SeveralFaces: ": cut the picture, or say which one with --face N (from the left)",
     }
     for path, why in report.rejected:
@@ -116,7 +118,7 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
         reply = ask(
             config, "conductor", "enrol", timeout_s=25.0,
             camera=arguments.camera, track=arguments.track, name=arguments.name, again=arguments.again,
-            **_given(arguments),
+            alike=arguments.alike, **_given(arguments),
         )  # fmt: skip
     except NoAnswer as error:
         raise PeopleError(str(error)) from error
@@ -283,3 +285,5 @@ _VERBS = {
     "add": _add, "list": _list, "show": _show, "unknown": _unknown, "change": _change, "merge": _merge,
     "split": _split, "export": _export, "import": _import, "forget": _forget, "calibrate": _calibrate, "audit": _audit,
 }  # fmt: skip
+
+_MAKE = ("add", "import", "calibrate")  # a store where there is none; for the others there would be nobody in it

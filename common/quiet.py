@@ -11,6 +11,8 @@ from typing import Final
 
 AFTER_S: Final = 2.0  # without anybody in view
 """For how long looks must have found nobody before frames are left out."""
+LATE_S: Final = 2.0
+"""Where the answer of a look is later than this, nobody knows who is in view."""
 
 
 class Quiet:
@@ -38,9 +40,12 @@ class Quiet:
     def nobody(self, at_s: float) -> bool:
         """Return whether nobody has been in view for so long that frames may be left out.
 
-        By what looks have found, and not by the clock: where one takes a second, there are none for two of them.
+        By what looks have found, and not by the clock: where one takes a second, there are none for two of them. And
+        not for long after the last answer: a detector that has gone finds nobody, whoever is there.
         """
-        return bool(self._every_s) and at_s >= self._looked_s and self._seen_s - self._anybody_s > AFTER_S
+        if not self._every_s or at_s < self._looked_s or self._seen_s - self._anybody_s <= AFTER_S:
+            return False
+        return at_s - self._seen_s <= self._still_s + LATE_S
 
     def skips(self, at_s: float, *, moving: bool | None = None) -> bool:
         """Return whether the frame taken at this time may be left out; if not, it counts as looked at.

@@ -45,6 +45,7 @@ class ReaderState:
         skipped: read, but never handed over because a newer one was there or their time was over.
         reconnects: times the source was opened again.
         stuck: threads given up that still hang in a read.
+        worn_out: so many that no other attempt is made while they hang: only another process could open the source.
     """
 
     state: Literal["online", "offline", "stalled", "ended"]
@@ -57,6 +58,7 @@ class ReaderState:
     skipped: int
     reconnects: int
     stuck: int
+    worn_out: bool
 
 
 class Reader:
@@ -98,6 +100,7 @@ class Reader:
         self._make = make
         self._closed = False
         self._stuck: list[ReadingThread] = []
+        self._worn_out = False
         self._candidate: ReadingThread | None = None
         self._switch: Future[str] | None = None
         # Shared with the reading threads; the condition guards all of it.
@@ -168,6 +171,7 @@ class Reader:
                 skipped=self.skipped,
                 reconnects=self.reconnects,
                 stuck=len(self._stuck),
+                worn_out=self._worn_out,
             )
 
     def switch(self, spec: str) -> Future[str]:
@@ -255,6 +259,7 @@ class Reader:
     def _look(self) -> None:
         """Give up what hangs. Here, because a thread that hangs cannot watch itself."""
         now = time.monotonic()
+        self._worn_out = False
         self._stuck = [worker for worker in self._stuck if worker.is_alive()]
         candidate, current = self._candidate, self._current
         if candidate:
@@ -265,6 +270,7 @@ class Reader:
         if current.source.live and not current.over and current.blocked_s(now) > limit_s:
             if len(self._stuck) >= MAX_STUCK:
                 current.failure = f"{current.source.description} hangs, and so did {MAX_STUCK} attempts before"
+                self._worn_out = self._candidate is None  # else another source may be shown in a moment
                 return
             self._stuck.append(current)
             self._current = self._worker(current.spec)

@@ -9,19 +9,30 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
+from typing import Self
 
 from common import media, options
 from common.child import environment
 from common.desktop import screen_problem
 from common.endpoints import remote
+from common.lifeline import SUPERVISED
 from common.plan import plan
 from common.rundir import RunDir
 from common.settings import Config
 from common.sources import parse_source
 from common.supervisor import Supervisor
+
+_MOST_LINES = 5000  # that wait for a terminal which takes none, as one that is paused
+_LAST_LINES_S = 1.0
+_TURN_S = 0.1
+_FETCH = (
+    "import sys; from common.lifeline import Lifeline; Lifeline(); from common import media; sys.exit(media.main())"
+)
 
 
 class RunError(RuntimeError):
@@ -47,19 +58,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.check_config:
         print(f"the configuration is right; it starts: {', '.join(spec.name for spec in specs)}")
         return 0
-    if any(spec.stage == "capture" for spec in specs):
-        have_sample_media(config)
     stop = threading.Event()
     end_on_signals(stop)
-    with RunDir(config) as place, _recorder(config, arguments):
+    if any(spec.stage == "capture" for spec in specs):
+        have_sample_media(config, stop)
+    if stop.is_set():
+        return 0
+    with Printer() as printer, RunDir(config) as place, _recorder(config, arguments):
         supervisor = Supervisor(
-            config, specs, config_file=place.config_file, say=say, arguments=("--verbose",) if arguments.verbose else ()
+            config,
+            specs,
+            config_file=place.config_file,
+            say=printer.say,
+            arguments=("--verbose",) if arguments.verbose else (),
         )
-        say(f"another worker can join at any time: python -m stages.expression --config {place.config_file}")
+        printer.say(f"another worker can join at any time: python -m stages.expression --config {place.config_file}")
         with Table(config, wanted=not arguments.verbose):
             code = supervisor.run(stop, duration_s=arguments.duration)
-    if supervisor.failure is not None:
-        say(supervisor.failure)
+        if supervisor.failure is not None:
+            place.broke_off = True
+            printer.say(supervisor.failure)
     return code
 
 
@@ -112,6 +130,55 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+class Printer:
+    """Prints lines in a thread of its own, in their order: a terminal that takes none holds up nobody.
+
+    What waits when it ends has a second to be printed; more lines than ``_MOST_LINES`` do not wait.
+
+    Args:
+        say: prints a line; may block.
+    """
+
+    def __init__(self, say: Callable[[str], None] = say) -> None:
+        self._say = say
+        self._lines: deque[str] = deque()
+        self._left_out = 0
+        self._ended = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._print, name="printer", daemon=True)
+
+    def say(self, line: str) -> None:
+        """Print a line as soon as all before it are printed."""
+        with self._changed:
+            if len(self._lines) >= _MOST_LINES:
+                self._left_out += 1
+                return
+            if self._left_out:
+                self._lines.append(f"{self._left_out} lines are left out here: they could not be printed in time")
+                self._left_out = 0
+            self._lines.append(line)
+            self._changed.notify()
+
+    def _print(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._ended)
+                if not self._lines:
+                    return
+                line = self._lines.popleft()
+            self._say(line)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(_LAST_LINES_S)
+
+
 def end_on_signals(stop: threading.Event) -> None:
     """Set ``stop`` on Ctrl-C, on a request to end, and when the terminal closes (unless told to outlive it)."""
 
@@ -124,8 +191,8 @@ def end_on_signals(stop: threading.Event) -> None:
             signal.signal(number, asked)
 
 
-def have_sample_media(config: Config) -> None:
-    """Fetch the sample media when a demo is to be shown and they are missing.
+def have_sample_media(config: Config, stop: threading.Event | None = None) -> None:
+    """Fetch the sample media when a demo is to be shown and they are missing, until ``stop`` is set.
 
     Raises:
         RunError: they cannot be had; other sources work without them.
@@ -136,13 +203,20 @@ def have_sample_media(config: Config) -> None:
     if not kinds & {"demo", "crowd"} or all((folder / name).is_file() for name in media.SAMPLES):
         return
     say("fetching the sample clips of the demo, once …")
-    command = [sys.executable, "-m", "common.media"]
-    done = subprocess.run(
-        command, env=environment(config.storage.data_dir), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, errors="replace",
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise RunError(done.stderr.strip() or "the sample media could not be fetched")
+    stop = stop or threading.Event()
+    # It holds on to this process as a stage does, so that it ends, with what it has started, when this one is gone.
+    given = environment(config.storage.data_dir) | {SUPERVISED: "1"}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        fetching = subprocess.Popen(
+            [sys.executable, "-c", _FETCH], env=given, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
+            start_new_session=os.name == "posix",
+        )  # fmt: skip
+        with fetching:
+            while fetching.poll() is None and not stop.wait(_TURN_S):
+                pass
+        said.seek(0)
+        if fetching.returncode != 0 and not stop.is_set():
+            raise RunError(said.read().strip() or "the sample media could not be fetched")
 
 
 class Table:

@@ -1,9 +1,15 @@
-"""The directory of a run: its sockets, its resolved configuration, and the lock that keeps a second run out."""
+"""The directory of a run: its sockets, its resolved configuration, and the lock that keeps a second run out.
+
+What people have asked of a camera while it runs, as to pause, is in the data directory: a run that is killed, or loses
+its power, goes on as they left it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +23,7 @@ from common.ring import remove_rings
 from common.settings import Config
 
 CONFIG_FILE = "config.json"
-_CHOSEN, _PAUSED = "source-", "paused-"  # and the camera's name
+_HELD = "held"  # in the data directory; in it one directory a run directory
 
 
 class RunDirError(RuntimeError):
@@ -32,12 +38,15 @@ class RunDir:
 
     Attributes:
         config_file: where it was saved.
+        broke_off: the run ends because it cannot go on, not because somebody ended it: the next one goes on as people
+            left this one.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.path = config.run_dir
         self.config_file = self.path / CONFIG_FILE
+        self.broke_off = False
         self._lock = FileLock(self.path / "lock", timeout=0)
 
     def __enter__(self) -> Self:
@@ -60,6 +69,9 @@ class RunDir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._clear()
+        if not self.broke_off and (error is None or isinstance(error, KeyboardInterrupt)):
+            for directory in _held_in(self.config):
+                shutil.rmtree(directory, ignore_errors=True)
         if os.name == "posix":  # while it is held: whoever waits for it sees that its file is gone, and makes a new one
             (self.path / "lock").unlink(missing_ok=True)
         self._lock.release()
@@ -81,19 +93,44 @@ class RunDir:
         for name in (*CHANNELS, CONFIG_FILE, f"{CONFIG_FILE}.part", "pid"):
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
-        for told in (*self.path.glob(f"{_CHOSEN}*"), *self.path.glob(f"{_PAUSED}*")):
-            told.unlink(missing_ok=True)
         remove_rings(self.config)
 
 
-def chosen_file(config: Config, camera: str) -> Path:
-    """Where the source is written down that somebody has chosen for a camera in this run."""
-    return config.run_dir / f"{_CHOSEN}{camera}"
+def hold(config: Config, name: str, text: str) -> None:
+    """Write down what somebody has asked for, until ``let_go`` or the orderly end of the run.
+
+    Where the data directory cannot be written it survives a process, but perhaps not the run. Raises OSError: neither.
+    """
+    for directory in _held_in(config):
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = directory / f"{name}.part"
+            part.write_text(text, encoding="utf-8")
+            part.replace(directory / name)
+            return
+        except OSError as error:
+            problem = error
+    raise problem
 
 
-def paused_file(config: Config, camera: str) -> Path:
-    """What is there while somebody has paused a camera in this run."""
-    return config.run_dir / f"{_PAUSED}{camera}"
+def held(config: Config, name: str) -> str | None:
+    """Return what is written down under this name, None if nothing is. Raises OSError: that cannot be told."""
+    for directory in reversed(_held_in(config)):  # what is in the second place was written when the first could not be
+        with contextlib.suppress(FileNotFoundError):
+            return (directory / name).read_text(encoding="utf-8", errors="replace")
+    return None
+
+
+def let_go(config: Config, name: str) -> None:
+    """Forget what is written down under this name. Raises OSError: it cannot be."""
+    for directory in reversed(_held_in(config)):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _held_in(config: Config) -> tuple[Path, Path]:
+    """Where a run's word is kept: apart from other runs with the same data, or else in the run directory."""
+    run = hashlib.sha256(os.fsencode(config.run_dir.absolute())).hexdigest()[:16]
+    return config.storage.data_dir / _HELD / run, config.run_dir / _HELD
 
 
 def _check_ownership(path: Path) -> None:

@@ -143,6 +143,62 @@ EXAMPLES: dict[type[Message], tuple[str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 
+# What can be asked of each stage: (do, args, the answer's result).
+REQUESTS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "capture": (
+        ("pause", "`camera`", "`camera`, `paused`: true. Nothing of it is shown or analysed until it goes on"),
+        ("resume", "`camera`", "`camera`, `paused`: false"),
+        (
+            "source", "`camera`; `source`: as after `--source`",
+            "`camera`, `source`: what it shows now, once a picture of it has come; an error leaves all as it was",
+        ),
+    ),
+    "conductor": (
+        (
+            "select", "`camera`; `track`, or `person`, or `number` of an unknown person; none of them: nobody",
+            "`camera`, `track`: who is followed",
+        ),
+        (
+            "enrol",
+            "`camera`, `track`, `name`; `role` (`patient`, `staff`, `visitor`), `notes`, `consent` (`given`, "
+            "`refused`), `consent_until` (unix seconds); `again`: true: more pictures of somebody of that name; "
+            "`alike`: true: also who looks like somebody else",
+            "`person`, when enough pictures have come, which takes seconds. Not done: `there`, `name` or `look`: "
+            "somebody is called so, or looks so (`other`)",
+        ),
+        ("people", "–", "nothing: people were changed in the store, which is looked at now"),
+    ),
+    "snapshot": (
+        (
+            "snapshot", "`camera` (all)",
+            "a camera's name: the path of its files without `.jpg`, `.annotated.jpg` and `.json`. An error names the "
+            "cameras that gave no picture, and what was saved of the others",
+        ),
+    ),
+    "alerts": (
+        ("acknowledge", "`episode`, `by`", "`episode`, `serial` of the step; an error when somebody has already"),
+        ("snooze", "`episode`, `by`; `minutes` (15)", "`episode`, `serial`"),
+        ("judge", "`episode`, `by`, `judgement`: `useful` or `false alarm`", "`episode`, `serial`"),
+        (
+            "events", "`since`: a serial (0)",
+            "`events`: the steps after it, a text that is a JSON list of `alerts` messages; `last`, `newest`, `more`",
+        ),
+        ("test-notification", "`target` (all), `timeout_s` (30)", "`sent`: the targets, once it has arrived there"),
+    ),
+}  # fmt: skip
+
+_ASKED = """
+## What can be asked
+
+Sent as `control.<stage>`; any other `do` is answered with an error, and so is any `do` by a stage that is not listed.
+`camera` may be left out where there is one camera; where there are several, the answer to that asks which is meant,
+unless “all” stands beside it. In brackets: what counts when it is left out. From the command line:
+`python launch.py pause`, `resume`, `snapshot`; without `--camera`, for all cameras.
+
+| stage | `do` | `args` | `result` |
+|---|---|---|---|
+"""
+
 _HEAD = f"""# The protocol, version {VERSION}
 
 *Made from the message classes by `python -m common.schemas`; edit `common/messages.py`, not this file.*
@@ -212,7 +268,12 @@ def document() -> str:
             f"{_table(kind)}\n"
             f"<details><summary>JSON Schema</summary>\n\n{_fenced(schema)}\n</details>\n"
         )
-    return _HEAD + "".join(rows) + "".join(sections)
+    asked = [
+        f"| `{stage}` | `{do}` | {args} | {answer} |\n"
+        for stage, requests in REQUESTS.items()
+        for do, args, answer in requests
+    ]
+    return _HEAD + "".join(rows) + _ASKED + "".join(asked) + "".join(sections)
 
 
 _ABOUT: dict[type[Message], str] = {Stats: "stage", Control: "stage", Reply: "request"}

@@ -286,9 +286,15 @@ class SupervisionConfig(_Section):
     heartbeat_timeout_s: float = Field(default=5, ge=2, description="a process silent this long is replaced")
     start_timeout_s: float = Field(default=60, gt=1, description="… while it loads its model")
     restarts: int = Field(
-        default=8, ge=0, description="restarts a process may need within the window, then it has FAILED"
+        default=8,
+        ge=0,
+        description="restarts a process may need within the window, or without a minute of work in between, however "
+        "long that takes; then it has FAILED",
     )
     window_s: float = Field(default=120, gt=1)
+    failed_retry_s: float = Field(
+        default=300, ge=0, description="a process that has FAILED is tried again after so long; 0: never"
+    )
     worker_memory_mb: float = Field(
         default=1500, ge=100, description="a worker whose own memory grows beyond this is replaced between two frames"
     )
@@ -366,6 +372,26 @@ class Config(_Section):
             for target in set(rule.targets or ()) - set(there):
                 known = ", ".join(there) or "none"
                 raise ValueError(f"alerts: rule {rule.name!r} tells {target!r}; notifications.targets has: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_watch_something(self) -> Self:
+        for rule in self.alerts.rules:
+            for camera in sorted(set(rule.cameras) - set(self.cameras)):
+                there = ", ".join(self.cameras)
+                raise ValueError(f"alerts: rule {rule.name!r} is for the camera {camera!r}; there are: {there}")
+        return self
+
+    @model_validator(mode="after")
+    def _page_has_its_own_port(self) -> Self:
+        # Also where an endpoint is said to be another machine's: one file is for all of them.
+        for channel in CHANNELS:
+            place = parse(self._address(channel))
+            if self.dashboard.enabled and place is not None and place[1] == self.dashboard.port:
+                raise ValueError(
+                    f"dashboard.port = {self.dashboard.port} is the port of endpoints.{channel} "
+                    f"({self._address(channel)}): choose another one for the page"
+                )
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from common.expressions import EXPRESSIONS, ExpressionName
 
-HOLD_S = 0.3  # a label outlives a missing or unassessable frame this long
+HOLD_S = 0.3  # a label outlives a missing or unassessable frame this long …
+LATE = 2.0  # … and where answers come late, so many times as long as they are late in addition: until the next comes …
+LONGEST_HOLD_S = 2.0  # … but never longer than this
 RESTART_S = 1.0  # after a longer gap the average begins anew
 LEAD_S = 0.2  # a narrow lead this long is a change for good
 RETURN_S = 0.2  # after it was said, nothing may have been in the way for this long before there is a label again
@@ -51,7 +53,9 @@ class Smoother:
         self._margin = margin
         self._average: NDArray[np.float64] | None = None
         self._shown: int | None = None
-        self._seen_at = -math.inf  # media time of the last probabilities
+        self._now_s = -math.inf  # media time of the last frame, and of the last probabilities
+        self._seen_at = -math.inf
+        self._hold_s = HOLD_S
         self._leader: int | None = None
         self._leads_since = 0.0
         self._reason: str | None = None
@@ -66,22 +70,36 @@ class Smoother:
             probabilities: (7,), or None when there are none for this frame.
             reason: why the face cannot be assessed, if that is why there are none.
         """
+        self._now_s = at_s
         if probabilities is not None:
-            self._average_in(at_s, np.asarray(probabilities, dtype=np.float64))
-            self._choose(at_s)
-            if self._unassessed and at_s - self._reason_at < RETURN_S:
-                return Look("cannot_assess", reason=self._reason)
-            self._unassessed, self._reason = False, None
-            return self._look()
+            self._hold_s = HOLD_S
+            self._judge(at_s, probabilities)
+            return Look("cannot_assess", reason=self._reason) if self._unassessed else self._look()
         if reason is not None:
             self._reason, self._reason_at = reason, at_s
-        if self._shown is not None and at_s - self._seen_at <= HOLD_S and not self._unassessed:
+        if self._shown is not None and at_s - self._seen_at <= self._hold_s and not self._unassessed:
             return self._look()
         if self._reason is not None and at_s - self._reason_at <= HOLD_S:
             self._unassessed = True
             return Look("cannot_assess", reason=self._reason)
         self._unassessed = False
         return Look("pending")
+
+    def late(self, at_s: float, probabilities: NDArray[np.floating]) -> None:
+        """Take the probabilities of a frame that was shown without them: what is shown from now on is made of them.
+
+        Older ones than those that are there already say nothing new.
+        """
+        if at_s <= self._seen_at:
+            return
+        self._hold_s = min(HOLD_S + LATE * max(self._now_s - at_s, 0.0), LONGEST_HOLD_S)
+        self._judge(at_s, probabilities)
+
+    def _judge(self, at_s: float, probabilities: NDArray[np.floating]) -> None:
+        self._average_in(at_s, np.asarray(probabilities, dtype=np.float64))
+        self._choose(at_s)
+        if at_s - self._reason_at >= (RETURN_S if self._unassessed else 0.0):
+            self._unassessed, self._reason = False, None
 
     def _average_in(self, at_s: float, probabilities: NDArray[np.float64]) -> None:
         gap = at_s - self._seen_at

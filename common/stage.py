@@ -34,6 +34,8 @@ from common.transport import Poller, Socket, TransportError
 
 Answer = dict[str, str | int | float | bool | None]
 
+NEWS_S = 0.2  # of a turn; what has not been read by then waits for the next one, for it is between turns that one beats
+NEWS = 256  # … or so many
 _REMEMBERED = 256  # answered requests, so that a repeated one is answered again and not done again
 
 
@@ -181,11 +183,15 @@ class Stage(ABC):
         )
 
     def _read_news(self) -> None:
-        for topic, message in self._inbox.read():
-            if isinstance(message, Control) and topic == f"control.{self.name}":
-                self._do(message)
-            else:
-                self.on_news(topic, message)
+        deadline = time.monotonic() + NEWS_S
+        for _ in range(NEWS):
+            for topic, message in (found := self._inbox.read(limit=1)):
+                if isinstance(message, Control) and topic == f"control.{self.name}":
+                    self._do(message)
+                else:
+                    self.on_news(topic, message)
+            if not found or time.monotonic() >= deadline:
+                return
 
     def _do(self, request: Control) -> None:
         if not self.concerns(request):

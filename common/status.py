@@ -17,6 +17,7 @@ from common.news import NewsReader
 from common.settings import Config
 
 SILENT_S = 5.0  # a process that says nothing this long is marked
+WAITS_S = 10.0  # … and so is one whose work has waited for the store this long
 _FORGET_S = 30.0  # … and, unless a supervisor still knows of it, no longer shown after this
 _ANSWER_S = 3.0
 _SETTLE_S = 3.0  # after the first answer: everybody has published by then
@@ -30,6 +31,7 @@ class _Heard:
     at: float
     name: str = ""  # as its supervisor calls it
     owner: str = ""  # that supervisor
+    waits_since: float | None = None  # some of its work has not been written down
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Row:
         name: ``detection.2``, or its instance when no supervisor here started it.
         stats: its last figures, None if none came.
         silent_s: seconds since then.
+        waits_s: for how long some of its work has waited to be written down, seconds; 0 when none does.
         state, style: in words for people; how to show them.
         restarts: None when no supervisor counts them.
     """
@@ -47,6 +50,7 @@ class Row:
     name: str
     stats: Stats | None
     silent_s: float
+    waits_s: float
     state: str
     style: str
     restarts: int | None
@@ -61,7 +65,10 @@ class Board:
     def note(self, stats: Stats, now: float) -> None:
         """Take in one message."""
         known = self._heard.get(stats.sender)
-        self._heard[stats.sender] = _Heard(stats, now, known.name if known else "")
+        self._heard[stats.sender] = heard = _Heard(stats, now, known.name if known else "")
+        if _number(stats.detail.get("waiting", 0.0)) > 0:
+            since = now - _number(stats.detail.get("waiting_s", 0.0))
+            heard.waits_since = since if known is None or known.waits_since is None else min(since, known.waits_since)
         for heard in list(self._heard.values()):
             if heard.stats.stage == "supervisor":
                 self._name_children(heard.stats)
@@ -185,6 +192,7 @@ def _hear(reader: NewsReader, board: Board, seconds: float, *, first: bool = Fal
 
 def _row(name: str, heard: _Heard | None, now: float, state: str | None, restarts: int | None) -> Row:
     silent_s = now - heard.at if heard else float("inf")
+    waits_s = now - heard.waits_since if heard and heard.waits_since is not None else 0.0
     style = _CALM
     if state is None:
         state = heard.stats.state if heard else "unknown"
@@ -194,10 +202,20 @@ def _row(name: str, heard: _Heard | None, now: float, state: str | None, restart
         state, style = "waiting to be started again", _WARN
     elif state == "running" and heard is not None:
         state = heard.stats.state
+    if state == "running" and heard is not None and waits_s > WAITS_S:
+        waiting = _number(heard.stats.detail["waiting"])
+        state = f"the store cannot be written: {waiting:.0f} entries wait for it, the first for {waits_s:.0f} s"
+        style = _BAD
     if state not in ("FAILED", "finished", "stopped") and heard is not None and silent_s > SILENT_S:
         state, style = f"silent for {silent_s:.0f} s", _BAD
     return Row(
-        name=name, stats=heard.stats if heard else None, silent_s=silent_s, state=state, style=style, restarts=restarts
+        name=name,
+        stats=heard.stats if heard else None,
+        silent_s=silent_s,
+        waits_s=waits_s,
+        state=state,
+        style=style,
+        restarts=restarts,
     )
 
 

@@ -41,7 +41,7 @@ class StoreUnavailable(StoreError):
 
 
 class Store:
-    """A connection to the store, which is made when there is none.
+    """A connection to the store, which is made when there is none (but see ``make``).
 
     Any number of processes may have it open; a write is one transaction, so that whoever is killed in the middle of it
     leaves the state before. A server that goes away and comes back is found again by the next call. Close it, or use it
@@ -52,16 +52,24 @@ class Store:
         who: the process or command, as the audit log names it.
         only_read: what is there is read where nothing can be written, not even SQLite's own files. Only for a data
             directory in which nobody writes: what others add is not seen.
+        make: False: a data directory without a store stays as it is, for its name may be mistyped.
 
     Raises:
         StoreUnavailable: it cannot be opened at the moment.
-        StoreError: it cannot be opened, is of a newer version, or the key is another one.
+        StoreError: it cannot be opened, is not there, is of a newer version, or the key is another one.
     """
 
-    def __init__(self, where: Place | Path, *, who: str = "command", only_read: bool = False) -> None:
+    def __init__(
+        self, where: Place | Path, *, who: str = "command", only_read: bool = False, make: bool = True
+    ) -> None:
         self.place = place_of(where)
         self.who = f"{who} ({_user()})"[:128]
         data_dir = self.place.data_dir
+        if not make and self.place.url is None and not self.place.file.exists():
+            raise StoreError(
+                f"there is no store in {data_dir}: write --data-dir as where Mien runs, or enrol somebody first "
+                "(python launch.py people add --from FOLDER)"
+            )
         try:
             if not only_read:
                 data_dir.mkdir(parents=True, exist_ok=True)
@@ -117,12 +125,24 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the store throughout. Raises StoreUnavailable: it cannot be read now."""
+        """A connection that sees one state of the store throughout.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
+            StoreError: it is damaged.
+        """
         try:
             with self._engine.connect() as connection:
                 yield connection
         except self._backend.trouble as error:
             raise StoreUnavailable(f"the store {self.place} cannot be read: {self._backend.said(error)}") from error
+        except DatabaseError as error:
+            if self.place.url is not None or type(error) is not DatabaseError:
+                raise  # it is what was asked that is wrong
+            raise StoreError(
+                f"the store {self.place} cannot be opened as it is: {self._backend.said(error)}; put back your copy "
+                "(docs/deployment.md, Backups). Nothing was changed."
+            ) from error
 
     def plain(self, connection: Connection) -> Plain:
         """Return a connection's transaction for whoever speaks plain SQL (``common/sql.py``)."""

@@ -1,8 +1,8 @@
 """Starts every stage as its own process, watches that each lives, starts it again when not, and ends them all.
 
 A process that ends unasked, or gives no heartbeat, is started again after a growing delay; when that happens too often
-it has failed, and everything else keeps running. What is known is published as ``stats.supervisor``, at once when it
-changes.
+it has failed, and everything else keeps running, while the failed one is tried again now and then. What is known is
+published as ``stats.supervisor``, at once when it changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SETTLED_S, UNSETTLED_S = 0.5, 0.1  # between two turns while nothing is heard
 ASKED_TO_STOP_S = 2.0  # for all together; what has not ended by then is killed
 _KILLED_S = 1.0  # a killed process is gone at once, unless the system itself holds it (a dead network drive)
 _START_AGAIN_S = 1.0  # where the system has no room for another process
-_CANNOT_WORK = 2  # a stage's exit code for what no restart repairs: configuration, port, missing file
+_CANNOT_WORK = 2  # exit code, a stage's and the run's, for what a person repairs: configuration, port, missing file
 
 
 class Supervisor:
@@ -34,7 +34,8 @@ class Supervisor:
     Args:
         config: the checked configuration, saved in ``config_file`` for the children.
         specs: what to start, in this order.
-        say: prints one line for people; also gets the lines that the children write to standard error.
+        say: prints one line for people; also gets the lines that the children write to standard error. While it blocks,
+            nobody is looked after.
         arguments: given to every child.
 
     Attributes:
@@ -69,7 +70,7 @@ class Supervisor:
     def run(self, stop: threading.Event, *, duration_s: float | None = None) -> int:
         """Start all, keep them running until ``stop`` is set, the time is over or the work is done, and end all.
 
-        Returns the exit code: 0, or 1 when a needed stage could not start (``failure`` says why).
+        Returns the exit code: 0, or 2 when a needed stage could not start (``failure`` says why).
         """
         ends_at = time.monotonic() + duration_s if duration_s is not None else float("inf")
         try:
@@ -78,7 +79,7 @@ class Supervisor:
                 self.turn()
         finally:
             self.stop()
-        return 0 if self.failure is None else 1
+        return 0 if self.failure is None else _CANNOT_WORK
 
     def start(self) -> None:
         """Start every child."""
@@ -98,6 +99,9 @@ class Supervisor:
         self._turned_at = now
         for child in self.children:
             self._look_after(child, now)
+            if more := child.left_out - child.left_out_told:
+                child.left_out_told += more
+                self._tell(f"{more} lines of {child.spec.name} are left out: they came too fast to be shown")
         if self._meter.due() or self._now() != self._published:
             self._publish("running")
 
@@ -143,13 +147,19 @@ class Supervisor:
         try:
             child.start()
         except OSError as error:  # no process was there that could have failed: nothing of its restarts is spent
-            self._not_yet(child, "be started", str(error), _START_AGAIN_S)
+            if child.state == "failed":
+                self._stays_failed(child, f"cannot be started ({error})")
+            else:
+                self._not_yet(child, "be started", str(error), _START_AGAIN_S)
+            return
+        if child.state == "failed":  # that it is tried was said when it failed; what comes of it will be
+            child.restarts += 1
             return
         again = f", restart {child.restarts}" if child.restarts else ""
         self._tell(f"started {child.spec.name} (process {child.pid}{again})")
 
     def _look_after(self, child: Child, now: float) -> None:
-        if child.state == "waiting":
+        if child.state == "waiting" or (child.state == "failed" and child.pid is None):
             if now >= child.start_at:
                 self._start(child)
             return
@@ -173,11 +183,13 @@ class Supervisor:
             self._tell(f"{child.spec.name} has finished")
             if child.spec.ends_run and all(other.state in ("finished", "failed") for other in self._siblings(child)):
                 self.complete = True
-        elif code == WORN_OUT and not child.was_ready:
+        elif code == WORN_OUT and child.ready_at is None:
             child.restarts += 1
             reason = child.last_error() or "it gave no reason"
             self._not_yet(child, "work", reason, self.config.supervision.longest_delay_s)
-        elif code == _CANNOT_WORK and not child.was_ready:
+        elif child.state == "failed":
+            self._stays_failed(child, child.killed_for or describe_exit(code))
+        elif code == _CANNOT_WORK and not child.was_ready:  # later, it is a failure like any: the run goes on
             self._cannot_work(child)
         else:
             self._restart_later(child, child.killed_for or describe_exit(code), now)
@@ -190,7 +202,7 @@ class Supervisor:
         if child.spec.needed == "yes" or (child.spec.needed == "one" and all_failed):
             self.failure = f"{child.spec.name} cannot start: {reason}"
         else:
-            self._tell(f"{child.spec.name} FAILED: {reason}. Everything else keeps running.")
+            self._tell(f"{child.spec.name} FAILED: {reason}. {self._once_more(child)} Everything else keeps running.")
 
     def _not_yet(self, child: Child, do: str, reason: str, delay_s: float) -> None:
         """What it needs is not to be had for now, as a store that is locked: tried for as long as that lasts."""
@@ -201,20 +213,31 @@ class Supervisor:
             self._tell(f"{child.spec.name} cannot {do} yet: {reason}; it is tried again until it can")
 
     def _restart_later(self, child: Child, what: str, now: float) -> None:
-        delay_s = child.policy.next_delay_s(now, now - child.started_at)
+        delay_s = child.policy.next_delay_s(now, child.lived_s)
         if delay_s is None:
             child.state = "failed"
             limits = self.config.supervision
-            reason = child.last_error()
             self._tell(
-                f"{child.spec.name} {what} and has FAILED: {limits.restarts} restarts within {limits.window_s:g} s are "
-                f"all it gets. Everything else keeps running.{f' Its last words: {reason}' if reason else ''}"
+                f"{child.spec.name} {what} and has FAILED: {limits.restarts} restarts within {limits.window_s:g} s, or "
+                f"without a minute of work in between, are all it gets. {self._once_more(child)} "
+                f"Everything else keeps running.{_last_words(child)}"
             )
             return
         child.state = "waiting"
         child.start_at = now + delay_s
         child.restarts += 1
         self._tell(f"{child.spec.name} {what}: starting it again in {delay_s:.1f} s")
+
+    def _stays_failed(self, child: Child, what: str) -> None:
+        self._tell(
+            f"{child.spec.name} was tried again, {what} and stays FAILED. {self._once_more(child)}{_last_words(child)}"
+        )
+
+    def _once_more(self, child: Child) -> str:
+        """Set when a failed child is tried again, and return that in words."""
+        pause_s = self.config.supervision.failed_retry_s
+        child.start_at = time.monotonic() + pause_s if pause_s else float("inf")
+        return f"It is tried again in {pause_s:g} s." if pause_s else "It is not tried again."
 
     def _siblings(self, child: Child) -> list[Child]:
         return [other for other in self.children if other.spec.stage == child.spec.stage]
@@ -267,3 +290,8 @@ class Supervisor:
             ),
             "supervisor",
         )
+
+
+def _last_words(child: Child) -> str:
+    reason = child.last_error()
+    return f" Its last words: {reason}" if reason else ""

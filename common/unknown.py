@@ -104,9 +104,10 @@ class UnknownPeople:
             person = Unknown(
                 number=number, embedding=embedding.copy(), weight=max(quality, 0.05), first_at=at, last_at=at
             )
-            self._people[number] = person
-            if len(self._people) > self._most:
+            # Room is made before the newcomer is there, who would be the oldest where a camera's clock is behind.
+            if len(self._people) >= self._most:
                 del self._people[min(self._people.values(), key=lambda one: one.last_at).number]
+            self._people[number] = person
             self._rebuild()
             return person
         return self.seen_again(found, embedding, quality, at)

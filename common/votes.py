@@ -65,7 +65,8 @@ class TrackIdentity:
         self._next_at = -math.inf
         self._asked_at = -math.inf
         self._open = False
-        self._best_quality = 0.0
+        self._best_asked = self._best_asked_before = 0.0  # quality of the looks asked for, and without the last one
+        self._best_quality = 0.0  # … of those that are in the mean
         self._mean: NDArray[np.float64] | None = None
         self._weight = 0.0
         self._looks = 0
@@ -90,7 +91,7 @@ class TrackIdentity:
         if at_s - self._asked_at < LOOK_AGAIN_S:
             return False
         early = self._first_at is not None and at_s - self._first_at < EARLY_S and self._asked < EARLY_LOOKS
-        return crossed or (early and quality > BETTER * self._best_quality)
+        return crossed or (early and quality > BETTER * self._best_asked)
 
     def asked(self, at_s: float, quality: float) -> None:
         """A look is under way."""
@@ -101,13 +102,14 @@ class TrackIdentity:
         # A look out of turn takes the place of the next one in turn: a track costs so much and no more.
         self._next_at = at_s + self._intervals_s[min(self._asked, len(self._intervals_s) - 1)]
         self._asked += 1
-        self._best_quality = max(self._best_quality, quality)
+        self._best_asked_before, self._best_asked = self._best_asked, max(self._best_asked, quality)
 
     def lost(self) -> None:
         """The answer will not come: look again at the next chance."""
         self._open = False
         self._next_at = -math.inf
         self._asked = max(0, self._asked - 1)
+        self._best_asked = self._best_asked_before
 
     # --- what the looks say ---
 
@@ -156,6 +158,7 @@ class TrackIdentity:
         self.identity = Identity(status="pending")
         if forgets:
             self._mean, self._weight, self._looks, self._best_quality = None, 0.0, 0, 0.0
+            self._best_asked = self._best_asked_before = 0.0
             self._doubted = None
             self._next_at = -math.inf
         elif self._mean is not None:

@@ -16,7 +16,7 @@ from common.drawing import Drawn, Rect, unit_for
 from common.entry import NameEntry
 from common.messages import CameraState, Face, Preview, Result
 
-Action = Literal["quit", "snapshot", "webcam", "screen", "source", "camera", "fullscreen", "enrol"]
+Action = Literal["quit", "snapshot", "webcam", "screen", "source", "camera", "fullscreen", "enrol", "pause"]
 
 KEYS = (
     ("q", "quit"),
@@ -24,6 +24,7 @@ KEYS = (
     ("w", "webcam"),
     ("c", "screen"),
     ("o", "the configured source again"),
+    ("p", "pause, and go on"),
     ("f", "full screen"),
     ("Tab", "next camera"),
     ("click", "select a face"),
@@ -32,7 +33,7 @@ KEYS = (
     ("h", "this help"),
 )
 _ACTIONS: dict[str, Action] = {
-    "q": "quit", "s": "snapshot", "w": "webcam", "c": "screen", "o": "source", "f": "fullscreen",
+    "q": "quit", "s": "snapshot", "w": "webcam", "c": "screen", "o": "source", "f": "fullscreen", "p": "pause",
 }  # fmt: skip
 _TAB, _ESC = 9, 27
 
@@ -82,6 +83,8 @@ class Window:
         cameras, shown: all names, and the one that is looked at.
         result: of the picture on show; None while there is none.
         selected: track of the selected face.
+        deselected: by somebody, and whoever follows it has not been told; a face that was let go because it has been
+            out of sight for long is still to be found again.
         drawn: where the faces were drawn last; clicks are judged by it.
         panel, panel_was: where the panel is, and where it was in the drawing before.
         help: whether the overlay with the keys is open.
@@ -96,6 +99,8 @@ class Window:
         self.analysed = True
         self._latency_ms = 0.0  # of the last picture that was looked at
         self.selected: int | None = None
+        self.deselected = False
+        self._followed: int | None = None  # as the last picture with an analysis had it
         self.drawn: dict[int, Drawn] = {}
         self.panel: Rect | None = None
         self.panel_was: Rect | None = None
@@ -123,13 +128,14 @@ class Window:
 
     def take(self, preview: Preview, now: float) -> None:
         """Make this the picture on show."""
-        before = self.result.selected if self.result is not None else None
         self.result, self.analysed = preview.result, preview.analysed
         if not self.result.quiet:
             self._latency_ms = self.result.latency_ms
         followed = self.result.selected
-        if followed is not None and followed not in (before, self.selected):
+        if followed is not None and followed not in (self._followed, self.selected):
             self.select(followed, now)  # somebody asked for it, or whom this window follows has come back
+        if self.analysed:
+            self._followed = followed
         for face in self.result.faces:
             self._first_seen.setdefault(face.track, now)
             self._first_seen.move_to_end(face.track)
@@ -139,6 +145,7 @@ class Window:
             self._first_seen.popitem(last=False)
         if self.selected is not None and now - self._selected_at > GONE_S:
             self.select(None, now)
+            self._followed = None
         self.dirty = True
 
     def state(self, message: CameraState, now: float, wall: float | None = None) -> None:
@@ -174,7 +181,7 @@ class Window:
             if self.help:
                 self.help = False
             else:
-                self.select(None, now)
+                self._deselect(now)
             return None
         letter = chr(key).lower() if 0 < key < 128 else ""
         if letter == "h":
@@ -193,11 +200,15 @@ class Window:
         tabs = [track for track, drawn in self.drawn.items() if drawn.tab.holds(x, y)]
         boxes = {track: drawn.box for track, drawn in self.drawn.items() if drawn.box.holds(x, y, margin=4)}
         hit = tabs or sorted(boxes, key=lambda track: boxes[track].width * boxes[track].height)
-        self.select(hit[0] if hit else None, now)
+        if hit:
+            self.select(hit[0], now)
+        else:
+            self._deselect(now)
 
     def select(self, track: int | None, now: float) -> None:
         """Select a face by its track."""
         self.selected, self._selected_at, self._selected_face, self.dirty = track, now, None, True
+        self.deselected = False
         for face in self.result.faces if self.result else ():
             if face.track == track:
                 self._selected_face = face
@@ -222,7 +233,7 @@ class Window:
         if state is not None and state.state == "offline":
             return Trouble(f"offline for {words.clock(now - self._since[self.shown])}", state.reason)
         if state is not None and state.paused:
-            return Trouble("paused", "nothing is analysed until it goes on")
+            return Trouble("paused", "nothing is analysed until it goes on: p")
         if self.result is None or not self._arrivals:
             waited = now - self._began
             long = f"none for {words.clock(waited)}: see python launch.py status" if waited > PATIENCE_S else None
@@ -233,6 +244,12 @@ class Window:
         if silent >= max(STALE_S, 3 * self._interval()):
             return Trouble(f"picture stalled {_seconds(silent)}")
         return None
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody has asked that the camera on show is not watched for now."""
+        state = self._states.get(self.shown)
+        return state is not None and state.paused
 
     @property
     def stalled(self) -> bool:
@@ -282,6 +299,11 @@ class Window:
 
     # --- inside ---
 
+    def _deselect(self, now: float) -> None:
+        somebody = self.selected is not None
+        self.select(None, now)
+        self.deselected = somebody
+
     def _telling(self, now: float) -> tuple[object, ...]:
         return (self.trouble(now), self.status(now), self.says(now), self.seen(now))
 
@@ -302,7 +324,7 @@ class Window:
             self.notice("there is only one camera", now)
             return False
         self.shown = self.cameras[(self.cameras.index(self.shown) + 1) % len(self.cameras)]
-        self.result, self._began = None, now
+        self.result, self._followed, self._began = None, None, now
         self.drawn, self.panel = {}, None
         self._arrivals.clear()
         self.select(None, now)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 from common import words
-from common.messages import Alert, CameraState, Correction, Face, Identity, Message, Preview, Result
+from common.messages import Alert, CameraState, Correction, Face, Identity, Message, Preview, Result, Stats
 
 M = TypeVar("M", bound=Message)
+_FILE = re.compile(r"[/\\]|\.\w*[A-Za-z]")  # a path, or a name with its ending; "1.5 s" is neither
 
 
 def nameless(message: M) -> M:
@@ -25,7 +27,10 @@ def nameless(message: M) -> M:
         gone = dict.fromkeys(("name", "person", "number", "by", "why"))
         return message.model_copy(update={**gone, "text": _text(message)})
     if isinstance(message, CameraState):
-        return message.model_copy(update={"source": ""})
+        return message.model_copy(update={"source": "", "reason": _reason(message)})
+    if isinstance(message, Stats):
+        detail = {key: value for key, value in message.detail.items() if key != "source"}
+        return message.model_copy(update={"detail": detail})
     return message
 
 
@@ -34,11 +39,20 @@ def stranger(face: Face) -> Identity:
     return Identity(status=face.identity.status, withheld=face.identity.withheld)
 
 
+def _reason(state: CameraState) -> str | None:
+    """Return why a camera is as it is without what it reads; None where a path or a file's name may be left in it."""
+    reason = state.reason
+    if reason and state.source:
+        reason = reason.replace(state.source, "the source")
+    return None if reason and _FILE.search(reason) else reason
+
+
 def _text(alert: Alert) -> str:
     lasted = words.clock(max(0.0, alert.at - alert.since))
-    if alert.about == "offline":
-        return f"Camera {alert.camera} has shown nothing for {lasted}"
-    looks = "has not been seen" if alert.about == "unseen" else f"has looked {alert.label or 'unhappy'}"
+    who = f"Camera {alert.camera}" if alert.about == "offline" else f"Somebody on {alert.camera}"
     if alert.event == "closed":
-        return f"Somebody on {alert.camera}: over, after {lasted}"
-    return f"Somebody on {alert.camera} {looks} for {lasted} – please check"
+        return f"{who}: over, after {lasted}"
+    if alert.about == "offline":
+        return f"{who} has shown nothing for {lasted}"
+    looks = "has not been seen" if alert.about == "unseen" else f"has looked {alert.label or 'unhappy'}"
+    return f"{who} {looks} for {lasted} – please check"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from pathlib import Path
 
 from common import alert_book, alert_store, snapshots
@@ -15,7 +16,7 @@ from common.alerts.episode import Happening, Live
 from common.clock import Jumps
 from common.control import Asker, NoAnswer
 from common.late import LateLedger
-from common.ledger import Ledger, LedgerError, LedgerUnavailable
+from common.ledger import Ledger, LedgerAway, LedgerError, LedgerUnavailable
 from common.messages import Alert, CameraState, Control, Correction, Message, Result
 from common.notify import Outbox
 from common.settings import Config
@@ -29,6 +30,7 @@ REFRESH_S = 1.0  # how soon a change of people is noticed
 SWEEP_S = 3600.0
 SNAPSHOT_TIMEOUT_S = 2.5
 BUSY_MS = 200  # the loop must not stand still for long: what cannot be written now waits
+ASKED_S = 3.0  # whoever asks for a change of an episode waits so long for a store that is busy
 EVENTS = 100  # of one answer
 
 _WHEN_STOPPED = "the rule or the camera is no longer configured"
@@ -49,6 +51,7 @@ class AlertsStage(Stage):
         self._asker: Asker | None = None
         self._pictures: dict[str, int] = {}  # request: episode that waits for a picture
         self._tests: dict[str, tuple[list[int], float]] = {}  # request: notifications, deadline
+        self._changes: deque[tuple[Control, float]] = deque()  # that wait for the store, deadline
         self._generation = -1
         self._expires = 0.0  # when somebody's consent ends
         self._next = dict.fromkeys(("tick", "progress", "refresh", "sweep"), 0.0)
@@ -95,7 +98,7 @@ class AlertsStage(Stage):
         for live in stray:
             live.closed_at, live.closed_why = now, _WHEN_STOPPED
             live.text = f"{live.text} (closed: {_WHEN_STOPPED})"
-        self._book.keep([Happening(event="closed", live=live, at=now, why=_WHEN_STOPPED) for live in stray], now)
+        self._book.keep([Happening(event="closed", live=live, at=now, why=_WHEN_STOPPED) for live in stray])
         if kept:
             self.log.info("going on with %d open episodes", len(kept))
         if self._late.problem is not None:
@@ -104,6 +107,7 @@ class AlertsStage(Stage):
     def close(self) -> None:
         self._outbox.close()
         if self._late is not None:
+            self._book.again()
             self._publish()
             self._book.progress(self._desk.open.values(), self._desk.usual)
             if self._book.waiting:
@@ -120,7 +124,13 @@ class AlertsStage(Stage):
         return 1e3 * SAMPLE_S
 
     def detail(self) -> dict[str, float | str]:
-        return {"open": len(self._desk.open), "sent": self._outbox.sent, "not sent": self._outbox.failed}
+        return {
+            "open": len(self._desk.open),
+            "sent": self._outbox.sent,
+            "not sent": self._outbox.failed,
+            "waiting": self._book.waiting,
+            "waiting_s": round(self._book.waiting_s, 1),
+        }
 
     def on_news(self, topic: str, message: Message) -> None:
         self._mind_the_clock()
@@ -132,7 +142,7 @@ class AlertsStage(Stage):
             self._desk.correction(message, now)
         elif isinstance(message, CameraState):
             self._desk.camera(message, now)
-        self._publish()
+        self._book.keep(self._desk.happenings())  # ``handle`` writes and publishes it, with all else that has come
         self.meter.worked((time.perf_counter() - started) * 1e3)
 
     def handle(self, ready: set[Socket]) -> None:
@@ -142,7 +152,8 @@ class AlertsStage(Stage):
             self._refresh(now)  # also opens what could not be opened yet
         if self._due("tick", TICK_S):
             self._desk.tick(now)
-            self._publish()
+        self._publish()
+        self._change_late()
         if self._due("progress", PROGRESS_S):
             self._book.progress(self._desk.open.values(), self._desk.usual)
         if self._ledger is not None and self._due("sweep", SWEEP_S):
@@ -156,7 +167,7 @@ class AlertsStage(Stage):
         try:
             match request.do:
                 case "acknowledge" | "snooze" | "judge":
-                    return self._change(request)
+                    return self._change_or_wait(request, time.monotonic() + ASKED_S)
                 case "events":
                     return self._events(request)
                 case "test-notification":
@@ -164,6 +175,27 @@ class AlertsStage(Stage):
         except (AlertError, LedgerError) as error:
             raise ControlError(str(error)) from error
         return super().control(request)
+
+    def _change_or_wait(self, request: Control, deadline: float) -> Answer | None:
+        """Make a change; where the store cannot take it now, it is tried again until the deadline: None."""
+        try:
+            return self._change(request)
+        except LedgerError as error:
+            if isinstance(error, LedgerAway) or time.monotonic() >= deadline:
+                raise
+            self._changes.append((request, deadline))
+            return None
+
+    def _change_late(self) -> None:
+        for _ in range(len(self._changes)):
+            request, deadline = self._changes.popleft()
+            try:
+                result = self._change_or_wait(request, deadline)
+            except (AlertError, LedgerError) as error:
+                self.answer(request.request, error=str(error))
+            else:
+                if result is not None:
+                    self.answer(request.request, result)
 
     def _change(self, request: Control) -> Answer:
         number, by, now = request.args.get("episode"), request.args.get("by"), time.time()
@@ -243,7 +275,7 @@ class AlertsStage(Stage):
             self._outbox.wake()
 
     def _publish(self) -> None:
-        self._book.keep(self._desk.happenings(), time.time())
+        self._book.keep(self._desk.happenings())
         for alert in self._book.flush(time.time()):
             self._say(alert)
             if alert.event == "opened" and alert.episode:

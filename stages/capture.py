@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import zlib
@@ -14,22 +15,25 @@ import cv2
 import numpy as np
 
 from common import clock, jpeg
+from common.child import GOOD_AFTER_S
 from common.endpoints import remote
+from common.lifeline import Lifeline
 from common.messages import CameraState, Control, EndOfSource, Frame, Message, Result, Slot, pack
 from common.reader import Reader, ReaderState
 from common.reading import Taken
 from common.ring import RingWriter
-from common.rundir import chosen_file, paused_file
+from common.rundir import held, hold, let_go
 from common.settings import Config
 from common.sources import SourceError
 from common.sources.spec import parse_source
-from common.stage import Answer, ControlError, Stage, StageError, main
+from common.stage import Answer, ControlError, Stage, StageError, WornOut, main
 from common.transport import Socket, opened
 
 STATE_EVERY_S = 1.0  # the camera's state is said again, for those who subscribe late
 END_EVERY_S = 1.0  # so is its end
 ROUND_TRIP_EVERY_S = 0.2
 PAUSED_MS = 500.0  # to go on is asked for by a message, which ends the wait
+LEAST_LIFE_S = 1.2 * GOOD_AFTER_S  # of one that asks to be replaced: a camera may hang for days, and that is no failure
 _ROUND_TRIPS = 256
 
 
@@ -40,7 +44,12 @@ class Capture(Stage):
 
     def __init__(self, config: Config, *, camera: str | None = None) -> None:
         self._camera = camera or next(iter(config.cameras))
+        self._supervised = False
         super().__init__(config, camera=self._camera)
+
+    def run(self, lifeline: Lifeline) -> None:
+        self._supervised = lifeline.supervised
+        super().run(lifeline)
 
     def topics(self) -> tuple[str, ...]:
         return (f"samples.{self._camera}",)  # its own results come back: the true round trip
@@ -75,9 +84,14 @@ class Capture(Stage):
             )
         except SourceError as error:
             raise StageError(f"cameras.{self._camera}.source: {error}") from error
-        if paused_file(self.config, self._camera).exists():
+        if self._source != settings.source:
+            self.log.warning(
+                "it shows %s, as somebody chose before this process was started", self._reader.state().source
+            )
+        if self._held("paused") is not None:
             self._reader.pause()
-            self.log.info("still paused, as before this process was started")
+            self.log.warning("still paused, as before this process was started, until somebody resumes it")
+        self._began = time.monotonic()
         self._begin_run()
         address = self.config.endpoint("frames")
         self._frames = opened("frames", address, "push", patient=self.config.every_frame)
@@ -94,6 +108,8 @@ class Capture(Stage):
         self._say_state(state)
         if state.state == "ended" and self._unsent is None and time.monotonic() >= self._next_end:
             self._send_end()
+        if state.worn_out and self._supervised and time.monotonic() - self._began >= LEAST_LIFE_S:
+            raise WornOut(f"{state.reason}: only a fresh process can try again")
 
     def wait_ms(self) -> float:
         # Waiting is done for the next picture, in handle; but while there is none to come, here.
@@ -112,6 +128,10 @@ class Capture(Stage):
 
     def control(self, request: Control) -> Answer | None:
         assert self._reader is not None
+        several = len(self.config.cameras) > 1
+        if several and request.args.get("camera") is None and request.do in ("pause", "resume", "source"):
+            # Every camera hears it: one that was not meant must not change what it shows, or stop.
+            raise ControlError(f"which camera is meant? There are {', '.join(self.config.cameras)}")
         if request.do in ("pause", "resume"):
             self._pause(request.do == "pause")
             return {"camera": self._camera, "paused": self._reader.paused}
@@ -250,34 +270,42 @@ class Capture(Stage):
         self.answer(request, result)
 
     def _chosen(self) -> str | None:
-        """What somebody has chosen instead of the configured source in this run, before this process was started."""
+        """What somebody has chosen instead of the configured source, before this process was started."""
         try:
-            source = chosen_file(self.config, self._camera).read_text(encoding="utf-8")
+            chosen = self._held("source")
+            if chosen is None:
+                return None
+            source, instead_of = json.loads(chosen)
             parse_source(source)
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError, SourceError) as error:
+        except (ValueError, TypeError, SourceError) as error:
             self.log.warning("the source that was chosen cannot be used any more, going back: %s", error)
             return None
-        return source
+        # One that was configured since then is what somebody wants now.
+        return str(source) if instead_of == self.config.cameras[self._camera].source else None
+
+    def _held(self, what: str) -> str | None:
+        try:
+            return held(self.config, f"{what}-{self._camera}")
+        except OSError as error:
+            self.log.warning("it cannot be told whether this camera was paused or given another source: %s", error)
+            return None
 
     def _pause(self, paused: bool) -> None:
         assert self._reader is not None
         (self._reader.pause if paused else self._reader.resume)()
-        file = paused_file(self.config, self._camera)
+        name = f"paused-{self._camera}"
         try:
             if paused:
-                file.touch()
+                hold(self.config, name, "")
             else:
-                file.unlink(missing_ok=True)
+                let_go(self.config, name)
         except OSError as error:
             self.log.warning("a restart of this stage will not know whether it is paused: %s", error)
 
     def _remember(self, source: str) -> None:
-        file = chosen_file(self.config, self._camera)
+        chosen = json.dumps([source, self.config.cameras[self._camera].source])
         try:
-            file.with_suffix(".part").write_text(source, encoding="utf-8")
-            file.with_suffix(".part").replace(file)
+            hold(self.config, f"source-{self._camera}", chosen)
         except OSError as error:
             self.log.warning("after a restart of this stage the source will be the configured one again: %s", error)
 

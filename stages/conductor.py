@@ -35,7 +35,7 @@ from common.messages import (
 )
 from common.motion import Motion
 from common.news import Complaint
-from common.people import PeopleError, checked_name
+from common.people import PeopleError, check_fields, checked_name
 from common.recall import Enrolment, Recall
 from common.recorded import RecordedConductor
 from common.recorder import FAREWELL, TOPIC
@@ -141,6 +141,8 @@ class Conductor(Stage):
         if self._recorded is not None and now >= self._next_written:
             self._next_written = now + RECORDED_EVERY_S
             self._write_down(self._recorded)
+        while self._thinking.unsaid:
+            self._complain(self.log, "results", self._thinking.unsaid.popleft())
         self._archive_waiting()
         self._take_or_leave()
         # Whoever keeps an archive ends the run itself, once all of it has arrived there.
@@ -240,10 +242,13 @@ class Conductor(Stage):
             return {}
         if request.do not in ("select", "enrol"):
             return super().control(request)
-        lines = self._thinking.lines
-        alone = len(lines) == 1 and self.config.cell.cameras is None
-        camera = args.get("camera") or (next(iter(lines)) if alone else None)
+        lines, cameras = self._thinking.lines, self.config.own_cameras
+        among = lines or cameras  # there may be none that has given a picture
+        alone = len(among) == 1 and self.config.cell.cameras is None
+        camera = args.get("camera") or (next(iter(among)) if alone else None)
         line = lines.get(str(camera))
+        if line is None and camera in cameras:
+            raise ControlError(f"{camera} has given no pictures yet")
         if line is None:
             raise ControlError(f"which camera is meant? There are {', '.join(self.config.cameras)}")
         track, person, number = (_whole(args, name) for name in ("track", "person", "number"))
@@ -254,11 +259,12 @@ class Conductor(Stage):
         name = args.get("name")
         if not isinstance(name, str) or track is None:
             raise ControlError("a name and a track are needed")
+        fields = {key: args[key] for key in ("role", "notes", "consent", "consent_until") if args.get(key) is not None}
         try:
             name = checked_name(name)
+            check_fields(**fields)
         except PeopleError as error:
             raise ControlError(str(error)) from error
-        fields = {key: args[key] for key in ("role", "notes", "consent", "consent_until") if args.get(key) is not None}
         again, alike = (args.get(how) is True for how in ("again", "alike"))
         order = Enrolment(request=request.request, name=name, fields=fields, again=again, alike=alike)
         if not self._thinking.enrol(line.camera, order, track):
@@ -269,6 +275,7 @@ class Conductor(Stage):
         self._reserve_tracks()
         recall = self._thinking.recall
         for line in self._thinking.lines.values():
+            line.naming.collector.tick(time.monotonic())
             while line.naming.collector.failed:
                 request, why = line.naming.collector.failed.popleft()
                 self.answer(request, error=why)

@@ -44,6 +44,7 @@ class DisplayStage(Stage):
         self._window = Window(tuple(config.cameras), time.monotonic())
         self._picture: NDArray[np.uint8] | None = None
         self._followed: int | None = None  # the track that the conductor was asked to follow
+        self._follows_on: str | None = None  # the camera on which somebody is followed at this window's wish
         self._following: set[str] = set()  # requests to do so
         self._asked: dict[str, tuple[Action, str]] = {}  # request: what for, which camera
         self._drawn_at = 0.0
@@ -105,6 +106,8 @@ class DisplayStage(Stage):
             self.poller.remove(self._viewer.socket)
             self._viewer.close()
         if self._asker is not None:
+            if self._follows_on is not None:  # nobody could end it any more, nor what is told of whoever is followed
+                self._asker.ask("conductor", "select", camera=self._follows_on, track=None, timeout_s=2.0)
             self._asker.close()
         if self._is_open:
             cv2.destroyAllWindows()
@@ -139,14 +142,14 @@ class DisplayStage(Stage):
         """Have the conductor follow the face that was selected here, also when its track is lost and found again."""
         assert self._asker is not None
         selected, result = self._window.selected, self._window.result
-        if selected == self._followed or result is None:
+        if result is None or (selected == self._followed and not self._window.deselected):
             return
-        # A face that is let go because it has been out of sight for long is still to be found again.
-        if (selected is not None or result.selected == self._followed) and selected != result.selected:
+        if self._window.deselected or (selected is not None and selected != result.selected):
             self._following.add(
                 self._asker.ask("conductor", "select", camera=self._window.shown, track=selected, timeout_s=2.0)
             )
-        self._followed = selected
+            self._follows_on = None if selected is None else self._window.shown
+        self._followed, self._window.deselected = selected, False
 
     def _read_answers(self) -> None:
         assert self._asker is not None
@@ -210,6 +213,8 @@ class DisplayStage(Stage):
         elif action == "snapshot":
             self._window.notice("taking a snapshot…", now)
             self._ask(action, "snapshot", "snapshot", camera=camera)
+        elif action == "pause":
+            self._ask(action, "capture", "resume" if self._window.paused else "pause", camera=camera)
         elif action == "enrol":
             entry, self._window.entry = self._window.entry, None
             assert entry is not None
@@ -267,6 +272,8 @@ def _told(action: Action, camera: str, answer: Reply | NoAnswer) -> str:
     if action == "snapshot":
         kept = Path(str(answer.result.get(camera)))
         return f"saved {kept.name}.jpg in {kept.parent}"
+    if action == "pause":
+        return f"{camera} is paused" if answer.result.get("paused") else f"{camera} goes on"
     return f"{camera} shows {answer.result.get('source', action)}"
 
 

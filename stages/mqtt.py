@@ -174,7 +174,7 @@ class MqttStage(Stage):
             ledger = self._late.get()
             if ledger is None:
                 return False
-            self._episodes = alert_store.episodes(ledger, is_open=True)
+            self._episodes = alert_store.episodes(ledger, is_open=True, consent_at=time.time())
         except LedgerError as error:
             self.log.warning("what is open cannot be read at the moment: %s", error)
         return True

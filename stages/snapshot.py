@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from common.transport import Socket
 from common.watching import Seen, Viewer, read
 
 DEADLINE_S = 2.0
+SPARE_S = 0.4  # so long before the deadline a picture without its analysis is better than none
 SWEEP_EVERY_S = 600.0
 _ANNOTATED_QUALITY = 92
 
@@ -30,6 +33,7 @@ class _Open:
     missing: set[str]
     deadline: float
     alert: bool  # nobody asked: it is for an alert
+    spare: dict[str, Seen] = field(default_factory=dict)  # by camera, the newest picture that nobody has looked at
     kept: dict[str, Path] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -86,13 +90,14 @@ class SnapshotStage(Stage):
         assert self._viewer is not None
         while self._open and (parts := self._viewer.receive()) is not None:
             self.meter.taken += 1
-            try:
+            with self._checked():
                 self._take(read(parts))
-            except MessageError as error:
-                self.meter.bad_messages += 1
-                self._complaint(self.log, "previews", error)
         now = time.monotonic()
         for request, waiting in list(self._open.items()):
+            if now >= waiting.deadline - SPARE_S:
+                for camera in waiting.missing & waiting.spare.keys():
+                    with self._checked():
+                        self._keep(waiting.spare.pop(camera), [waiting])
             if now >= waiting.deadline:
                 waiting.problems += [self._absence(camera) for camera in sorted(waiting.missing)]
                 waiting.missing.clear()
@@ -102,9 +107,25 @@ class SnapshotStage(Stage):
             self._next_sweep = now + SWEEP_EVERY_S
             self._sweep()
 
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except MessageError as error:
+            self.meter.bad_messages += 1
+            self._complaint(self.log, "previews", error)
+
     def _take(self, seen: Seen) -> None:
+        preview, camera = seen.preview, seen.preview.result.camera
+        requests = [waiting for waiting in self._open.values() if camera in waiting.missing]
+        if preview.analysed or preview.result.quiet:
+            self._keep(seen, requests)
+            return
+        for waiting in requests:  # while the analysis stalls, pictures come without their faces
+            waiting.spare[camera] = seen
+
+    def _keep(self, seen: Seen, requests: list[_Open]) -> None:
         result = seen.preview.result
-        requests = [waiting for waiting in self._open.values() if result.camera in waiting.missing]
         if not requests:
             return
         pixels = jpeg.decode(seen.jpeg, result.width, result.height)
@@ -148,7 +169,9 @@ class SnapshotStage(Stage):
     def _absence(self, camera: str) -> str:
         state = self._states.get(camera)
         why = "is the preview stage running? (python launch.py status)"
-        if state is not None and state.state != "online":
+        if state is not None and state.paused:
+            why = "the camera is paused"
+        elif state is not None and state.state != "online":
             why = f"the camera is {state.state}" + (f" ({state.reason})" if state.reason else "")
         return f"no picture from {camera} for {DEADLINE_S:.0f} s: {why}"
 

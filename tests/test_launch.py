@@ -151,7 +151,7 @@ def test_a_port_in_use_ends_it_at_once_and_says_so(
         began = time.monotonic()
         code, said = outcome(launch(*BUS_ALONE))
     assert time.monotonic() - began < 10
-    assert code == 1
+    assert code == 2
     assert f"cannot listen on tcp://127.0.0.1:{port}" in said.splitlines()[-1]
     assert "restart" not in said and "Traceback" not in said
     nothing_left(config)

@@ -10,13 +10,12 @@ from common.alerts import wording
 from common.alerts.baseline import Usual
 from common.alerts.condition import Condition
 from common.alerts.episode import REMEMBERED, Happening, Key, Live, escalation_due, key_of
-from common.alerts.presence import Unseen, Watch
+from common.alerts.presence import STARTING_S, Unseen, Watch
 from common.alerts.register import Known, Register
 from common.alerts.rules import Party, Rule, applies, covers
 from common.expressions import EXPRESSIONS
 from common.messages import CameraState, Correction, Face, Result
 
-STARTING_S = 60.0  # models load, cameras connect: before that, a camera without results is no news
 TIDY_S = 60.0
 LOST = "not seen any more"
 
@@ -275,7 +274,7 @@ class Desk:
                 live.counted_s, live.unassessed_s, live.party = unseen.unseen_s, unseen.unseen_s, somebody.party
                 if unseen.seen_again:
                     self._close(place, now, "the face is seen again")
-                elif not there and online and now - (unseen.found_at or now) > rule.pause_s:
+                elif (not there or _seen_to(live, now)) and online and now - (unseen.found_at or now) > rule.pause_s:
                     self._close(place, now, LOST)
                     del self._unseen[place]
             elif not there:
@@ -430,3 +429,9 @@ def _move(remembered: Any, seconds: float, *moments: str) -> None:
         at = getattr(remembered, name)
         if at is not None:
             setattr(remembered, name, at + seconds)
+
+
+def _seen_to(live: Live, now: float) -> bool:
+    """Whether somebody has taken care of it a while ago: whoever is followed and has left for good would be told of
+    for ever, long after anybody could end the following."""
+    return live.acknowledged_at is not None and now - live.acknowledged_at > live.rule.pause_s

@@ -8,6 +8,7 @@ from common.alerts.condition import GAP_S
 
 LATELY_S = 60.0  # whose face was found so lately is still there, whether it could be assessed or not
 SHOWS = "pictures come again"
+STARTING_S = 60.0  # models load, cameras connect: before that, a camera without results is no news
 SILENT_S = 5.0  # without a result: longer than any pause between two looks at a room in which nobody is
 
 
@@ -68,7 +69,7 @@ class Watch:
     """What is known of a camera.
 
     Attributes:
-        result_at: of the last result, by this machine's clock.
+        result_at: of the last result, by this machine's clock; before the first one: when it should have come by.
         state, since: what the camera said last, if it did; ``since`` by this machine's clock, too.
         paused: somebody has asked that it shows nothing.
         bright_at: since when it gives pictures again.
@@ -91,7 +92,8 @@ class Watch:
         if self.state == "ended" or self.paused:
             return None
         if self.state in ("offline", "stalled"):
-            return min(self.since, now)
+            starts = self.result_at > now and self.since > self.result_at - STARTING_S - SILENT_S
+            return None if starts else min(self.since, now)
         return self.result_at if now - self.result_at > SILENT_S else None
 
     @property

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.expressions import ExpressionName
 from common.messages import Name
+from common.names import name_key
 
 Who = Literal["everyone", "known", "unknown"]
 RoleName = Literal["patient", "staff", "visitor"]
@@ -148,11 +149,11 @@ def applies(rule: Rule, party: Party, camera: str) -> bool:
         return True
     if party.undecided:
         return False
-    names = {f"#{party.person}", (party.name or "").casefold()} if party.person is not None else set()
-    if any(name.casefold() in names for name in rule.not_people):
+    names = {f"#{party.person}", name_key(party.name or "")} if party.person is not None else set()
+    if any(name_key(name) in names for name in rule.not_people):
         return False
     if party.person is None:
         return rule.who != "known" and not rule.roles and not rule.people
     if rule.who == "unknown" or (rule.roles and party.role not in rule.roles):
         return False
-    return not rule.people or any(name.casefold() in names for name in rule.people)
+    return not rule.people or any(name_key(name) in names for name in rule.people)

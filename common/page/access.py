@@ -88,9 +88,11 @@ def first_password(store: Store) -> str | None:
 
     It is a new one each time: what was printed before and never used does not work any more.
     """
+    with store.read() as connection:  # nothing is to be written on most days, and the page comes up all the same
+        if _is_used(connection):
+            return None
     with store.write() as connection:
-        rows = connection.execute(select(PAGE_USER)).all()
-        if len(rows) > 1 or (rows and (rows[0].seen_at is not None or not rows[0].one_time)):
+        if _is_used(connection):
             return None
         connection.execute(delete(PAGE_USER))
         password = secrets.token_urlsafe(12)
@@ -316,6 +318,12 @@ def _checked_password(password: str) -> None:
         raise AccessError(f"a password has at most {MAX_PASSWORD} characters")
     if len(set(password)) < 4:
         raise AccessError("this password is too easy to guess")
+
+
+def _is_used(connection: Any) -> bool:
+    """Whether somebody has logged in, or been added."""
+    rows = connection.execute(select(PAGE_USER)).all()
+    return len(rows) > 1 or any(row.seen_at is not None or not row.one_time for row in rows)
 
 
 def _insert(connection: Any, name: str, password: str, role: Role, *, one_time: bool) -> None:

@@ -71,7 +71,7 @@ class ApiCamera(BaseModel):
     """Whether a camera gives pictures."""
 
     camera: str
-    state: str
+    state: str = Field(description="online, paused, stalled, offline, ended; waiting: nothing was heard of it yet")
     for_s: float
     reason: str | None
 

@@ -19,6 +19,7 @@ from common.history_store import HistoryError, Note, Ribbon, Subject, Summary
 from common.ledger import Ledger
 from common.page import ribbon as ribbons
 from common.page import told
+from common.page.confirm import confirm
 from common.page.frame import Page, asked, frame
 from common.page.guard import Guard
 from common.page.ribbon import Mark
@@ -243,11 +244,15 @@ def _notes(page: Page, notes: Sequence[Note], say: Callable[[float], str], then:
             await page.site.desk.audit(page.user.name, "note", f"deleted, about {number_of(note.subject)}")
             ui.navigate.to(then)
 
+    def ask(note: Note) -> None:
+        title = f"{page.t('note')}: {page.t('delete')}?"
+        confirm(page, title, lambda: remove(note), label=page.t("delete"), text=f"{say(note.at)}  {note.text}")
+
     for note in notes:
         with ui.element("div").classes("note"):
             ui.label(f"{say(note.at)}  {note.text}")
             ui.label(note.who).classes("quiet")
-            ui.button(icon="delete", on_click=lambda note=note: remove(note)).props(
+            ui.button(icon="delete", on_click=lambda note=note: ask(note)).props(
                 f'flat round dense aria-label="{page.t("delete")}"'
             ).mark("delete-note")
 

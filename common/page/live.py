@@ -5,6 +5,8 @@ Pictures, overlay and panel are drawn by the browser (``static/live.js``); here 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,12 @@ def _build(page: Page) -> None:
                     ui.button(t("source"), icon="videocam", on_click=lambda: ask_browser("source")).props(
                         "flat no-caps dense"
                     ).mark("source")
+                    # Which of the two is to be seen, the browser decides by the camera that it shows.
+                    with ui.element("div").props('id=mien-pausing data-paused="false"').classes("pausing"):
+                        for do, icon in (("pause", "pause"), ("resume", "play_arrow")):
+                            ui.button(t(do), icon=icon, on_click=lambda do=do: ask_browser(do)).props(
+                                f"flat no-caps dense data-do={do}"
+                            ).mark(do)
             ui.element("div").props(f'id=mien-in-view aria-label="{t("in_view")}"').classes("in-view")
         with ui.element("aside").classes("part part-person").props(f'aria-label="{t("person")}"'):
             ui.element("div").props("id=mien-panel").classes("card panel")
@@ -68,17 +76,13 @@ def _build(page: Page) -> None:
 
     async def act(event: events.GenericEventArguments) -> None:
         said = event.args if isinstance(event.args, dict) else {}
-        camera = str(said.get("camera") or "")
-        if camera not in page.site.config.cameras:
+        camera = str(said.get("camera") or "")  # empty: all are shown, and nobody is selected
+        if camera and camera not in page.site.config.cameras:
             return
-        done = {
-            "snapshot": _snapshot,
-            "source": _source,
-            "name": _name,
-            "follow": _follow,
-            "unfollow": _follow,
-            "note": _note,
-        }.get(str(said.get("do")))
+        do = str(said.get("do"))
+        of_all = {"snapshot": _snapshot, "source": _source, "pause": _pause, "resume": _pause}
+        of_one = {"name": _name, "follow": _follow, "unfollow": _follow, "note": _note}
+        done = of_all.get(do) or (of_one.get(do) if camera else None)
         if done is not None:
             with page.told():
                 await page.must("operator")
@@ -93,9 +97,53 @@ def ask_browser(do: str) -> None:
 
 
 async def _snapshot(page: Page, camera: str, said: dict[str, Any]) -> None:
-    done = await page.site.desk.ask("snapshot", "snapshot", camera=camera)
-    await page.site.desk.audit(page.user.name, "snapshot", camera)
-    ui.notify(page.t("saved_snapshot", file=Path(str(done.get(camera))).name + PICTURE), type="positive")
+    desk = page.site.desk
+    # One by one: what one camera cannot give does not hide what was saved of the others.
+    cameras = [camera] if camera else list(page.site.config.cameras)
+    answers = await asyncio.gather(
+        *(desk.ask("snapshot", "snapshot", camera=one) for one in cameras), return_exceptions=True
+    )
+    done = {one: str(path) for answer in answers if isinstance(answer, dict) for one, path in answer.items()}
+    if done:
+        await desk.audit(page.user.name, "snapshot", ", ".join(sorted(done)))
+        files = ", ".join(Path(path).name + PICTURE for _, path in sorted(done.items()))
+        ui.notify(page.t("saved_snapshot", file=files), type="positive", multi_line=True)
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    if failed:
+        raise failed[0] if len(failed) == 1 else DeskError("; ".join(map(str, failed)))
+
+
+async def _pause(page: Page, camera: str, said: dict[str, Any]) -> None:
+    """Let one camera go on at once; before one stops, or where it is not clear which is meant, ask."""
+    t, cameras = page.t, [camera] if camera else list(page.site.config.cameras)
+
+    async def pause(camera: str, do: str) -> None:
+        await page.site.desk.ask("capture", do, camera=camera)
+        await page.site.desk.audit(page.user.name, do, camera)
+        ui.notify(t("pause_done" if do == "pause" else "resume_done", camera=camera), type="positive")
+
+    if camera and said.get("do") == "resume":
+        await pause(camera, "resume")
+        return
+    dialog, card = asked(t("pause_title", camera=camera) if camera else t("pause_which"), text=t("pause_means"))
+
+    def choosing(one: str, do: str) -> Callable[[], Awaitable[None]]:
+        async def choose() -> None:
+            with page.told():
+                await page.must("operator")
+                dialog.close()
+                await pause(one, do)
+
+        return choose
+
+    with card, ui.row().classes("buttons"):
+        ui.button(t("cancel"), on_click=dialog.close).props("flat no-caps")
+        for one in cameras:
+            state = page.site.states.get(one)
+            do = "resume" if state is not None and state[0].paused else "pause"
+            text = t(do) if camera else f"{t(do)}: {one}"
+            ui.button(text, on_click=choosing(one, do)).props("no-caps unelevated").mark(f"{do}-{one}")
+    dialog.open()
 
 
 async def _follow(page: Page, camera: str, said: dict[str, Any]) -> None:
@@ -154,6 +202,10 @@ async def _note(page: Page, camera: str, said: dict[str, Any]) -> None:
 
 async def _source(page: Page, camera: str, said: dict[str, Any]) -> None:
     t = page.t
+    if not camera and len(page.site.config.cameras) > 1:
+        _which(page, lambda chosen: _source(page, chosen, said))
+        return
+    camera = camera or next(iter(page.site.config.cameras))
     configured = page.site.config.cameras[camera].source
     dialog, card = asked(t("source_of", camera=camera))
     kinds = {
@@ -199,6 +251,24 @@ async def _source(page: Page, camera: str, said: dict[str, Any]) -> None:
         with ui.row().classes("buttons"):
             ui.button(t("cancel"), on_click=dialog.close).props("flat no-caps")
             save = ui.button(t("save"), on_click=switch).props("no-caps unelevated").mark("switch")
+    dialog.open()
+
+
+def _which(page: Page, then: Callable[[str], Awaitable[None]]) -> None:
+    """Ask which camera is meant."""
+    dialog, card = asked(page.t("which_camera"))
+
+    def choosing(camera: str) -> Callable[[], Awaitable[None]]:
+        async def choose() -> None:
+            dialog.close()
+            await then(camera)
+
+        return choose
+
+    with card, ui.row().classes("buttons"):
+        ui.button(page.t("cancel"), on_click=dialog.close).props("flat no-caps")
+        for camera in page.site.config.cameras:
+            ui.button(camera, on_click=choosing(camera)).props("no-caps unelevated").mark(f"which-{camera}")
     dialog.open()
 
 

@@ -244,7 +244,11 @@ class Gallery:
             role.set_visibility(person is None)
 
             async def took(event: events.UploadEventArguments) -> None:
-                chosen.append((event.file.name, await event.file.read()))
+                busy(+1)
+                try:
+                    chosen.append((event.file.name, await event.file.read()))
+                finally:
+                    busy(-1)
 
             def taken_back(event: events.GenericEventArguments) -> None:
                 for file in event.args:
@@ -263,6 +267,8 @@ class Gallery:
             ).props('accept="image/*,.heic,.heif" flat bordered').classes("wide").mark("upload")  # fmt: skip
             upload.on("removed", taken_back, js_handler="(removed) => emit(removed.map((one) => one.name))")
             upload.on("rejected", refused, js_handler="(refused) => emit(refused.map((one) => one.file.name))")
+            upload.on("start", lambda: busy(+1))
+            upload.on("finish", lambda: busy(-1))
             agreed = ui.checkbox(t("consent_needed"), value=person is not None).mark("consent")
             agreed.set_visibility(person is None)
 
@@ -278,12 +284,17 @@ class Gallery:
                         if person is None:
                             done = await self._read(chosen, wanted, str(role.value), "alike" if alike else "new")
                         else:  # whatever they are called by now
-                            done = await self._read(chosen, f"#{person.id}", person.role, "more")
+                            how = "more-alike" if alike else "more"
+                            done = await self._read(chosen, f"#{person.id}", person.role, how)
                     finally:
                         save.props(remove="loading")
-                    for file, key, why in done["left_out"]:
-                        why = t(key) if key else why
-                        ui.notify(t("left_out", file=file, why=why), type="warning", timeout=10000, close_button=True)
+                    left_out = [t("left_out", file=file, why=t(key) if key else why)
+                                for file, key, why in done["left_out"]]  # fmt: skip
+                    if done["refused"] == "somebody_else":
+                        _all_the_same(self._page, " · ".join(left_out[:NAMED]), lambda: enrol(alike=True))
+                        return
+                    for text in left_out:
+                        ui.notify(text, type="warning", timeout=10000, close_button=True)
                     if done["refused"] == "alike":
                         ask_alike(self._page, wanted, done["other"], lambda: enrol(alike=True))
                         return
@@ -297,7 +308,18 @@ class Gallery:
                     await self.fill()
 
             save = _buttons(self._page, dialog, enrol)
-            save.bind_enabled_from(agreed, "value")
+            under_way = 0
+
+            def busy(more: int) -> None:
+                nonlocal under_way
+                under_way += more
+                ready()
+
+            def ready() -> None:  # what is still on its way here would be missing
+                save.set_enabled(bool(agreed.value) and not under_way)
+
+            agreed.on_value_change(ready)
+            ready()
 
         def closed() -> None:  # a hidden dialog would hold its photographs as long as the page is open
             chosen.clear()
@@ -440,7 +462,11 @@ class Gallery:
 def ask_alike(page: Page, name: str, other: str | None, enrol: Callable[[], Awaitable[None]]) -> None:
     """Somebody looks like another one who is enrolled: have them enrolled all the same if the user says so."""
     t = page.t
-    text = t("alike_text", name=name, other=other or t("not_agreed_somebody"))
+    _all_the_same(page, t("alike_text", name=name, other=other or t("not_agreed_somebody")), enrol)
+
+
+def _all_the_same(page: Page, text: str, enrol: Callable[[], Awaitable[None]]) -> None:
+    t = page.t
     dialog, card = asked(t("alike_title"), text=text)
     with card:
 

@@ -133,10 +133,10 @@ class Site:
     def unwell(self) -> list[str]:
         """Return what is wrong with the processes, in words, once it has been so for some seconds."""
         now = time.monotonic()
-        wrong = {f"{row.name}: {row.state}" for row in self.board.rows(now) if row.style}
-        names = {text.split(":")[0]: text for text in wrong}
-        self.unwell_since = {name: self.unwell_since.get(name, now) for name in names}
-        return sorted(text for name, text in names.items() if now - self.unwell_since[name] >= _STALE_AFTER_S)
+        wrong = {row.name: row for row in self.board.rows(now) if row.style}
+        self.unwell_since = {name: self.unwell_since.get(name, now - row.waits_s) for name, row in wrong.items()}
+        late = (row for name, row in wrong.items() if now - self.unwell_since[name] >= _STALE_AFTER_S)
+        return sorted(f"{row.name}: {row.state}" for row in late)
 
     # --- what browsers are told ---
 

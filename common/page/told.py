@@ -65,7 +65,9 @@ def episode(t: Words, one: Episode, *, time_mark: str | None = None) -> str:
     if one.about == "offline":
         text = t("alert_offline", camera=one.camera, time=lasted)
     elif one.about == "unseen":
-        text = t("alert_unseen", who=somebody, time=lasted)
+        # What the rule has counted: time without pictures is none, so that no clock can run for it.
+        counted = clock(one.unassessed_s) if one.unassessed_s > 0 else lasted
+        text = t("alert_unseen", who=somebody, time=counted)
     else:
         label = t(one.label) if one.label else "…"
         text = t("alert_looks" if one.open else "alert_looked", who=somebody, label=label, time=lasted)

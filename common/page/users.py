@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from common.page import access, told
 from common.page.access import ROLES, Token, User
+from common.page.confirm import confirm
 from common.page.frame import Page, asked, frame
 from common.page.guard import Guard
 from common.page.site import Site
@@ -104,7 +105,7 @@ class _Users:
             else:
                 reset = ui.button(t("reset_password"), on_click=lambda: self._reset(user)).props("flat no-caps")
                 reset.mark(f"reset-{user.name}")
-                ui.button(t("remove"), on_click=lambda: self._do(access.remove_user, user.id)).props("flat no-caps")
+                self._removes(user.name, access.remove_user, user.id).mark(f"remove-{user.name}")
 
     def _token(self, token: Token) -> None:
         t = self._t
@@ -115,7 +116,16 @@ class _Users:
             ui.label(token.name).classes("person-name")
             ui.label(used).classes("quiet")
             ui.space()
-            ui.button(t("remove"), on_click=lambda: self._do(access.remove_token, token.id)).props("flat no-caps")
+            self._removes(token.name, access.remove_token, token.id).mark(f"remove-token-{token.name}")
+
+    def _removes(self, name: str, function: Callable[..., Any], number: int) -> ui.button:
+        """Build the button that removes somebody or something of a name, when that is confirmed."""
+        t = self._t
+
+        def ask() -> None:
+            confirm(self._page, f"{name}: {t('remove')}?", lambda: self._do(function, number), label=t("remove"))
+
+        return ui.button(t("remove"), on_click=ask).props("flat no-caps")
 
     async def _do(self, function: Callable[..., Any], *args: Any) -> Any:
         with self._page.told():

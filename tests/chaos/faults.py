@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -99,6 +100,7 @@ class Victim(Running):
 
     Args:
         faults: ``CHAOS_…`` variables for ``hooks/sitecustomize.py``: ``LEAK__IDENTITY="20"``.
+        empty: nothing was in its data directory before but the sample media and the compiled models.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Victim(Running):
         prefix: tuple[str, ...] = (),
         faults: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
+        empty: bool = False,
         **overrides: Any,
     ) -> None:
         hooks = {"PYTHONPATH": str(HOOKS)} | {f"CHAOS_{name}": value for name, value in (faults or {}).items()}
@@ -116,7 +119,10 @@ class Victim(Running):
         self.prefix = prefix
         self.hits: list[Hit] = []
         self.judged = 0
-        data_dir(config)
+        if empty:
+            shutil.rmtree(config.run_dir / "data", ignore_errors=True)
+        else:
+            data_dir(config)
         super().__init__(config, source, *arguments, **(DEFAULTS | overrides))
 
     def until(self, predicate: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
@@ -278,12 +284,15 @@ def patience() -> float:
     return max(1.0, psutil.getloadavg()[0] / (os.cpu_count() or 1) / 2)  # two at a core are Mien's own
 
 
-def processes_with(mark: str) -> list[psutil.Process]:
-    """The processes that have a text in their command line."""
+def processes_with(*marks: str) -> list[psutil.Process]:
+    """The processes that have one of these texts in their command line or their environment."""
     found = []
     for process in psutil.process_iter():
         try:
-            if any(mark in word for word in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() == psutil.STATUS_ZOMBIE or process.username() != psutil.Process().username():
+                continue
+            words = [*process.cmdline(), *process.environ().values()]
+            if any(mark in word for mark in marks for word in words):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -296,7 +305,9 @@ def left(config: Config, *, killed: bool = False) -> list[str]:
     Args:
         killed: nobody was there to clear up; the files and the empty directories are cleared by the next run.
     """
-    found = [f"process {process.pid}" for process in processes_with(str(config.run_dir / "config.json"))]
+    # Whatever a stage has started, too: as one that makes the store, which knows nothing of the run.
+    marks = (str(config.run_dir / "config.json"), str(config.storage.data_dir))
+    found = [f"process {process.pid}" for process in processes_with(*marks)]
     if not killed and config.run_dir.exists():
         found += [str(path) for path in config.run_dir.iterdir()]
     shared = ring.ring_dir(config)

@@ -10,18 +10,24 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 import pytest
 
 from common.messages import Alert
 from common.news import NewsReader
+from common.page import access
 from common.settings import Config
-from tests.chaos.faults import NAME, Victim, data_dir
+from common.store import Store
+from tests.chaos.faults import NAME, Victim, data_dir, patience
+from tests.chaos.stored import check_alerts
+from tests.receivers import WebServer
 from tests.servers import need
 
 
@@ -150,6 +156,92 @@ def clock_set(mien: Victim, database: Path, offset: Path) -> None:
         alerts.close()
 
 
+@pytest.mark.timeout(300)
+def test_while_nothing_can_be_written_processes_come_and_go_and_no_step_of_an_episode_is_lost_or_told_twice(
+    config: Config,
+) -> None:
+    database = data_dir(config) / "mien.db"
+    with Store(database.parent) as store:  # somebody uses the page
+        access.add_user(store, "Kim", "operator")
+        access.begin(store, access.users(store)[0])
+    beat_s = 2.0 * patience()
+    with WebServer() as ward, closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with Victim(
+            config,
+            *("--workers", "detection=1,identity=1,expression=1"),
+            notifications={"targets": {"ward": ward.address}, "retry_first_s": 0.1},
+            dashboard={"enabled": True},
+            supervision={"heartbeat_timeout_s": beat_s},
+        ) as mien:
+            opened_meanwhile(mien, writer, ward, beat_s)
+            killed_meanwhile(mien, writer, ward, beat_s)
+            mien.quiet()
+
+
+def opened_meanwhile(mien: Victim, writer: sqlite3.Connection, ward: WebServer, beat_s: float) -> None:
+    """Nothing can be written from the start on: there are names and a page, and what opens is kept as it was."""
+    alerts = NewsReader(mien.config, ("alerts.",))
+    try:
+        mien.until_known(120)
+        mien.until(mien.page_answers, "the page is there", 60)
+        told: list[Alert] = []
+        mien.until(
+            lambda: told or told.extend(m for _, m in alerts.read() if isinstance(m, Alert)), "the episode is told", 60
+        )
+    finally:
+        alerts.close()
+    before, began = mien.pids(), time.monotonic()
+    mien.until(lambda: health(mien) == 503, "it is said that the store cannot be written")
+    mien.until(lambda: time.monotonic() > began + 3 * beat_s, "that lasts")
+    writer.execute("ROLLBACK")
+    sql = "SELECT began_at, opened_at FROM episode"
+    [[began_at, opened_at]] = mien.until(lambda: mien.stored(sql), "the episode is kept")
+    assert told[0].event == "opened" and not told[0].episode
+    assert began_at == told[0].since and opened_at < told[0].at
+    mien.until(lambda: health(mien) == 200, "all is well again")
+    mien.until(lambda: ward.bodies, "the ward is told")
+    assert mien.pids() == before and "no sign of life" not in mien.said()
+
+
+def killed_meanwhile(mien: Victim, writer: sqlite3.Connection, ward: WebServer, beat_s: float) -> None:
+    """Processes die while nothing can be written: their successors have names, a page, and the open episode."""
+    check_alerts(mien, ward)
+    writer.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    replaced(mien, "conductor", "dashboard", "alerts")
+    mien.until_known()
+    mien.until(mien.page_answers, "the page is back", 20)
+    mien.until_said("going on with 1 open episodes")
+    mien.until(lambda: time.monotonic() > began + 3 * beat_s, "that lasts")
+    writer.execute("ROLLBACK")
+    mien.until_working("alerts")
+    assert mien.stored("SELECT count(*) FROM episode") == [(1,)]
+    assert mien.stored("SELECT event FROM episode_step ORDER BY serial") == [("opened",), ("judged",)]
+    check_alerts(mien, ward)
+    assert len(ward.bodies) == 1
+
+
+def replaced(mien: Victim, *children: str) -> None:
+    """Kill these processes one after the other; when all run again, nobody else has been replaced."""
+    before = mien.pids()
+    for child in children:
+        have = len(mien.said())
+        os.kill(before[child], signal.SIGKILL)
+        mien.until(lambda c=child, h=have: f"mien {c} runs again" in mien.said()[h:], f"{child} runs again", 60)
+    mien.until(lambda: all(mien.told(child, "state") == "running" for child in children), "that is told")
+    assert {child for child, pid in mien.pids().items() if pid != before[child]} == set(children)
+
+
+def health(mien: Victim) -> int:
+    """What /healthz answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{mien.config.dashboard.port}/healthz", timeout=5) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
 ROOT = os.geteuid() == 0
 INSIDE = ("unshare", "--mount") if ROOT else ("unshare", "--map-root-user", "--mount")
 MOUNT = """
@@ -200,10 +292,12 @@ def test_a_read_only_and_then_full_disk_costs_what_must_be_written_and_nothing_e
         mien.until_said("seconds that waited are written now")
         newest = "SELECT coalesce(max(second), 0) FROM history_second"
         mien.until(lambda: int(asked(mien, newest)) > time.time() - 10, "history is written", 30)
-        before = mien.pids()
         make_room = filled(inside)
         assert "full" in mien.until_said("cannot be written: database or disk is full")
         mien.until_known()
+        replaced(mien, "conductor")
+        mien.until_known()
+        before = mien.pids()
         make_room()
         freed = time.time()
         mien.until(lambda: int(asked(mien, newest)) > freed, "it is written again", 60)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,6 +34,7 @@ from common.messages import (
 )
 from common.settings import Config
 from common.tracks import near_known
+from stages.conductor import Conductor as ConductorStage
 
 WIDTH, HEIGHT, SIZE = 320, 200, 64
 EACH_ONE = ("detection.a", "expression.a", "identity.a")
@@ -92,9 +95,9 @@ class Scene:
         self.conductor.ready(Ready(sender=worker, pool=pool, last_job=-1), self.now)
 
     def frame(self, seq: int, *, camera: str = "cam0", run: int = 1, **fields: Any) -> None:
-        values: dict[str, Any] = {"media_time_s": seq / 30} | fields
+        values: dict[str, Any] = {"media_time_s": seq / 30, "width": WIDTH, "height": HEIGHT} | fields
         frame = Frame(
-            sender="capture.test.1", camera=camera, run=run, seq=seq, captured_at=1e9 + seq, width=WIDTH, height=HEIGHT,
+            sender="capture.test.1", camera=camera, run=run, seq=seq, captured_at=1e9 + seq,
             age_ms=1.0, clock=clock.reading(int(self.now * 1e9)), **values,
         )  # fmt: skip
         self.conductor.frame(frame, b"pixels", self.now)
@@ -265,8 +268,10 @@ def test_every_frame_a_job_of_a_lost_worker_is_given_to_another() -> None:
     assert [(result.seq, result.analysed) for result in scene.out.results] == [(0, True)]
 
 
-def test_every_frame_the_window_fills_and_empties() -> None:
-    scene = Scene(pipeline={"window": 4})
+@pytest.mark.parametrize("cameras", [1, 2], ids=["alone", "beside one that has not begun"])
+def test_every_frame_the_window_fills_and_empties(cameras: int) -> None:
+    sources = {f"cam{number}": {"source": "demo"} for number in range(cameras)}
+    scene = Scene(every_frame=True, cameras=sources, pipeline={"window": 4})
     for seq in range(4):
         scene.frame(seq, every_frame=True)
     assert scene.conductor.full()
@@ -320,22 +325,44 @@ def test_of_still_pictures_no_more_are_taken_in_than_are_worked_on() -> None:
     assert not scene.conductor.full() and len(scene.out.results) == 4
 
 
-def test_every_frame_an_expression_that_failed_is_asked_for_again_but_not_for_ever() -> None:
-    for errors, status in ((1, "ok"), (9, "pending")):
-        scene = Scene(every_frame=True)
-        scene.frame(0, every_frame=True)
-        while scene.out.jobs:
-            worker, job, _ = scene.take()
-            if isinstance(job, ExpressionJob) and errors:
-                errors -= 1
-                failed = ExpressionFinding(sender=worker, job=job.job, work_ms=1.0, count=0, error="out of memory")
-                with pytest.raises(MessageError, match="out of memory"):
-                    scene.conductor.expression(failed, [], scene.now)
-            else:
-                scene.answer(worker, job)
-        [result] = scene.out.results
-        assert result.analysed and result.faces[0].expression.status == status
-        assert errors == (0 if status == "ok" else 6)
+def test_a_folder_does_not_keep_the_frames_of_a_live_camera_waiting_and_loses_nothing() -> None:
+    cameras = {"folder": {"source": "demo"}, "live": {"source": "demo"}}
+    scene = Scene(cameras=cameras, pipeline={"window": 4})
+    for seq in range(20):
+        scene.frame(seq, camera="folder", still=True)
+        assert not scene.conductor.full()
+    scene.frame(0, camera="live")
+    scene.answer_all()
+    seqs = {camera: [r.seq for r in scene.out.results if r.camera == camera] for camera in cameras}
+    assert seqs == {"folder": list(range(20)), "live": [0]}
+    large = itertools.count(20)
+    while not scene.conductor.full():  # but their memory is bounded
+        scene.frame(next(large), camera="folder", still=True, width=4096, height=4096)
+    assert 4 <= next(large) - 20 <= 8
+
+
+@pytest.mark.parametrize("pool", ["detection", "identity", "expression"])
+@pytest.mark.parametrize(("errors", "good"), [(1, True), (9, False)])
+def test_every_frame_what_failed_is_asked_for_again_but_not_for_ever(pool: str, errors: int, good: bool) -> None:
+    kinds = {"detection": DetectionFinding, "identity": IdentityFinding, "expression": ExpressionFinding}
+    scene, left = Scene(every_frame=True), errors
+    scene.frame(0, every_frame=True)
+    while scene.out.jobs:
+        worker, job, _ = scene.take()
+        if worker.startswith(pool) and left:
+            left -= 1
+            failed = kinds[pool](sender=worker, job=job.job, work_ms=1.0, count=0, error="out of memory")
+            with pytest.raises(MessageError, match="out of memory"):
+                getattr(scene.conductor, pool)(failed, [], scene.now)
+        else:
+            scene.answer(worker, job)
+    [result] = scene.out.results
+    assert left == (0 if good else errors - 3)
+    assert result.analysed == (good or pool != "detection")
+    if result.analysed:
+        [face] = result.faces
+        assert face.expression.status == ("ok" if good or pool != "expression" else "pending")
+        assert face.identity.status == ("unknown" if good or pool != "identity" else "pending")
 
 
 def test_when_the_analysis_stalls_pictures_go_out_without_it() -> None:
@@ -413,6 +440,25 @@ def test_an_old_run_or_number_is_refused_and_a_late_finding_ignored() -> None:
     assert [(result.run, result.seq) for result in scene.out.results] == [(3, 0)]
 
 
+@pytest.mark.parametrize("fields", [{}, {"every_frame": True}], ids=["live", "every frame"])
+def test_a_camera_that_began_anew_with_its_clock_set_back_is_taken_though_an_old_frame_waits_for_a_worker(
+    fields: dict[str, Any],
+) -> None:
+    scene = Scene(workers=(), every_frame=bool(fields))
+    scene.frame(5, run=2, **fields)
+    for seq in range(40):
+        scene.now += 0.1
+        if fields or seq < 10:
+            with pytest.raises(MessageError):
+                scene.frame(seq, run=1, **fields)
+        else:
+            scene.frame(seq, run=1)
+    for worker in EACH_ONE:
+        scene.join(worker)
+    scene.answer_all()
+    assert [result.run for result in scene.out.results] == ([2] if fields else [1])
+
+
 def test_an_unknown_camera_is_refused() -> None:
     with pytest.raises(MessageError, match="no camera 'hall'"):
         Scene().frame(0, camera="hall")
@@ -438,11 +484,12 @@ def test_a_finding_whose_arrays_do_not_fit_is_refused_and_the_next_frame_goes_on
 def test_a_worker_that_cannot_analyse_a_frame_says_so_and_every_frame_mode_marks_it() -> None:
     scene = Scene()
     scene.frame(0, every_frame=True)
-    worker, job, _ = scene.take()
-    with pytest.raises(MessageError, match="out of memory"):
-        scene.conductor.detection(
-            DetectionFinding(sender=worker, job=job.job, work_ms=1.0, error="out of memory"), [], scene.now
-        )
+    while scene.out.jobs:
+        worker, job, _ = scene.take()
+        with pytest.raises(MessageError, match="out of memory"):
+            scene.conductor.detection(
+                DetectionFinding(sender=worker, job=job.job, work_ms=1.0, error="out of memory"), [], scene.now
+            )
     assert [(result.seq, result.analysed) for result in scene.out.results] == [(0, False)]
 
 
@@ -802,6 +849,213 @@ def test_a_picture_with_more_faces_than_are_told_of_is_blurred_whole_where_faces
         scene.answer_all()
         scene.now += 1 / 30
     assert scene.out.blurred == [False, blur != "none", False]
+
+
+def crowd(worker: str, job: DetectionJob, faces: int) -> tuple[DetectionFinding, list[Any]]:
+    """As ``found``, of faces that fit into one picture and that nobody would mistake for each other."""
+    finding, blobs = found(worker, job, faces)
+    blobs[0] = np.array([[15 * face, 20, 12, 12] for face in range(faces)], np.float32)
+    blobs[4] = np.eye(48, dtype=np.float32)[:faces]
+    return finding, blobs
+
+
+def take_time(
+    scene: Scene, takes_s: Callable[[str, Any], float], until: Callable[[int], bool], *, faces: int, rate: int = 30
+) -> None:
+    """Let workers take so long over each job, and tell the conductor the time, until a step (a 100th s) ends it."""
+    busy: dict[str, list[tuple[float, Any]]] = {}
+    for step in itertools.count():
+        if until(step):
+            return
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            queue = busy.setdefault(worker, [])
+            queue.append((max(scene.now, queue[-1][0] if queue else 0.0) + takes_s(worker, job), job))
+        scene.now += 0.01
+        for worker, queue in busy.items():
+            while queue and queue[0][0] <= scene.now:
+                _, job = queue.pop(0)
+                if isinstance(job, DetectionJob):
+                    scene.conductor.detection(*crowd(worker, job, faces), scene.now)
+                else:
+                    scene.answer(worker, job)
+        scene.conductor.tick(scene.now)
+
+
+def test_the_names_of_a_crowd_are_asked_for_a_few_at_a_time_and_come_though_each_job_takes_long() -> None:
+    scene, seq = Scene(), itertools.count()
+    asked: list[int] = []
+
+    def takes_s(worker: str, job: Any) -> float:
+        if isinstance(job, IdentityJob):
+            asked.append(len(job.boxes))
+            return 2.1
+        return 0.01
+
+    def until(step: int) -> bool:
+        if step % 4 == 0:
+            scene.frame(next(seq), media_time_s=step / 100)
+        return step == 1000
+
+    take_time(scene, takes_s, until, faces=20)
+    assert max(asked) <= 8
+    assert {face.identity.status for face in scene.out.results[-1].faces} == {"unknown"}
+    assert len(scene.out.results[-1].faces) == 20
+
+
+def test_live_a_detector_that_takes_longer_than_the_time_out_is_waited_for_once_that_is_known() -> None:
+    scene, seq = Scene(), itertools.count()
+
+    def until(step: int) -> bool:
+        if step % 4 == 0:
+            scene.frame(next(seq), media_time_s=step / 100)
+        return step == 1500
+
+    take_time(scene, lambda worker, job: 2.1 if isinstance(job, DetectionJob) else 0.01, until, faces=1)
+    assert len(scene.out.results) >= 5 and all(result.faces for result in scene.out.results)
+
+
+def test_a_late_look_at_who_has_been_asked_about_again_is_left_out() -> None:
+    scene = Scene((*EACH_ONE, "identity.b"))
+    held: list[tuple[str, Any]] = []
+    for seq in range(4):
+        scene.frame(seq)
+        while scene.out.jobs:
+            worker, job, _ = scene.take()
+            if isinstance(job, IdentityJob):
+                held.append((worker, job))
+            else:
+                scene.answer(worker, job)
+        scene.now += 2.1 if seq == 0 else 1 / 30
+        scene.conductor.tick(scene.now)
+    line = scene.conductor.lines["cam0"]
+    [followed] = line._followed.values()
+    assert len(held) == 2  # the second when the first was given up
+    scene.answer(*held[0])
+    assert followed.identity.summary() is None
+    scene.answer(*held[1])
+    summary = followed.identity.summary()
+    assert summary is not None and summary.looks == 1
+
+
+def numbered(workers: Sequence[str], takes_s: Callable[[str, Any], float]) -> list[dict[str, Any]]:
+    """Analyse six frames of twenty strangers, and return what does not depend on the clock."""
+    scene = Scene(workers, every_frame=True, pipeline={"window": 4})
+    scene.conductor.recall.unknown.reserve(range(1, 100))
+    seq = itertools.count()
+
+    def until(step: int) -> bool:
+        while not scene.conductor.full() and (number := next(seq)) < 6:
+            scene.frame(number, every_frame=True)
+        return len(scene.out.results) == 6
+
+    take_time(scene, takes_s, until, faces=20)
+    return [result.model_dump(exclude={"at", "latency_ms", "timings_ms", "n"}) for result in scene.out.results]
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        {"identity.a": 2.1},
+        {"detection.a": 2.1},
+        {"expression.a": 2.1},
+        {"identity.a": 0.9, "identity.b": 0.05, "expression.a": 5.0},
+        {"identity.a": 4.7, "detection.a": 3.0, "detection.b": 0.5},
+    ],
+    ids=str,
+)
+def test_every_frame_slow_workers_of_a_crowd_say_the_same_as_quick_ones(seconds: dict[str, float]) -> None:
+    quick = numbered(EACH_ONE, lambda worker, job: 0.01)
+    slow = numbered(sorted({*EACH_ONE, *seconds}), lambda worker, job: seconds.get(worker, 0.01))
+    assert slow == quick
+    faces = [face for result in slow for face in result["faces"]]
+    assert len(faces) == 120 and all(result["analysed"] for result in slow)
+    assert {(face["identity"]["status"], face["expression"]["status"]) for face in faces} == {("unknown", "ok")}
+    assert [face["identity"]["number"] for face in slow[-1]["faces"]] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("takes_s", [0.1, 0.16, 0.3, 0.5, 0.8])
+def test_expressions_that_always_come_late_are_shown_with_the_frames_that_follow(takes_s: float) -> None:
+    scene, seq = Scene(), itertools.count()
+
+    def until(step: int) -> bool:
+        if step % 4 == 0:
+            scene.frame(next(seq), media_time_s=step / 100)
+        return step == 800
+
+    take_time(scene, lambda worker, job: takes_s if isinstance(job, ExpressionJob) else 0.01, until, faces=1)
+    looks = [result.faces[0].expression for result in scene.out.results if result.seq > 50]
+    assert len(looks) > 100 and {(look.status, look.label) for look in looks} == {("ok", "sad")}
+    assert 0 < scene.conductor.counts.late_expressions <= scene.conductor.counts.results
+
+
+def test_a_result_that_cannot_be_said_is_lost_and_told_and_the_next_ones_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    said = scene.out.result
+
+    def result(result: Result, flight: Flight) -> None:
+        if result.seq == 1:
+            Result.model_validate({**dict(result), "width": 0})
+        if result.seq == 2:
+            raise MessageError("results: the map has 70000 bytes, at most 65536 are sent")
+        said(result, flight)
+
+    monkeypatch.setattr(scene.out, "result", result)
+    for seq in range(4):
+        scene.frame(seq)
+        scene.answer_all()
+        scene.now += 1 / 30
+    assert [result.seq for result in scene.out.results] == [0, 3]
+    assert scene.conductor.counts.lost == 2 and not scene.conductor.busy()
+    assert [str(error)[:32] for error in scene.conductor.unsaid] == [
+        "Result of our own: width: Input ", "results: the map has 70000 bytes"
+    ]  # fmt: skip
+
+
+def test_the_stage_tells_of_what_cannot_be_said_and_goes_on(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def publish(message: Message, about: str) -> None:
+        Result.model_validate({**dict(message), "width": 0})
+
+    stage = ConductorStage(config)
+    try:
+        stage.open()
+        monkeypatch.setattr(stage.news, "publish", publish)
+        thinking, now = stage._thinking, time.monotonic()
+        thinking.subscribed("detection.a", now)
+        thinking.ready(Ready(sender="detection.a", pool="detection", last_job=-1), now)
+        frame = Frame(
+            sender="capture.test.1", camera=next(iter(config.cameras)), run=1, seq=0, captured_at=1e9, age_ms=1.0,
+            clock=clock.reading(int(now * 1e9)), media_time_s=0.0, width=WIDTH, height=HEIGHT,
+        )  # fmt: skip
+        thinking.frame(frame, memoryview(b"pixels"), now)
+        nobody = found("detection.a", DetectionJob.model_construct(job=1), 0)
+        with caplog.at_level(logging.WARNING):
+            thinking.detection(*nobody, now)
+            stage.handle(set())
+        assert thinking.counts.lost == 1 and not thinking.busy()
+        assert "Result of our own: width: Input should be greater" in caplog.text
+    finally:
+        stage.close()
+        stage.news.close()
+        stage._inbox.close()
+
+
+def test_a_score_outside_of_its_bounds_is_the_nearest_that_can_be_said() -> None:
+    scene = Scene()
+    for seq, score in enumerate((0.9, -0.2, 1.5)):
+        scene.frame(seq)
+        worker, job, _ = scene.take()
+        finding, blobs = found(worker, job, 1)
+        blobs[1] = np.array([score], np.float32)
+        scene.conductor.detection(finding, blobs, scene.now)
+        scene.answer_all()
+        scene.now += 1 / 30
+    scores = [face.score for result in scene.out.results for face in result.faces]
+    assert len(scene.out.results) == 3 and scores == pytest.approx([0.9, 0.0, 1.0])
 
 
 def test_that_somebody_is_followed_is_said_also_while_they_are_out_of_view() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from common.config import ConfigError, load, save
+from common.options import settled
 from common.settings import Config
 
 
@@ -96,6 +98,35 @@ def test_a_camera_that_no_rule_is_for_may_be_as_slow_as_wanted(tmp_path: Path) -
     assert config.cameras["yard"].max_rate == 0.1
     slow = {"cameras": {"yard": {"max_rate": 0.1}}, "alerts": {"rules": ()}}
     assert load(environment={}, overrides=slow).alerts.rules == ()
+
+
+def test_a_rule_for_a_camera_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    text = "[cameras.ward]\n[cameras.door]\n[[alerts.rules]]\nname = 'sad'\ncameras = ['door', 'nocam']\n"
+    assert "rule 'sad' is for the camera 'nocam'; there are: ward, door" in complaint(written(tmp_path, text))
+    others = text.replace("nocam", "ward") + "[cell]\ncameras = ['ward']\n"  # all cells are given all cameras
+    assert load(written(tmp_path, others), environment={}).own_cameras == ("ward",)
+
+
+def test_rules_for_cameras_that_are_not_watched_this_time_are_left_out(tmp_path: Path) -> None:
+    rule = "[[alerts.rules]]\nname = '{}'\ncameras = {}\n"
+    rules = rule.format("door", ["door"]) + rule.format("both", ["door", "ward"]) + rule.format("all", [])
+    path = written(tmp_path, "[cameras.ward]\n[cameras.door]\n" + rules)
+    config = settled(argparse.Namespace(config=path, camera="ward"))
+    assert [(one.name, one.cameras) for one in config.alerts.rules] == [("both", ("ward",)), ("all", ())]
+    save(config, tmp_path / "config.json")
+    assert load(tmp_path / "config.json", environment={}) == config  # as stages read it
+    # A camera may be named on the command line alone.
+    path = written(tmp_path, rule.format("yard", ["yard"]))
+    config = settled(argparse.Namespace(config=path, camera="yard", source="demo"))
+    assert [one.cameras for one in config.alerts.rules] == [("yard",)]
+
+
+@pytest.mark.parametrize("channel", ["news_in", "news_out", "previews", "control"])
+def test_the_page_has_a_port_of_its_own(tmp_path: Path, channel: str) -> None:
+    text = f"[endpoints]\n{channel} = 'tcp://127.0.0.1:8080'\n"
+    assert f"dashboard.port = 8080 is the port of endpoints.{channel}" in complaint(written(tmp_path, text))
+    for page in ("port = 8081", "enabled = false"):
+        load(written(tmp_path, f"{text}[dashboard]\n{page}\n"), environment={})
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:

@@ -83,8 +83,100 @@ def test_a_silent_worker_loses_its_job_and_gets_nothing_until_it_speaks() -> Non
     assert dispatcher.sweep(0.9) == []
     assert dispatcher.sweep(1.1) == []  # kept: it waits again
     assert given_ids(dispatcher, 1.1) == []
-    assert dispatcher.done("w", 1) is None
+    assert dispatcher.ready("w", "detection", 1, 1.2) == []  # its answer did not get through
     assert given_ids(dispatcher, 1.2) == [("w", 1)]
+
+
+def test_a_late_answer_settles_a_kept_job_that_waits_again() -> None:
+    dispatcher = a_dispatcher("w")
+    job = a_job(1, keep=True)
+    dispatcher.put(job)
+    dispatcher.assign(0.0)
+    assert dispatcher.sweep(1.1) == [] and dispatcher.waiting("detection") == 1
+    assert dispatcher.done("w", 1, 1.2) is job
+    assert dispatcher.done("w", 1, 1.2) is None
+    assert given_ids(dispatcher, 1.3) == []
+
+
+def test_of_two_workers_that_have_the_same_kept_job_the_quicker_one_settles_it() -> None:
+    dispatcher = a_dispatcher("slow", "other")
+    job = a_job(1, keep=True)
+    dispatcher.put(job)
+    assert given_ids(dispatcher, 0.0) == [("slow", 1)]
+    dispatcher.sweep(1.1)
+    assert given_ids(dispatcher, 1.1) == [("other", 1)]
+    assert dispatcher.done("slow", 1, 1.2) is job
+    assert dispatcher.done("other", 1, 1.3) is None
+    assert dispatcher.sweep(9.0) == [] and dispatcher.waiting("detection") == 0
+
+
+def test_a_kept_job_is_given_up_for_workers_that_it_kills_but_never_for_slow_ones() -> None:
+    dispatcher = a_dispatcher("w")
+    dispatcher.put(a_job(1, keep=True))
+    for turn in range(20):
+        assert given_ids(dispatcher, 30.0 * turn) == [("w", 1)]
+        assert dispatcher.sweep(30.0 * turn + 29) == []
+        dispatcher.ready("w", "detection", 1, 30.0 * turn + 29)
+    for turn in range(2):  # whoever hangs over it is killed in the end
+        assert len(given_ids(dispatcher, 900.0 + 30 * turn)) == 1
+        assert dispatcher.sweep(929.0 + 30 * turn) == []
+        assert dispatcher.gone("w" if not turn else f"w{turn}") == []
+        dispatcher.subscribed(f"w{turn + 1}")
+        dispatcher.ready(f"w{turn + 1}", "detection", -1, 929.0 + 30 * turn)
+    assert given_ids(dispatcher, 990.0) == [("w2", 1)]
+    assert [job.id for job in dispatcher.gone("w2")] == [1]
+
+
+def test_a_kept_job_at_which_a_slow_worker_always_fails_is_given_up() -> None:
+    dispatcher = a_dispatcher("w")
+    job = a_job(1, keep=True)
+    dispatcher.put(job)
+    given_up = []
+    for turn in range(3):
+        assert given_ids(dispatcher, 30.0 * turn) == [("w", 1)]
+        assert dispatcher.sweep(30.0 * turn + 29) == []
+        assert dispatcher.done("w", 1, 30.0 * turn + 29.5) is job
+        given_up += dispatcher.again(job)
+    assert given_up == [job] and dispatcher.waiting("detection") == 0
+
+
+def test_the_late_answer_to_a_lost_job_is_given_to_its_owner_unless_its_camera_has_begun_anew() -> None:
+    for begins in (False, True):
+        dispatcher = a_dispatcher("w")
+        job = a_job(1)
+        dispatcher.put(job)
+        dispatcher.assign(0.0)
+        assert dispatcher.sweep(1.1) == [job]
+        if begins:
+            dispatcher.forget("cam0")
+        assert dispatcher.done("w", 1, 1.2) is (None if begins else job)
+
+
+def test_who_takes_long_is_waited_for_longer_until_it_is_quick_again() -> None:
+    dispatcher = a_dispatcher("w")
+
+    def is_lost(job_id: int, takes_s: float) -> bool:
+        dispatcher.put(a_job(job_id))
+        assert given_ids(dispatcher, 100.0 * job_id) == [("w", job_id)]
+        lost = bool(dispatcher.sweep(100.0 * job_id + takes_s - 0.01))
+        dispatcher.done("w", job_id, 100.0 * job_id + takes_s)
+        return lost
+
+    assert is_lost(1, 1.5)
+    assert not is_lost(2, 1.5) and not is_lost(3, 2.8)
+    assert not any(is_lost(number, 0.1) for number in range(4, 10))
+    assert is_lost(10, 1.5)
+    assert is_lost(11, 1000.0) and is_lost(12, 21.0)  # but nobody is waited for for ever
+
+
+def test_what_a_worker_had_from_a_conductor_before_says_nothing_of_the_jobs_of_this_one() -> None:
+    dispatcher = a_dispatcher()
+    dispatcher.subscribed("w")
+    dispatcher.ready("w", "detection", 4711, 0.0)
+    dispatcher.put(a_job(1))
+    assert given_ids(dispatcher) == [("w", 1)]
+    assert dispatcher.ready("w", "detection", 4711, 0.1) == []  # said before the job reached it, perhaps
+    assert [job.id for job in dispatcher.ready("w", "detection", 4711, 0.8)] == [1]
 
 
 def test_a_worker_whose_answer_is_not_waited_for_gets_nothing_until_it_speaks() -> None:

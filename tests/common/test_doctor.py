@@ -13,11 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from common import doctor, media, probe
+from common import doctor, media, people, probe
+from common.alerts.rules import AlertsConfig, NotificationsConfig, Rule
+from common.mqtt_config import MqttConfig
 from common.rundir import RunDir
 from common.settings import Config, DetectionConfig, StorageConfig
+from common.store import Store
 from tests.conftest import ROOT, await_bus, free_ports, start_stage
 from tests.page.serving import certificate
+from tests.people import reference
+from tests.servers import mosquitto
 
 
 def changed(config: Config, **sections: object) -> Config:
@@ -74,6 +79,48 @@ def test_an_address_that_is_not_here_is_no_port_in_use(config: Config) -> None:
 def test_ports_of_the_mien_that_is_running_are_well(config: Config, bus: subprocess.Popen[bytes]) -> None:
     with RunDir(config):
         assert all(check.ok for check in doctor.ports(config))
+
+
+def test_a_rule_that_names_somebody_who_is_not_there_is_told(config: Config) -> None:
+    first = Rule(name="first", people=("ADA", "#1"), not_people=("Ben",))
+    settings = changed(config, alerts=AlertsConfig(rules=(first, Rule(name="second", not_people=("#2",)))))
+    assert len(list(doctor.alerts(settings))) == 4  # nobody is enrolled yet, and nothing is made by looking
+    assert not config.storage.data_dir.exists()
+    with Store(config.storage.place) as store:
+        people.add(store, "Ada", [reference(1)])
+    found = [(check.what, check.text, check.ok, check.needed) for check in doctor.alerts(settings)]
+    assert found == [
+        ("alert rule 'first'", "names 'Ben': nobody is called so (python launch.py people list)", False, False),
+        ("alert rule 'second'", "names '#2': nobody is called so (python launch.py people list)", False, False),
+    ]
+    assert list(doctor.alerts(config)) == []  # the built-in rules name nobody
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+def test_notifications_that_can_never_be_sent_are_told(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    targets = {"desk": "json://127.0.0.1:1/alerts", "nurses": "mailtoo://nurses@secret.example"}
+    settings = changed(config, notifications=NotificationsConfig(targets=targets))
+    assert one(doctor.notifications(settings), "notifications to desk").ok
+    check = one(doctor.notifications(settings), "notifications to nurses")
+    assert not check.ok and "not one that apprise understands" in check.text
+    assert "secret" not in check.text + caplog.text
+
+
+def test_a_broker_that_is_away_refuses_or_says_nothing_is_told(config: Config, tmp_path: Path) -> None:
+    def asked(url: str) -> doctor.Check:
+        return one(doctor.notifications(changed(config, mqtt=MqttConfig(url=url))), "MQTT broker")
+
+    with mosquitto(tmp_path, user="mien", password="word") as server:
+        assert asked(server.url).ok
+        check = asked(server.url.replace("word", "secret"))
+        assert not check.ok and "refuses" in check.text and "user and password in mqtt.url" in check.text
+        assert "secret" not in check.text
+        address = f"127.0.0.1:{server.port}"
+    check = asked(f"mqtt://{address}")
+    assert not check.ok and f"mqtt://{address}: it cannot be reached" in check.text and "refused" in check.text
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        check = asked(f"mqtt://127.0.0.1:{silent.getsockname()[1]}")
+    assert not check.ok and "did not answer within" in check.text
 
 
 def test_models_are_loaded_and_timed(config: Config) -> None:

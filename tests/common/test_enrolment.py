@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import update
 
 from common import config as configuration
 from common import enrolment, forgetting, people, photos
 from common.config import load
-from common.enrolment import PhotoReader, Rejected
+from common.enrolment import PhotoReader, Rejected, SomebodyElse
 from common.media import data_dir, sample
 from common.page import enrol as page_enrol
-from common.people import NameTaken, NotEnrolled, PeopleError
+from common.people import LooksAlike, NameTaken, NotEnrolled, PeopleError
 from common.photos import PhotoError
+from common.schema import REFERENCE
 from common.settings import Config
 from common.store import Store
 from tests.people import own_data_dir
@@ -259,6 +262,88 @@ def test_pictures_are_added_to_whom_they_are_meant_for_or_to_nobody(tmp_path: Pa
         assert left.references == 3
 
 
+def poor_pictures(of: str) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """The same photograph blurred, dark, bright, small, grey, turned, noisy and squeezed."""
+    picture = np.asarray(cv2.imread(str(sample(of))), np.uint8)
+    height, width = picture.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 25, 1)
+    noise = np.random.default_rng(0).normal(0, 40, picture.shape)
+    made: list[Any] = [
+        cv2.GaussianBlur(picture, (0, 0), 6 * width / 800),
+        picture * 0.3,
+        np.clip(picture * 1.8, 0, 255),
+        cv2.resize(picture, (250, 250 * height // width), interpolation=cv2.INTER_AREA),
+        cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR),
+        cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REPLICATE),
+        np.clip(picture + noise, 0, 255),
+        cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 5])[1], cv2.IMREAD_COLOR),
+    ]
+    return (np.ascontiguousarray(one, np.uint8) for one in made)
+
+
+def test_more_pictures_of_somebody_are_taken_also_poor_ones_and_others_faces_are_not(
+    tmp_path: Path, reader: PhotoReader
+) -> None:
+    poor = []
+    for name in ("obama.jpg", "obama2.jpg", "obama3.jpg"):
+        for index, picture in enumerate(poor_pictures(name)):
+            poor.append(tmp_path / f"{index} {name.removesuffix('.jpg')}.png")
+            cv2.imwrite(str(poor[-1]), picture)
+    others = [sample(name) for name in ("biden.jpg", "single_face.jpg", "portrait_happy.jpg", "portrait_angry.jpg")]
+    for known in ("obama.jpg", "obama2.jpg", "obama3.jpg"):
+        with Store(tmp_path / f"data {known}") as store:
+            enrolment.enrol(store, reader, {"Obama": [sample(known)]})
+            for paths in ([one] for one in others):
+                report = enrolment.extend(store, reader, "Obama", paths)
+                [(path, why)] = report.rejected
+                assert isinstance(why, SomebodyElse) and not report.extended, path
+                assert str(why) == "it shows somebody else than Obama's pictures"
+            report = enrolment.extend(store, reader, "Obama", [others[0], *poor])
+            assert [path for path, _ in report.rejected] == [others[0]]
+            assert people.find(store, "Obama").references == people.MAX_REFERENCES
+
+
+@pytest.mark.parametrize("how", ["from the page", "with --again"])
+def test_pictures_that_show_somebody_else_are_added_only_when_that_is_meant(
+    tmp_path: Path, reader: PhotoReader, how: str
+) -> None:
+    def add(*names: str, alike: bool = False) -> enrolment.Report:
+        paths = [sample(name) for name in names]
+        if how == "from the page":
+            return enrolment.extend(store, reader, "#1", paths, alike=alike)
+        return enrolment.enrol(store, reader, {"Obama": paths}, again=True, alike=alike)
+
+    with Store(tmp_path / "data") as store:
+        enrolment.enrol(store, reader, {"Obama": [sample("obama.jpg")]})
+        assert [type(why) for _, why in add("biden.jpg").rejected] == [SomebodyElse]
+        enrolment.enrol(store, reader, {"Biden": [sample("biden.jpg")]})
+        [(_, why)] = add("biden.jpg").rejected
+        assert isinstance(why, LooksAlike) and why.whom == "Biden"
+        # Of a mixed lot, what is his is taken, also where most of it is not.
+        report = add("biden.jpg", "single_face.jpg", "obama2.jpg")
+        assert [path.name for path, _ in report.rejected] == ["biden.jpg", "single_face.jpg"]
+        assert [one.references for one in report.extended] == [2]
+        assert [one.references for one in add("biden.jpg", alike=True).extended] == [3]
+
+
+def test_pictures_are_not_compared_with_what_another_network_made_of_somebody(
+    tmp_path: Path, reader: PhotoReader
+) -> None:
+    with Store(tmp_path / "data") as store:
+        enrolment.enrol(store, reader, {"Obama": [sample("biden.jpg")]})
+        with store.write() as connection:
+            connection.execute(update(REFERENCE).values(model="another"))
+        assert enrolment.extend(store, reader, "Obama", [sample("obama.jpg")]).extended
+        assert enrolment.extend(store, reader, "Obama", [sample("biden.jpg")]).rejected
+
+
+def test_pictures_of_as_many_people_enrol_nobody(tmp_path: Path, reader: PhotoReader) -> None:
+    different = [sample(name) for name in ("obama.jpg", "biden.jpg", "single_face.jpg")]
+    with Store(tmp_path / "data") as store:
+        report = enrolment.enrol(store, reader, {"Somebody": different})
+        assert len(report.rejected) == 3 and not report.enrolled and people.everybody(store) == []
+
+
 def test_every_photograph_from_the_page_is_taken_or_named_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,10 +374,22 @@ def test_every_photograph_from_the_page_is_taken_or_named_with_the_reason(
     assert (alike["pictures"], alike["refused"], alike["other"], alike["left_out"]) == (0, "alike", "Obama", [])
     assert enrol("Barack", "alike", {"a.jpg": picture})["pictures"] == 1
     assert enrol("#1", "more", {"a.jpg": picture})["pictures"] == 1
+    biden = sample("biden.jpg").read_bytes()
+    other = enrol("#2", "more", {"b.jpg": biden})
+    assert (other["pictures"], other["refused"]) == (0, "somebody_else")
+    assert other["left_out"] == [["b.jpg", None, "it shows somebody else than Barack's pictures"]]
+    assert enrol("Joe", "new", {"b.jpg": biden})["pictures"] == 1
+    shutil.rmtree(tmp_path / "more #2")
+    alike = enrol("#2", "more", {"b.jpg": biden})
+    assert (alike["pictures"], alike["refused"], alike["other"]) == (0, "alike", "Joe")
+    shutil.rmtree(tmp_path / "more #2")
+    mixed = enrol("#2", "more", {"b.jpg": biden, "a.jpg": sample("obama3.jpg").read_bytes()})
+    assert (mixed["pictures"], mixed["refused"], len(mixed["left_out"])) == (1, None, 1)
+    assert enrol("#2", "more-alike", {"b.jpg": biden})["pictures"] == 1
     with Store(config.storage.place) as store:
         forgetting.forget(store, config, "Obama")
-        assert enrol("#3", "more", {"a.jpg": picture})["refused"] == "not_enrolled"
-        assert [(one.name, one.references) for one in people.everybody(store)] == [("Barack", 1)]
+        assert enrol("#4", "more", {"a.jpg": picture})["refused"] == "not_enrolled"
+        assert [(one.name, one.references) for one in people.everybody(store)] == [("Barack", 3), ("Joe", 1)]
     empty = enrol("Nobody", "new", {"notes.txt": b"none"})
     assert (empty["pictures"], len(empty["left_out"])) == (0, 1)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 
@@ -13,14 +16,15 @@ from common import people, strangers
 from common.expressions import EXPRESSIONS
 from common.history_gather import MAX_SECONDS, Batch, TrackRows
 from common.history_rows import Tally
-from common.keeper import QUEUED, Keeper
+from common.keeper import QUEUED, Answer, Keeper
 from common.ledger import Ledger
 from common.recall import Enrolment, Sighting, UnknownLook, Withheld
 from common.settings import Config
 from common.store import Store
 from stages.history import HistoryStage
-from tests.conftest import wait_until
+from tests.conftest import stage_environment, wait_until
 from tests.people import face_of, reference
+from tests.servers import need
 
 CHIP = np.full((150, 150, 3), 120, np.uint8)
 TOO_LARGE = 2**63  # for a column of any database
@@ -89,6 +93,59 @@ def test_a_store_that_takes_nothing_is_waited_for_and_nothing_is_lost(config: Co
     assert kept.lost == 0
 
 
+def test_people_keep_their_names_and_the_start_does_not_wait_while_the_store_is_locked(config: Config) -> None:
+    keeper = Keeper(config, "test")
+    keeper.numbers_low = keeper.tracks_low = lambda: True
+    with Store(config.storage.place) as store:
+        ada = people.add(store, "Ada", [reference(1)]).id
+        with store.write():
+            began = time.monotonic()
+            known = keeper.open()
+            assert time.monotonic() - began < 3.0
+            assert [member.person for member in known.gallery.members] == [ada]
+            assert known.numbers == () and keeper.tracks() == []
+        assert wait_until(keeper.tracks, 20, "track ids come when it can be written")
+        assert wait_until(keeper.news, 20, "and numbers").numbers
+        keeper.close()
+
+
+def test_numbers_are_there_at_once_where_the_store_can_be_written(config: Config) -> None:
+    keeper = Keeper(config, "test")
+    keeper.numbers_low = keeper.tracks_low = lambda: True
+    assert keeper.open().numbers and keeper.tracks()
+    keeper.close()
+
+
+FULL = """
+mount -t tmpfs -o size=4m tmpfs "$0.full" && cp "$0/mien.db" "$0/mien.key" "$0.full" || exit 9
+cat /dev/zero > "$0.full/filler" 2> /dev/null
+exec "$@"
+"""
+NAMES = """
+import sys
+from pathlib import Path
+from common import config, keeper
+made = config.load(overrides={"storage": {"data_dir": sys.argv[1]}}, environment={})
+kept = keeper.Keeper(made, "test")
+print([member.name for member in kept.open().gallery.members])
+kept.close()
+"""
+
+
+def test_a_full_disk_on_which_nobody_has_the_store_open_yet_takes_nobody_their_name(config: Config) -> None:
+    need("unshare")
+    data_dir = config.storage.data_dir
+    with Store(data_dir) as store:
+        people.add(store, "Ada", [reference(1)])
+    full = data_dir.with_name(f"{data_dir.name}.full")
+    full.mkdir()
+    inside = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--mount")
+    command = [*inside, "sh", "-c", FULL, str(data_dir), sys.executable, "-c", NAMES, str(full)]
+    done = subprocess.run(command, env=stage_environment(), capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "['Ada']", done.stderr
+    assert "people keep their names" in done.stderr
+
+
 def test_what_waits_for_a_store_that_is_away_is_bounded_and_what_is_lost_is_said(
     config: Config, kept: Keeper, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,3 +203,20 @@ def test_seconds_of_history_that_wait_are_bounded_and_what_is_lost_is_said(
         stage.close()
         stage._inbox.close()
         stage.news.close()
+
+
+def test_more_pictures_of_somebody_are_refused_when_they_show_somebody_else(config: Config, kept: Keeper) -> None:
+    def asked(number: int, **how: bool) -> Answer:
+        looks = [(face_of(number), CHIP, 0.9)] * 3
+        kept.write([Enrolment(request="r", name="Ada", fields={}, looks=looks, again=True, **how)])
+        [answer] = wait_until(kept.answers, 10, "whoever asked is answered")
+        return answer
+
+    with Store(config.storage.place) as store:
+        people.add(store, "Ada", [reference(1)])
+        kept.open()
+        refused = asked(3)
+        assert "somebody else's than Ada's pictures" in (refused.why or "") and "--alike" in (refused.why or "")
+        assert asked(1).why is None and asked(3, alike=True).why is None
+        kept.close()
+        assert people.everybody(store)[0].references == 7

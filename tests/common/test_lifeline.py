@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from common.lifeline import SUPERVISED, Lifeline
 from common.transport import Poller
-from tests.conftest import stage_environment
+from tests.conftest import stage_environment, wait_until
 
 Child = subprocess.Popen[bytes]
 
@@ -43,6 +44,11 @@ other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], 
 line.say(str(other.pid))
 line.stopping.wait()
 """
+HELPED = """
+import subprocess
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+line.say(str(other.pid))
+"""
 
 
 @pytest.fixture
@@ -50,12 +56,13 @@ def start() -> Iterator[object]:
     """Start children with a lifeline; none survives the test."""
     made: list[Child] = []
 
-    def run(body: str, supervised: bool = True) -> Child:
+    def run(body: str, supervised: bool = True, leads: bool = False) -> Child:
         code = f"import os, sys, threading\nfrom common.lifeline import Lifeline\nline = Lifeline()\n{body}"
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=stage_environment(**({SUPERVISED: "1"} if supervised else {})),
+            start_new_session=leads,
         )  # fmt: skip
         made.append(process)
         return process
@@ -133,6 +140,26 @@ def test_what_it_starts_does_not_hold_its_heartbeat_open(start: object) -> None:
         assert process.stdout.read() == b""  # would block if the other process had inherited the pipe
     finally:
         os.kill(other, 9)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sessions")
+@pytest.mark.parametrize("then", ["line.stopping.wait()\nline.close()", STUCK], ids=["ending by itself", "stuck"])
+def test_what_it_has_started_ends_with_it_when_its_supervisor_is_gone(start: object, then: str) -> None:
+    process = start(HELPED + then, leads=True)  # type: ignore[operator]
+    helper = psutil.Process(int(heard(process)))
+    assert helper.is_running()
+    process.stdin.close()
+    process.wait(5)
+    wait_until(lambda: not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE, 3, "the helper has ended")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sessions")
+def test_asked_to_end_it_ends_as_it_likes(start: object) -> None:
+    process = start(OBEDIENT + "line.close()", leads=True)  # type: ignore[operator]
+    assert heard(process) == "ready"
+    process.stdin.write(b"stop\n")
+    process.stdin.flush()
+    assert process.wait(5) == 0
 
 
 def test_by_hand_it_does_nothing(start: object) -> None:

@@ -16,7 +16,7 @@ from common.config import load
 from common.gallery import Gallery, Member
 from common.keeper import Keeper
 from common.messages import Frame, Identity
-from common.naming import Naming
+from common.naming import MOST_COVERS, Naming
 from common.recall import Enrolment, Recall, Sighting, Snapshot, UnknownLook, Withheld
 from common.schema import SIGHTING
 from common.settings import Config
@@ -113,6 +113,65 @@ def test_she_has_her_name_at_once_on_a_new_track_though_the_old_one_was_nearer(c
 def stranger(names: Naming, track: int, face: Floats, seq: int, beside: Collection[int] = ()) -> None:
     looked_at(names, track, face, frame(seq))
     names.looked(track, face, CHIP, 0.9, 0.0, frame(seq), beside)
+
+
+def test_whoever_a_followed_face_was_taken_for_first_is_not_followed_in_its_place(config: Config) -> None:
+    ada = Identity(status="known", person=1, name="Ada", distance=0.3, confidence=0.9)
+    for said, other in ((ada, Identity(status="unknown")), (Identity(status="unknown"), ada)):
+        names = naming(config)
+        first = names.begin(1, frame(0))
+        assert names.select(1)
+        for seq, now in enumerate((said, Identity(status="pending"), other)):
+            first.identity = now
+            names._known[1].number = 7
+            assert names.show(frame(seq), [(1, LEFT)], [], seq / 10).selected == 1
+        names.end(1)
+        for track, who in ((2, said), (3, other)):
+            names.begin(track, frame(4)).identity = who
+            names._known[track].number = 7
+        shown = names.show(frame(4), [(2, LEFT), (3, RIGHT)], [], 0.4)
+        assert shown.selected == 3
+
+
+def test_a_followed_face_that_is_in_doubt_when_it_goes_is_still_found_again(config: Config) -> None:
+    names = naming(config)
+    first = names.begin(1, frame(0))
+    first.identity = Identity(status="known", person=1, name="Ada", distance=0.3, confidence=0.9)
+    assert names.select(1)
+    names.show(frame(1), [(1, LEFT)], [], 0.1)
+    first.identity = Identity(status="pending")
+    names.show(frame(2), [(1, LEFT)], [], 0.2)
+    names.end(1)
+    looked_at(names, 2, face_of(1))
+    assert names.show(frame(3), [(2, LEFT)], [], 0.3).selected == 2
+
+
+@pytest.mark.parametrize("faces", [MOST_COVERS, MOST_COVERS + 1])
+def test_more_covers_than_a_picture_can_tell_of_blur_it_whole(config: Config, faces: int) -> None:
+    names = naming(config.model_copy(update={"privacy": config.privacy.model_copy(update={"blur": "unknown"})}))
+    shown = names.show(frame(1), [], [LEFT] * faces, 0.1)
+    assert (len(shown.blur), shown.blur_all) == ((faces, False) if faces <= MOST_COVERS else (0, True))
+
+
+def test_when_the_pictures_have_another_size_a_cover_goes_where_the_face_is(config: Config) -> None:
+    names = naming(config.model_copy(update={"privacy": config.privacy.model_copy(update={"blur": "unknown"})}))
+    names.begin(1, frame(0))
+    [before] = names.show(frame(1), [(1, LEFT)], [], 0.1).blur
+    [missed] = names.show(frame(2), [], [], 0.2).blur
+    names.rescale(2.0, 0.5)
+    [cover] = names.show(frame(3), [], [], 0.3).blur
+    assert before[2] < missed[2]
+    assert (cover[0] + cover[2] / 2, cover[1] + cover[3] / 2) == (2 * (50 + 30), 0.5 * (50 + 40))
+
+
+def test_with_a_full_list_a_camera_whose_clock_is_behind_does_not_burn_numbers() -> None:
+    strangers = UnknownPeople(2)
+    strangers.reserve(range(1, 20))
+    for person in (1, 2):
+        assert strangers.see(face_of(person), 0.9, 1000.0 + person) is not None
+    seen = [strangers.see(face_of(3, look), 0.9, 400.0) for look in range(5)]
+    assert {one and one.number for one in seen} == {3}
+    assert 1 not in strangers and {2, 3} == {number for number in range(20) if number in strangers}
 
 
 def test_a_stranger_who_is_found_again_on_a_new_track_has_the_same_number(config: Config) -> None:

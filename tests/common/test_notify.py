@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from common import alert_store, people
+from common import alert_book, alert_store, people
 from common.alert_book import Book, left_open
+from common.alerts.baseline import Usual
 from common.alerts.episode import acknowledge
 from common.alerts.register import Known
 from common.alerts.rules import NotificationsConfig, Rule
 from common.alerts.wording import moment
-from common.ledger import Ledger
+from common.ledger import Ledger, LedgerError
 from common.notify import Outbox, send
 from common.place import Place
 from common.store import Store
@@ -78,7 +79,7 @@ def alert(ledger: Ledger, settings: NotificationsConfig, *, age_s: float = 0.0) 
     script.play(2, face(SAD, PENDING))
     now = time.time() - age_s
     book = Book(ledger, settings, "alerts.test.1")
-    book.keep(script.happened, now)
+    book.keep(script.happened)
     [published] = book.flush(now)
     return published.episode
 
@@ -246,7 +247,7 @@ def test_nobody_is_called_to_what_is_over_or_acknowledged_but_its_end_is_told(
         if not acknowledged:
             script.play(3, face({"happy": 0.9}, PENDING))
         now = time.time()
-        book.keep(script.happened, now)
+        book.keep(script.happened)
         book.flush(now)
         if acknowledged:
             book.settle(acknowledge(script.happened[0].live, now, "Kim"))
@@ -282,7 +283,7 @@ def test_without_names_nobody_is_named(ledger: Ledger) -> None:
             "VALUES (3, 'Ada', 'ada', 'patient', '', 'given', 0, 0)"
         )
     book = Book(ledger, settings, "alerts.test.1")
-    book.keep(script.happened, time.time())
+    book.keep(script.happened)
     [published] = book.flush(time.time())
     assert published.text.startswith("Ada has looked sad")
     with ledger.read() as connection:
@@ -298,7 +299,7 @@ def test_steps_are_numbered_without_a_gap_and_can_be_asked_for(ledger: Ledger) -
     script.play(2, face(SAD, PENDING))
     script.play(3, face({"happy": 0.9}, PENDING))
     book = Book(ledger, NotificationsConfig(), "alerts.test.1")
-    book.keep(script.happened, 0.0)
+    book.keep(script.happened)
     published = book.flush(0.0)
     assert [(one.serial, one.episode, one.event) for one in published] == [(1, 1, "opened"), (2, 1, "closed")]
     assert [(one.serial, one.event) for one in alert_store.steps_since(ledger, 1)] == [(2, "closed")]
@@ -307,20 +308,47 @@ def test_steps_are_numbered_without_a_gap_and_can_be_asked_for(ledger: Ledger) -
     assert alert_store.last_serial(ledger) == 2
 
 
-def test_a_locked_store_delays_what_is_written_and_not_what_is_said(ledger: Ledger, place: Place) -> None:
+def test_a_locked_store_delays_what_is_written_and_not_what_is_said(
+    ledger: Ledger, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_book, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(alert_book, "AGAIN_S", 0.1)
     script = unnumbered()
     script.play(2, face(SAD, PENDING))
     with Ledger(place, busy_ms=20) as impatient:
         book = Book(impatient, NotificationsConfig(), "alerts.test.1")
-        book.keep(script.happened, 100.0)
+        book.keep(script.happened)
         with ledger.write():
-            assert book.flush(100.5) == []
-            [early] = book.flush(102.5)
+            assert book.flush(3600.0) == []
+            # Somebody sets the clock back by an hour meanwhile.
+            [early] = wait_until(lambda: book.flush(0.0), 5, "it is said")
             assert (early.serial, early.event) == (0, "opened")
-            assert book.flush(103.0) == []  # once is enough
-        [late] = book.flush(103.5)
+            assert (book.waiting, book.waiting_s >= 0.3) == (1, True)
+            assert book.flush(1.0) == []  # once is enough
+        [late] = wait_until(lambda: book.flush(2.0), 5, "it is written")
         assert (late.serial, late.episode) == (1, 1)
         assert script.happened[0].live.number == 1
+        assert (book.waiting, book.waiting_s) == (0, 0.0)
+
+
+def test_a_store_that_is_locked_holds_its_writer_up_once_a_second_and_not_at_each_step(
+    ledger: Ledger, place: Place
+) -> None:
+    script = unnumbered()
+    script.play(2, face(SAD, PENDING))
+    with Ledger(place, busy_ms=200) as impatient:
+        book = Book(impatient, NotificationsConfig(), "alerts.test.1")
+        book.keep(script.happened)
+        with ledger.write():
+            began = time.monotonic()
+            for _ in range(20):
+                assert book.flush(0.0) == []
+                book.progress([], {1: Usual(mean=[0.1] * 7, learned_s=60.0)})
+                with pytest.raises(LedgerError):
+                    book.settle(script.happened[0])
+            assert time.monotonic() - began < 1.0
+        book.again()
+        assert [one.serial for one in book.flush(0.0)] == [1]
 
 
 def test_what_was_acknowledged_stays_so_when_it_opens_again_while_the_store_is_away(ledger: Ledger) -> None:
@@ -329,7 +357,7 @@ def test_what_was_acknowledged_stays_so_when_it_opens_again_while_the_store_is_a
     before.numbered = False
     before.play(2, face(SAD, PENDING))
     live = before.happened[0].live
-    book.keep(before.happened, before.now)
+    book.keep(before.happened)
     book.flush(before.now)
     book.settle(acknowledge(live, before.now, "Kim"))
     book.progress([live], {})
@@ -337,7 +365,7 @@ def test_what_was_acknowledged_stays_so_when_it_opens_again_while_the_store_is_a
     after, book = Script(rule), Book(None, settings, "alerts.test.2")
     after.numbered, after.now = False, before.now + 10
     assert after.play(10, face(SAD, PENDING)) == ["opened", "escalated"]
-    book.keep(after.happened, after.now)
+    book.keep(after.happened)
     assert book.flush(after.now) == []
     kept, _ = left_open(ledger, [rule], {}, ())
     book.opened_before(after.desk.restore(kept, [], after.now))
@@ -346,7 +374,7 @@ def test_what_was_acknowledged_stays_so_when_it_opens_again_while_the_store_is_a
     assert after.play(30, face(SAD, PENDING)) == []
     assert after.happened[0].live.counted_s == pytest.approx(live.counted_s + 40, abs=1)
     assert after.play(3, face({"happy": 0.9}, PENDING)) == ["closed"]
-    book.keep(after.happened[-1:], after.now)
+    book.keep(after.happened[-1:])
     assert [(one.episode, one.event, one.since) for one in book.flush(after.now)] == [(1, "closed", live.began_at)]
     [episode] = alert_store.episodes(ledger)
     assert (episode.state, episode.acknowledged_by, episode.opened_at) == ("closed", "Kim", live.opened_at)
@@ -360,7 +388,7 @@ def test_of_cameras_that_are_configured_no_more_nothing_stays_open(ledger: Ledge
     script.numbered = False
     script.play(2, face(SAD))
     assert script.wait(40) == ["opened"]
-    book.keep(script.happened, script.now)
+    book.keep(script.happened)
     book.flush(script.now)
     for cameras, counts in ((("ward",), (1, 0)), (("door",), (0, 1))):
         kept, stray = left_open(ledger, [rule], {}, cameras)
@@ -374,7 +402,7 @@ def test_what_is_left_open_of_somebody_without_consent_is_for_the_desk_whatever_
     script.numbered = False
     script.play(2, face(SAD, ADA.model_copy(update={"person": person.id})))
     book = Book(ledger, NotificationsConfig(), "alerts.test.1")
-    book.keep(script.happened, script.now)
+    book.keep(script.happened)
     book.flush(script.now)
     for withheld, counts in ((False, (0, 1)), (True, (1, 0))):
         kept, stray = left_open(ledger, [], {person.id: Known(name="Ada", role="patient", withheld=withheld)}, ())
@@ -390,7 +418,7 @@ def test_episodes_of_people_who_were_merged_while_nothing_ran_go_on_as_one(ledge
             script = Script(RULE, people={person.id: known})
             script.numbered = False
             script.play(2, face(SAD, ADA.model_copy(update={"person": person.id, "name": person.name})))
-            book.keep(script.happened, script.now)
+            book.keep(script.happened)
             book.flush(script.now)
         people.merge(store, "Bea", "Ada")
     after = Script(RULE, people={both[0].id: Known(name="Ada", role="patient")})
@@ -398,7 +426,7 @@ def test_episodes_of_people_who_were_merged_while_nothing_ran_go_on_as_one(ledge
     book = Book(ledger, NotificationsConfig(), "alerts.test.2")
     book.opened_before(after.desk.restore(kept, [], after.now))
     assert after.events() == ["closed"]
-    book.keep(after.happened, after.now)
+    book.keep(after.happened)
     book.flush(after.now)
     first, second = sorted(alert_store.episodes(ledger), key=lambda one: one.id)
     assert first.open
@@ -413,7 +441,7 @@ def test_somebody_forgotten_does_not_come_back_by_what_waited(ledger: Ledger) ->
     script = unnumbered()
     script.play(2, face(SAD))  # Ada, who is not in this store (any more)
     book = Book(ledger, NotificationsConfig(), "alerts.test.1")
-    book.keep(script.happened, 0.0)
+    book.keep(script.happened)
     [published] = book.flush(0.0)
     assert (published.person, published.name, published.text) == (None, None, "")
     assert alert_store.episodes(ledger) == []

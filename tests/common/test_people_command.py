@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from PIL import Image
 from sqlalchemy import insert
 
 import launch
-from common import encryption, people, transfer
+from common import alert_store, encryption, people, transfer
 from common.keeper import Keeper
+from common.ledger import Ledger
 from common.media import sample
 from common.messages import Control, Reply
 from common.news import NewsReader, NewsWriter
@@ -91,6 +93,88 @@ def test_what_helps_against_a_refusal_is_said(typed: Typed, data_dir: Path) -> N
     assert typed("add", "Joe", "--from", sample("biden.jpg"))[0] == 0
     code, said = typed("add", "Zoe", "--from", sample("biden.jpg"))
     assert code == 1 and "looks like 'Joe', who is enrolled already (--again enrols all the same)" in said
+
+
+def test_pictures_of_somebody_else_are_added_to_nobody_by_mistake(typed: Typed, data_dir: Path) -> None:
+    typed("add", "Barack", "--from", sample("obama.jpg"))
+    code, said = typed("add", "Barack", "--from", sample("biden.jpg"), "--again", "--role", "staff")
+    assert code == 1 and "it shows somebody else than Barack's pictures (--alike adds it all the same)" in said
+    typed("add", "Joe", "--from", sample("biden.jpg"))
+    code, said = typed("add", "Barack", "--from", sample("biden.jpg"), "--again")
+    assert code == 1 and "looks like 'Joe', who is enrolled already (--alike adds them all the same)" in said
+    code, said = typed("add", "Barack", "--from", sample("obama2.jpg"), "--again")
+    assert code == 0 and "more pictures of #2 Barack (patient, consent given, 2 references)" in said
+    code, said = typed("add", "Barack", "--from", sample("biden.jpg"), "--again", "--alike")
+    assert code == 0 and "(patient, consent given, 3 references)" in said
+    code, said = typed("add", "Jo", "--from", sample("biden.jpg"), "--alike")
+    assert code == 0 and "enrolled #4 Jo" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("show", "Ada"), ("audit",), ("unknown",), ("forget", "Ada"), ("merge", "Ada", "Ben"), ("export",)],
+    ids=lambda words: str(words[0]),
+)  # fmt: skip
+def test_a_data_directory_without_a_store_is_told_of_and_left_alone(
+    typed: Typed, data_dir: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    shutil.move(data_dir, tmp_path / "right")
+    code, said = typed(*words)
+    assert code == 2 and f"there is no store in {data_dir}" in said and "--data-dir" in said
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("other", [("--track", "7"), ("--unknown", "12")], ids=["track", "unknown"])
+def test_who_it_is_comes_from_one_place_only(typed: Typed, data_dir: Path, other: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        typed("add", "Joe", "--from", sample("biden.jpg"), *other)
+    assert ended.value.code == 2 and nothing_is_lost(data_dir)
+
+
+def test_a_change_of_nothing_is_refused_and_not_written_down(typed: Typed, data_dir: Path) -> None:
+    before = typed("audit")
+    code, said = typed("change", "Ada")
+    assert code == 2 and "what is to be changed?" in said
+    assert typed("audit") == before
+
+
+def test_a_store_that_is_damaged_says_what_to_do(typed: Typed, data_dir: Path) -> None:
+    content = b"this was a store once" * 100
+    for left in data_dir.glob("mien.db*"):
+        left.unlink()
+    (data_dir / "mien.db").write_bytes(content)
+    code, said = typed("list")
+    assert code == 2 and "file is not a database; put back your copy (docs/deployment.md, Backups)" in said
+    assert "Nothing was changed" in said and (data_dir / "mien.db").read_bytes() == content
+
+
+def test_an_alert_is_listed_under_the_name_of_now(
+    typed: Typed, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    now = time.time()
+    values = {
+        "rule": "distress", "about": "expression", "camera": "cam0", "person_id": 1, "label": "sad",
+        "began_at": now - 60, "opened_at": now - 50, "closed_at": now, "assessed_s": 50.0, "unassessed_s": 10.0,
+        "memory": "{}", "text": "Unknown person 1 has looked sad for 0:45 – please check",
+    }  # fmt: skip
+    about: tuple[dict[str, Any], ...] = (
+        {},
+        {"about": "unseen", "label": None},
+        {"about": "offline", "label": None, "person_id": None},
+    )
+    with Ledger(data_dir) as ledger, ledger.write() as connection:
+        for other in about:
+            alert_store.save(connection, None, values | other)
+    typed("change", "Ada", "--name", "Ada Lovelace")
+    assert launch.main(["alerts", "list", "--data-dir", str(data_dir)]) == 0
+    said = capsys.readouterr().out
+    assert "Unknown person" not in said
+    for what in (
+        "Ada Lovelace has looked sad, 0:10 of it not assessed", "Ada Lovelace: the face has not been seen",
+        "Camera cam0 has shown nothing",
+    ):  # fmt: skip
+        assert what in said
 
 
 @pytest.mark.parametrize("name", ["#1", "＃１", "\u200d"], ids=["number", "wide number", "invisible"])
@@ -188,9 +272,9 @@ def test_a_consent_that_has_run_out_is_told_wherever_the_person_is(typed: Typed)
 
 def test_with_again_what_is_said_of_somebody_counts_and_the_rest_stays(typed: Typed, data_dir: Path) -> None:
     typed("change", "Ada", "--role", "staff", "--until", "2030-01-01")
-    code, said = typed("add", "Ada", "--from", sample("biden.jpg"), "--again", "--until", "2031-05-01")
+    code, said = typed("add", "Ada", "--from", sample("biden.jpg"), "--again", "--until", "2031-05-01", "--alike")
     assert code == 0 and "more pictures of #1 Ada (staff, consent given until 2031-05-01, 2 references)" in said
-    words = ("--again", "--until", "never", "--role", "visitor", "--notes", "moved", "--consent", "refused")
+    words = ("--again", "--alike", "--until", "never", "--role", "visitor", "--notes", "moved", "--consent", "refused")
     code, said = typed("add", "Ada", "--from", sample("biden.jpg"), *words)
     assert code == 0 and "#1 Ada (visitor, consent refused, 3 references)" in said
     with Store(data_dir) as store:

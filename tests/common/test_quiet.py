@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.motion import Motion
-from common.quiet import AFTER_S, Quiet
+from common.quiet import AFTER_S, LATE_S, Quiet
 
 FRAME_S = 1 / 30
 
@@ -60,6 +60,17 @@ def test_a_slow_camera_is_looked_at_whenever_it_gives_a_picture(rate: int) -> No
     assert not any(quiet.skips(number / rate) for number in range(50))
 
 
+def test_where_looks_are_not_answered_any_more_nobody_knows_that_the_room_is_empty() -> None:
+    quiet = Quiet(0.12, 0.5)
+    run(quiet, 10.0)
+    frames = [10.0 + number * FRAME_S for number in range(300)]
+    left_out = [at for at in frames if quiet.skips(at)]
+    assert 10.0 + LATE_S < max(left_out) < 10.0 + LATE_S + 0.6
+    assert not quiet.nobody(frames[-1])
+    quiet.seen(frames[-1], False)  # it is back
+    assert quiet.skips(frames[-1] + FRAME_S)
+
+
 def test_without_a_pause_nothing_is_left_out() -> None:
     assert len(run(Quiet(0.0), 10.0)) == 300
 
@@ -68,11 +79,16 @@ def test_while_nothing_moves_looks_are_rarer_and_what_moves_is_not_forgotten_bet
     quiet = Quiet(0.12, 0.5)
     run(quiet, AFTER_S + 1)
     frames = [AFTER_S + 1 + number * FRAME_S for number in range(300)]
-    looked = [at for at in frames if not quiet.skips(at, moving=False)]
+    looked = []
+    for at in frames:
+        if not quiet.skips(at, moving=False):
+            looked.append(at)
+            quiet.seen(at, False)
     assert 18 <= len(looked) <= 20
     assert max(b - a for a, b in itertools.pairwise(looked)) <= 0.5 + FRAME_S
     began = looked[-1] + 10
     assert not quiet.skips(began, moving=False)
+    quiet.seen(began, False)
     # Something moves in one frame only, too soon after the last look: the next look comes as if it still did.
     following = [began + (number + 1) * FRAME_S for number in range(10)]
     first = next(at for number, at in enumerate(following) if not quiet.skips(at, moving=number == 0))

@@ -269,6 +269,13 @@ def test_threads_that_hang_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     reader.start()
     wait_until(lambda: "hangs" in str(reader.state().reason))
     assert len(cameras) == 4
+    assert reader.state().worn_out
+    cameras[0].released.set()
+    wait_until(lambda: not reader.state().worn_out and len(cameras) == 5, what="there is room for another attempt")
+    wait_until(lambda: reader.state().worn_out, what="that one hangs, too")
+    change = reader.switch("another")
+    assert not reader.state().worn_out  # what was changed to may do better
+    assert not change.done()
     began = time.monotonic()
     reader.close()
     assert time.monotonic() - began < 2.0

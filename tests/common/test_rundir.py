@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import ConfigError, load
-from common.rundir import RunDir, RunDirError, attached, is_running
+from common.config import ConfigError, load, save
+from common.rundir import RunDir, RunDirError, attached, held, hold, is_running, let_go
 from common.settings import Config
 from tests.conftest import ROOT, stage_environment
 
@@ -113,3 +114,65 @@ def test_commands_find_the_run_that_goes_on(fresh: Config) -> None:
     with RunDir(fresh):
         assert attached(asked).endpoints == fresh.endpoints
     assert attached(asked) is asked
+
+
+# --- what people have asked for ---
+
+
+def killed_run(config: Config) -> None:
+    """A run in which somebody paused a camera, ended by kill -9."""
+    saved = config.run_dir.parent / "asked.json"
+    save(config, saved)
+    code = (
+        "import os, sys; from pathlib import Path; from common.config import load; "
+        "from common.rundir import RunDir, hold; config = load(Path(sys.argv[1]), environment={}); "
+        "RunDir(config).__enter__(); hold(config, 'paused-cam0', ''); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(saved)], env=stage_environment(), cwd=ROOT, timeout=30)
+    assert done.returncode != 0
+
+
+def test_what_people_asked_for_outlives_a_run_that_was_killed_and_its_run_directory(fresh: Config) -> None:
+    killed_run(fresh)
+    shutil.rmtree(fresh.run_dir)  # as after the power was away
+    with RunDir(fresh):
+        assert held(fresh, "paused-cam0") == ""
+    assert held(fresh, "paused-cam0") is None  # it ended as it should
+
+
+def test_what_people_asked_for_outlives_a_run_that_cannot_go_on(fresh: Config) -> None:
+    with RunDir(fresh) as place:
+        hold(fresh, "paused-cam0", "")
+        place.broke_off = True
+    assert held(fresh, "paused-cam0") == ""
+    with pytest.raises(ZeroDivisionError), RunDir(fresh):
+        raise ZeroDivisionError
+    assert held(fresh, "paused-cam0") == ""
+    with RunDir(fresh):
+        let_go(fresh, "paused-cam0")
+        assert held(fresh, "paused-cam0") is None
+
+
+def test_what_people_asked_for_is_the_concern_of_that_run_alone(fresh: Config) -> None:
+    other = Config.model_validate({**fresh.model_dump(), "run_dir": fresh.run_dir.parent / "other"})
+    with RunDir(fresh):
+        hold(fresh, "source-cam0", "webcam")
+        with RunDir(other):
+            assert held(other, "source-cam0") is None
+        assert held(fresh, "source-cam0") == "webcam"
+
+
+def test_where_the_data_directory_cannot_be_written_it_is_kept_in_the_run_directory(fresh: Config) -> None:
+    fresh.storage.data_dir.write_text("no directory")
+    with RunDir(fresh):
+        hold(fresh, "paused-cam0", "")
+        assert held(fresh, "paused-cam0") == ""
+    assert list(fresh.run_dir.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_what_people_asked_for_is_nobody_elses_to_read(fresh: Config) -> None:
+    with RunDir(fresh):
+        hold(fresh, "source-cam0", "rtsp://user:secret@camera/")
+        [directory] = (fresh.storage.data_dir / "held").iterdir()
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -32,6 +35,29 @@ def test_the_document_is_up_to_date() -> None:
 
 def test_every_public_message_has_an_example() -> None:
     assert set(schemas.EXAMPLES) == set(PUBLIC)
+
+
+def test_every_request_that_a_stage_understands_is_in_the_document() -> None:
+    assert {stage: {do for do, _, _ in rows} for stage, rows in schemas.REQUESTS.items()} == {
+        path.stem: understood for path in (ROOT / "stages").glob("*.py") if (understood := _understood(path))
+    }
+
+
+def _understood(path: Path) -> set[str]:
+    """Return the words that a stage compares ``request.do`` with."""
+    found: set[str] = set()
+    parts: Sequence[ast.AST]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            asked, parts = node.left, node.comparators
+        elif isinstance(node, ast.Match):
+            asked, parts = node.subject, [case.pattern for case in node.cases]
+        else:
+            continue
+        if isinstance(asked, ast.Attribute) and asked.attr == "do":
+            words = (one.value for part in parts for one in ast.walk(part) if isinstance(one, ast.Constant))
+            found |= {word for word in words if isinstance(word, str)}
+    return found
 
 
 @pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.kind)

@@ -107,6 +107,53 @@ def test_after_a_long_gap_the_past_does_not_count() -> None:
     assert smoother.update(10.0, sure("happy")).label == "happy"
 
 
+def test_answers_that_come_late_make_the_label_of_the_frames_that_follow() -> None:
+    smoother = a_smoother()
+    assert smoother.update(0.0, None).status == "pending"
+    smoother.late(0.0, sure("sad"))
+    assert smoother.update(0.1, None).label == "sad"
+
+
+@pytest.mark.parametrize("late_s", [0.1, 0.3, 0.6, 0.9])
+def test_a_label_is_held_until_the_next_late_answer_but_not_for_long_after_the_last(late_s: float) -> None:
+    smoother, frames = a_smoother(), int(late_s * RATE)
+    said = []
+    for index in range(10 * frames + 100):
+        asked, arrives = divmod(index, frames)
+        if not arrives and 1 <= asked <= 10:  # for the frame that came when the worker was free last
+            smoother.late((asked - 1) * frames / RATE, sure("sad"))
+        said.append(smoother.update(index / RATE, None).status)
+    assert set(said[frames : 10 * frames]) == {"ok"}
+    assert "ok" not in said[9 * frames + int(2.1 * RATE) :]
+
+
+def test_an_answer_in_time_ends_the_longer_hold() -> None:
+    smoother = a_smoother()
+    smoother.update(0.9, None)
+    smoother.late(0.0, sure("sad"))
+    smoother.update(1.0, sure("sad"))
+    assert smoother.update(1.25, None).status == "ok"
+    assert smoother.update(1.4, None).status == "pending"
+
+
+def test_a_late_answer_older_than_what_is_known_changes_nothing() -> None:
+    smoother = a_smoother()
+    shown(smoother, [sure("happy")] * 10, start_s=1.0)
+    before = smoother.update(1.4, None)
+    smoother.late(0.5, sure("sad"))
+    after = smoother.update(1.4, None)
+    assert after.label == before.label == "happy" and after.confidence == before.confidence
+
+
+def test_a_late_answer_does_not_hide_why_a_face_cannot_be_assessed_since() -> None:
+    smoother = a_smoother()
+    smoother.update(0.0, None)
+    for index in range(1, 10):
+        smoother.update(index / RATE, None, "turned")
+    smoother.late(0.0, sure("sad"))
+    assert smoother.update(10 / RATE, None, "turned") == Look("cannot_assess", reason="turned")
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.floats(0.001, 1.0), min_size=7, max_size=7), min_size=1, max_size=50))
 def test_whatever_comes_the_average_is_a_distribution(rows: list[list[float]]) -> None:

@@ -81,6 +81,25 @@ def test_failed_processes_are_said_to_have_failed() -> None:
     assert {row.name: row.state for row in board.rows(0.0)}["capture.cam0"] == "FAILED"
 
 
+def test_who_has_waited_for_the_store_for_long_is_not_well_until_nothing_waits_any_more() -> None:
+    board = Board()
+    board.note(supervisor(history=("running", 10, 0), alerts=("running", 11, 0)), 0.0)
+    for second in range(30):
+        waiting = 200.0 if 5 <= second <= 20 else 0.0
+        board.note(stats("history.ward.10", "history", detail={"waiting": waiting, "lost": 0.0}), float(second))
+        states = {row.name: (row.state, bool(row.style)) for row in board.rows(second + 0.5)}
+        told = ("the store cannot be written: 200 entries wait for it, the first for 12 s", True)
+        assert states["history"] == (told if second == 16 else states["history"])
+        assert states["history"][1] == (15 <= second <= 20), second
+        assert states["alerts"] == ("running", False)
+        board.note(supervisor(history=("running", 10, 0), alerts=("running", 11, 0)), second + 0.9)
+    # Whoever has just begun to listen takes the stage's own word for it; a supervisor need not be there.
+    board = Board()
+    board.note(stats("alerts.ward.11", "alerts", detail={"waiting": 1.0, "waiting_s": 14.0}), 100.0)
+    [row] = board.rows(101.0)
+    assert row.style and row.state == "the store cannot be written: 1 entries wait for it, the first for 15 s"
+
+
 def test_a_worker_started_by_hand_is_shown_by_its_instance_and_forgotten_when_long_gone() -> None:
     board = Board()
     board.note(supervisor(bus=("running", 3, 0)), 0.0)

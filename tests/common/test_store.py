@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -105,6 +106,21 @@ def test_an_older_store_is_brought_up_to_date_with_its_people(place: Place, monk
         assert [person.name for person in people.everybody(store)] == ["Ada"]
         assert people.sightings_of(store, 1) == []
         assert people.references_of(store, "Ada")
+
+
+def test_a_store_that_is_none_any_more_is_left_alone_and_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "mien.db").write_bytes(b"no store" * 1000)
+    with pytest.raises(StoreError, match=r"not a database; put back your copy \(docs/deployment.md, Backups\)"):
+        Store(tmp_path)
+    assert (tmp_path / "mien.db").read_bytes() == b"no store" * 1000 and not (tmp_path / "mien.key").exists()
+
+
+def test_a_store_is_not_made_where_it_is_only_wanted_if_it_is_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"there is no store in {re.escape(str(tmp_path / 'data'))}"):
+        Store(tmp_path / "data", make=False)
+    assert not (tmp_path / "data").exists()
+    Store(tmp_path / "data").close()
+    Store(tmp_path / "data", make=False).close()
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

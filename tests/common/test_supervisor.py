@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,9 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from common.child import Child, ChildSpec, RestartPolicy, describe_exit, environment
+from common.child import MOST_LINES, Child, ChildSpec, RestartPolicy, describe_exit, environment
 from common.messages import Stats
 from common.news import NewsReader
+from common.run import Printer
 from common.settings import Config, SupervisionConfig
 from common.supervisor import Supervisor
 from tests.conftest import wait_until
@@ -40,6 +42,25 @@ MODULES = {
     "not_yet": """
         print("12:00:00 mien.not_yet ERROR the store cannot be opened: database is locked", file=sys.stderr)
         sys.exit(75)
+    """,
+    "not_yet_later": """
+        from pathlib import Path
+        mark = Path(__file__).with_name("was_here")
+        if mark.exists():
+            print("12:00:00 mien.not_yet_later ERROR the store cannot be written", file=sys.stderr)
+            sys.exit(75)
+        mark.touch()
+        line.say("ready")
+        sys.exit(1)
+    """,
+    "unable_for_now": """
+        from pathlib import Path
+        if not Path(__file__).with_name("possible").exists():
+            print("12:00:00 mien.unable_for_now ERROR the network drive is away", file=sys.stderr)
+            sys.exit(1)
+        line.say("ready")
+        while not line.stopping.wait(0.02):
+            line.beat()
     """,
     "unable_later": """
         from pathlib import Path
@@ -84,6 +105,13 @@ MODULES = {
             print("x" * 200, file=sys.stderr)
             line.beat()
     """,
+    "flooding_first": """
+        for number in range(20_000):
+            print(number, file=sys.stderr)
+        line.say("ready")
+        while not line.stopping.wait(0.02):
+            line.beat()
+    """,
 }
 
 
@@ -108,10 +136,12 @@ def supervise(config: Config, modules: Path) -> Iterator[Start]:
     """Make supervisors that are stopped at the end; their lines are in ``said``."""
     made: list[Supervisor] = []
 
-    def make(*specs: ChildSpec, start: bool = True, **limits: Any) -> Supervisor:
+    def make(
+        *specs: ChildSpec, start: bool = True, say: Callable[[str], None] | None = None, **limits: Any
+    ) -> Supervisor:
         chosen = config.model_copy(update={"supervision": SupervisionConfig(**limits)})
         said: list[str] = []
-        supervisor = Supervisor(chosen, specs, config_file=config.run_dir / "config.json", say=said.append)
+        supervisor = Supervisor(chosen, specs, config_file=config.run_dir / "config.json", say=say or said.append)
         supervisor.said = said  # type: ignore[attr-defined]
         made.append(supervisor)
         if start:
@@ -157,6 +187,14 @@ def test_one_that_cannot_work_yet_is_tried_for_as_long_as_that_lasts(supervise: 
     assert child.state != "failed"
     told = "cannot work yet: the store cannot be opened: database is locked; it is tried again until it can"
     assert said(supervisor).count(told) == 1
+
+
+def test_one_that_cannot_work_yet_after_it_once_did_is_tried_for_as_long(supervise: Start) -> None:
+    supervisor = supervise(spec("not_yet_later", needed="no"), restarts=1, longest_delay_s=0.05)
+    [child] = supervisor.children
+    turn_until(supervisor, lambda: child.restarts >= 4)
+    assert child.state != "failed" and "FAILED" not in said(supervisor)
+    assert said(supervisor).count("not_yet_later cannot work yet: the store cannot be written") == 1
 
 
 def test_a_process_that_the_system_has_no_room_for_is_started_once_it_has(
@@ -228,10 +266,63 @@ def test_a_process_that_keeps_crashing_fails_and_the_others_go_on(supervise: Sta
     assert "Its last words: something broke" in said(supervisor)
 
 
+def test_one_that_has_failed_is_tried_again_after_a_while_and_stays_failed_until_it_runs(
+    supervise: Start, modules: Path
+) -> None:
+    supervisor = supervise(spec("unable_for_now"), restarts=1, failed_retry_s=0.3)
+    [child] = supervisor.children
+    turn_until(supervisor, lambda: child.state == "failed")
+    assert "It is tried again in 0.3 s. Everything else keeps running. Its last words: the network" in said(supervisor)
+    lines = len(said(supervisor).splitlines())
+    states: list[str] = []
+    turn_until(supervisor, lambda: (states.append(child.state), child.restarts >= 3)[1])
+    turn_until(supervisor, lambda: (states.append(child.state), child.pid is None)[1])
+    assert set(states) == {"failed"}
+    new = [line for line in said(supervisor).splitlines()[lines:] if " mien unable_for_now " in line]
+    assert len(new) == 2  # one for each attempt
+    assert "was tried again, ended with exit code 1 and stays FAILED. It is tried again in 0.3 s." in new[-1]
+    assert supervisor.failure is None
+    (modules / "possible").touch()
+    turn_until(supervisor, lambda: running(child))
+    assert f"unable_for_now runs again (process {child.pid})" in said(supervisor)
+
+
+def test_one_that_has_failed_is_left_alone_where_that_is_asked_for(supervise: Start) -> None:
+    supervisor = supervise(spec("crashing"), restarts=0, failed_retry_s=0)
+    [child] = supervisor.children
+    turn_until(supervisor, lambda: child.state == "failed")
+    assert "It is not tried again. Everything else keeps running" in said(supervisor)
+    assert child.start_at == float("inf")
+
+
+def test_what_could_not_start_and_is_tried_again_ends_nothing(supervise: Start) -> None:
+    first = ChildSpec(name="capture.a", stage="capture", module="unable", needed="one")
+    second = ChildSpec(name="capture.b", stage="capture", module="obedient", needed="one")
+    supervisor = supervise(first, second, restarts=0, failed_retry_s=1)
+    unable, obedient = supervisor.children
+    turn_until(supervisor, lambda: unable.state == "failed" and running(obedient))
+    assert "It is tried again in 1 s" in said(supervisor)
+    os.kill(pid_of(obedient), signal.SIGKILL)
+    turn_until(supervisor, lambda: obedient.state == "failed")
+    tried = unable.restarts
+    turn_until(supervisor, lambda: unable.restarts > tried and unable.pid is None)
+    assert supervisor.failure is None
+
+
+def test_a_process_that_is_never_ready_has_not_lived_well_however_long_that_takes(
+    supervise: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.child.GOOD_AFTER_S", 1.0)
+    supervisor = supervise(spec("loading_for_ever"), start_timeout_s=1.1, restarts=1, window_s=1.1)
+    [child] = supervisor.children
+    turn_until(supervisor, lambda: child.state == "failed")
+    assert child.restarts == 1
+
+
 def test_what_no_restart_repairs_ends_the_run_with_the_reason(supervise: Start) -> None:
     supervisor = supervise(spec("unable"), spec("obedient"), start=False)
     began = time.monotonic()
-    assert supervisor.run(threading.Event()) == 1
+    assert supervisor.run(threading.Event()) == 2
     assert time.monotonic() - began < 10
     assert supervisor.failure == "unable cannot start: cannot listen on tcp://127.0.0.1:5561: in use"
     assert all(child.pid is None for child in supervisor.children)
@@ -341,6 +432,64 @@ def test_a_flood_of_lines_from_one_keeps_nobody_from_being_looked_after(supervis
     assert talkative.restarts == 0
 
 
+def test_lines_that_nobody_hears_do_not_pile_up_and_words_are_heard_all_the_same(supervise: Start) -> None:
+    supervisor = supervise(spec("flooding_first"))  # nothing is heard while nobody turns
+    [child] = supervisor.children
+    wait_until(lambda: child.left_out == 20_000 - MOST_LINES, 30, "the flood is over")
+    assert supervisor._events.qsize() <= MOST_LINES + 2
+    turn_until(supervisor, lambda: running(child))
+    turn_until(supervisor, lambda: "are left out" in said(supervisor))
+    lines = said(supervisor).splitlines()
+    assert [line for line in lines if line.isdigit()] == [str(number) for number in range(MOST_LINES)]
+    assert f"mien {20_000 - MOST_LINES} lines of flooding_first are left out: they came too fast" in said(supervisor)
+
+
+def test_a_terminal_that_takes_nothing_keeps_nobody_from_being_looked_after(supervise: Start) -> None:
+    reading, writing = os.pipe()
+
+    def say(line: str) -> None:
+        os.write(writing, line.encode() + b"\n")
+
+    try:
+        with Printer(say) as printer:
+            supervisor = supervise(spec("obedient"), spec("talkative"), say=printer.say)
+            obedient, talkative = supervisor.children
+            turn_until(supervisor, lambda: running(obedient) and running(talkative), what="they run")
+            first = pid_of(obedient)
+            turn_until(supervisor, lambda: len(printer._lines) > 100, what="the pipe is full")
+            os.kill(first, signal.SIGKILL)
+            turn_until(supervisor, lambda: running(obedient) and obedient.pid != first, what="it is replaced")
+            supervisor.stop()
+            began = time.monotonic()
+        assert 0.5 < time.monotonic() - began < 2
+    finally:
+        os.set_blocking(reading, False)
+        while printer._thread.is_alive():
+            with contextlib.suppress(BlockingIOError):
+                os.read(reading, 2**20)
+            printer._thread.join(0.01)
+    for end in (reading, writing):
+        os.close(end)
+
+
+def test_what_waits_to_be_printed_is_printed_in_order_at_the_end_and_no_more_than_can_wait() -> None:
+    go_on, printed = threading.Event(), []
+
+    def say(line: str) -> None:
+        go_on.wait()
+        printed.append(line)
+
+    with Printer(say) as printer:
+        for number in range(7000):
+            printer.say(str(number))
+        go_on.set()
+        wait_until(lambda: not printer._lines, what="all that waited is printed")
+        printer.say("and then")
+    assert len(printed) < 5010
+    assert printed[:5000] == [str(number) for number in range(5000)]
+    assert printed[-1] == "and then" and "lines are left out here" in printed[-2]
+
+
 def test_it_publishes_what_it_knows(supervise: Start, bus: subprocess.Popen[bytes], config: Config) -> None:
     reader = NewsReader(config, ("stats.supervisor",))
     supervisor = supervise(spec("obedient"))
@@ -400,11 +549,22 @@ def test_after_a_good_minute_the_delay_is_short_again() -> None:
     assert policy.next_delay_s(70.0, lived_s=69.0) == 0.2
 
 
-def test_the_budget_counts_only_the_window() -> None:
+def test_the_budget_counts_the_window_once_it_has_lived_well() -> None:
     policy = RestartPolicy(SupervisionConfig(restarts=2, window_s=100))
-    assert policy.next_delay_s(0.0, 1.0) and policy.next_delay_s(50.0, 1.0)
-    assert policy.next_delay_s(99.0, 1.0) is None
-    assert policy.next_delay_s(101.0, 1.0) is not None
+    assert policy.next_delay_s(0.0, 1.0) and policy.next_delay_s(30.0, 1.0)
+    assert policy.next_delay_s(99.0, lived_s=65.0) is None
+    assert policy.next_delay_s(101.0, lived_s=65.0) is not None
+
+
+@pytest.mark.parametrize("lived_s", [1.0, 11.0, 15.0, 59.0])
+def test_one_that_never_lives_well_fails_however_slowly_it_does_so(lived_s: float) -> None:
+    policy = RestartPolicy(SupervisionConfig())
+    now = 0.0
+    delays: list[float] = []
+    while len(delays) < 100 and (delay_s := policy.next_delay_s(now := now + lived_s, lived_s)) is not None:
+        delays.append(delay_s)
+        now += delay_s
+    assert len(delays) == SupervisionConfig().restarts
 
 
 def test_no_restarts_allowed_means_none() -> None:

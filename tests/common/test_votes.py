@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.gallery import Candidate, Verdict
-from common.votes import TrackIdentity, nobody
+from common.votes import SOLID, TrackIdentity, nobody
+from models import quality as qualities
+from models.chips import Aligner, cut_patch
+from models.detector import FaceDetector
+from models.embedder import FaceEmbedder
+from tests.models.faces import photo
 
 PAUSES = (1.0, 2.0, 10.0)
 Floats = NDArray[np.float32]
@@ -200,6 +206,53 @@ def test_a_poor_crop_does_not_cast_doubt() -> None:
         identity.asked(at, 0.1)
         assert identity.answered(towards(embedding(2), 0.44), 0.1)
     assert not identity.due(14.0)
+
+
+def test_sharp_looks_after_one_out_of_focus_are_of_the_same_person() -> None:
+    sharp = photo("obama.jpg")
+    blurred = np.asarray(cv2.GaussianBlur(sharp, (0, 0), 14), np.uint8)
+    detector, aligner, embedder = FaceDetector(input_long_side=512), Aligner(), FaceEmbedder()
+    looks = []
+    for picture in (blurred, sharp):
+        found = detector.detect(picture)
+        chip = aligner.chip(cut_patch(picture, found.boxes[0]))
+        good = qualities.score(qualities.assess(picture, found.boxes[0], found.landmarks[0]))
+        looks.append((embedder.embed(chip[None])[0], good))
+    assert looks[0][1] < SOLID < looks[1][1]
+    identity = TrackIdentity(PAUSES, nobody)
+    for at, (seen, good) in enumerate([looks[0], looks[1], looks[1], looks[1]]):
+        identity.asked(float(at), good)
+        assert identity.answered(seen, good), at
+
+
+def test_a_good_look_does_not_make_the_poor_ones_before_it_certain() -> None:
+    identity = TrackIdentity(PAUSES, nobody)
+    look(identity, 0.0, quality=0.1)
+    better = towards(embedding(2), 0.44)
+    for at in (1.0, 2.0, 3.0):
+        identity.asked(at, 0.9)
+        assert identity.answered(better, 0.9)
+    summary = identity.summary()
+    assert summary is not None and summary.looks == 4
+    assert np.linalg.norm(summary.embedding - better) < 0.1
+
+
+def test_a_look_that_was_lost_vouches_for_nothing() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE)))
+    identity.asked(0.0, 0.6)
+    identity.lost()
+    look(identity, 0.1, quality=0.06)
+    assert identity.identity.status == "pending"
+    assert identity.due(0.7, quality=0.3)  # much better than the best that has been looked at
+
+
+def test_a_look_that_was_doubted_is_not_among_those_there_were() -> None:
+    identity = TrackIdentity(PAUSES, saying(verdict(ZOE)))
+    look(identity, 0.0, quality=0.4)
+    identity.asked(1.0, 0.9)
+    assert identity.answered(towards(embedding(2), 0.44), 0.9)
+    summary = identity.summary()
+    assert summary is not None and (summary.quality, summary.looks) == (0.4, 1)
 
 
 def test_of_people_without_consent_nothing_is_said() -> None:

@@ -280,9 +280,36 @@ def test_a_face_that_somebody_asked_to_follow_is_selected_and_found_again_under_
     show(None, 2.0)  # out of sight
     show(second, 3.0)  # the same person, another track
     assert window.selected == second
-    window.select(None, 4.0)
+    window.press(ESC, 4.0)
     show(second, 4.1)  # let go here; the conductor has not heard of it yet
-    assert window.selected is None
+    assert window.selected is None and window.deselected
+
+
+def test_a_face_that_is_let_go_during_a_stall_stays_so_and_one_that_was_out_of_sight_for_long_is_found_again() -> None:
+    followed = five(selected=2)
+    stalled = result(1000, 667, analysed=False, following=True)
+    for pressed in (True, False):
+        window = Window(("cam0",), 0.0)
+        window.take(preview(followed), 1.0)
+        window.take(preview(stalled), 1.1)
+        if pressed:
+            window.press(ESC, 1.2)
+        else:
+            window.take(preview(stalled), 1.2 + GONE_S)
+        assert window.selected is None and window.deselected is pressed
+        window.take(preview(followed), 1.3 + GONE_S)
+        assert window.selected == (None if pressed else 2)
+
+
+def test_only_what_was_selected_is_deselected_and_another_choice_makes_that_good() -> None:
+    window = showing()
+    window.press(ESC, 100.0)
+    assert not window.deselected
+    window.select(2, 100.0)
+    window.click(1, 1, 100.0)  # beside all faces
+    assert window.deselected
+    window.select(1, 100.0)
+    assert not window.deselected
 
 
 # --- a name for the selected face ---

@@ -43,6 +43,14 @@ def test_the_first_password_works_once_and_is_another_one_until_somebody_has_log
     assert access.first_password(store) is None
 
 
+def test_a_page_that_is_in_use_starts_also_while_the_store_cannot_be_written(store: Store, tmp_path: Path) -> None:
+    access.begin(store, admin(store))
+    with Store(tmp_path / "data") as other, other.write():
+        began = time.monotonic()
+        assert access.first_password(store) is None
+        assert time.monotonic() - began < 2
+
+
 def test_passwords_are_argon2_hashes_and_a_bad_new_one_is_refused_with_the_reason(store: Store) -> None:
     user = admin(store)
     password = access.new_password(store, user.id)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from common import people
 from common.control import ask
@@ -181,10 +181,12 @@ def test_who_may_only_look_and_a_source_that_goes_away(ward: Ward, tmp_path: Pat
     ward.log_in("the viewer")
     page.locator("#mien-in-view button").first.click()
     expect(page.locator(".panel-name")).to_be_visible()
-    for missing in ("Name", "Follow", "Note", "Snapshot", "Change source"):
+    for missing in ("Name", "Follow", "Note", "Snapshot", "Change source", "Pause", "Resume"):
         expect(page.get_by_role("button", name=missing, exact=True)).to_have_count(0)
-    page.evaluate("emitEvent('mien-act', {do: 'snapshot', camera: 'cam0'})")  # who tries all the same is told
-    expect(page.get_by_text("Your role does not allow this.")).to_be_visible()
+    for do in ("snapshot", "pause"):  # who tries all the same is told
+        page.evaluate(f"emitEvent('mien-act', {{do: '{do}', camera: 'cam0'}})")
+        expect(page.get_by_text("Your role does not allow this.")).to_be_visible()
+        expect(page.get_by_text("Your role does not allow this.")).to_have_count(0)
     page.goto("/people")
     expect(page.get_by_role("button", name="Add a person")).to_have_count(0)
 
@@ -239,16 +241,27 @@ def test_source_and_snapshot_from_the_page_and_photographs_over_it(ward: Ward) -
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Name").fill("Joe")
     no_picture = ROOT / "README.md"
+    dialog.get_by_role("checkbox").click()
+    save = dialog.get_by_role("button", name="Save")
+    expect(save).to_be_enabled()
+    on_their_way: list[Route] = []
+    page.route("**/upload/*", lambda route: on_their_way.append(route))
     dialog.locator("input[type=file]").set_input_files(
         [str(sample("biden.jpg")), str(sample("obama.jpg")), str(no_picture)]
     )
     expect(page.get_by_text("Not taken: README.md.")).to_be_visible()
+    expect(save).to_be_disabled()  # the photographs are still on their way
+    for _ in range(1000):
+        if len(on_their_way) == 2:
+            break
+        page.wait_for_timeout(20)
+    for route in on_their_way:
+        route.continue_()
     uploaded = dialog.locator(".q-uploader__file--uploaded")
     expect(uploaded).to_have_count(2)
     uploaded.filter(has_text="obama.jpg").get_by_role("button").click()  # it was not him
     expect(uploaded).to_have_count(1)
-    dialog.get_by_role("checkbox").click()
-    dialog.get_by_role("button", name="Save").click()
+    save.click()
     expect(page.get_by_text("Joe is enrolled: 1 picture.")).to_be_visible(timeout=60_000)
     expect(page.locator(".q-uploader")).to_have_count(0)
     expect(page.locator("[data-person]", has_text="Joe")).to_be_visible()
@@ -298,6 +311,68 @@ def test_what_buttons_do_is_about_what_is_on_show(config: Config, chromium: Brow
         ward.await_picture()
         page.get_by_role("button", name="Snapshot").click()
         expect(page.get_by_text(re.compile(r"Saved cam1-.*\.jpg"))).to_be_visible()
+        ward.close()
+        assert ward.problems == []
+
+
+@pytest.mark.timeout(240)
+def test_a_camera_is_paused_and_resumed_and_with_all_on_show_it_is_asked_which(
+    config: Config, chromium: Browser
+) -> None:
+    served = {"enabled": True, "port": config.dashboard.port}
+    with Running(config, "demo", dashboard=served, cameras={"cam1": {"source": "demo"}}) as mien:
+        add_user(mien.config, "Kim", "operator")
+        ward = Ward(mien, chromium)
+        page = ward.page
+        ward.log_in("Kim")
+        pause, resume = (page.get_by_role("button", name=name, exact=True) for name in ("Pause", "Resume"))
+        expect(resume).to_be_hidden()
+
+        # The one on show, after a word on what that means.
+        pause.click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("Pause cam0?")
+        expect(dialog).to_contain_text("no alert comes from it")
+        dialog.get_by_role("button", name="Pause").click()
+        expect(page.locator(".trouble")).to_contain_text("paused")
+        mien.until(lambda: mien.states["cam0"].paused and not mien.states["cam1"].paused, "only that one is paused")
+
+        # All on show, and nobody selected: each has its own button.
+        page.locator("#mien-cameras [data-camera='*']").click()
+        pause.click()
+        dialog.get_by_role("button", name="Resume: cam0").click()
+        expect(page.get_by_text("cam0 goes on")).to_be_visible()
+        mien.until(lambda: not mien.states["cam0"].paused, "it goes on")
+        pause.click()
+        dialog.get_by_role("button", name="Pause: cam1").click()
+        mien.until(lambda: mien.states["cam1"].paused, "the other one is paused")
+
+        # A snapshot of all says what was saved, and of which camera there was nothing.
+        page.get_by_role("button", name="Snapshot").click()
+        expect(page.get_by_text(re.compile(r"Saved cam0-[^,]*\.jpg$"))).to_be_visible()
+        expect(page.get_by_text(re.compile("no picture from cam1"))).to_be_visible()
+
+        # It was somebody else: whoever looks can let it go on.
+        page.locator("#mien-cameras [data-camera=cam1]").click()
+        expect(pause).to_be_hidden()
+        resume.click()
+        expect(page.locator(".trouble")).to_be_hidden(timeout=60_000)
+        expect(pause).to_be_visible()
+
+        # A snapshot is of all that is on show, and the source of none of them without being asked.
+        page.locator("#mien-cameras [data-camera='*']").click()
+        expect(page.locator("#mien-in-view button")).not_to_have_count(0)
+        page.get_by_role("button", name="Snapshot").click()
+        expect(page.get_by_text(re.compile(r"Saved cam0-.*\.jpg, cam1-.*\.jpg"))).to_be_visible()
+        page.get_by_role("button", name="Change source").click()
+        expect(dialog).to_contain_text("Which camera is meant?")
+        dialog.get_by_role("button", name="cam1", exact=True).click()
+        expect(page.get_by_role("dialog").last).to_contain_text("What should cam1 show?")
+        with Store(mien.config.storage.place) as store:
+            log = [(line.did, line.about) for line in people.audit_log(store) if "Kim" in line.who]
+        for line in (("pause", "cam0"), ("resume", "cam0"), ("pause", "cam1"), ("resume", "cam1")):
+            assert line in log
+        assert ("snapshot", "cam0") in log and ("snapshot", "cam0, cam1") in log
         ward.close()
         assert ward.problems == []
 

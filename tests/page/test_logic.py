@@ -407,7 +407,14 @@ def test_a_note_about_no_one_in_particular_is_found_and_deleted(config: Config, 
         await user.should_see("About no one in particular")
         await user.should_see("the lamp flickers")
         user.find(marker="delete-note").click()
-        await user.should_not_see("the lamp flickers")
+        await user.should_see("Note: Delete?")
+        user.find("Cancel").click()
+        user.find(ui.dialog).trigger("hide")  # as a browser does when it is closed
+        await user.should_not_see("Note: Delete?", retries=30)
+        assert len(await desk.ledger(history_store.loose_notes)) == 1
+        user.find(marker="delete-note").click()
+        user.find(marker="really").click()
+        await user.should_not_see("the lamp flickers", retries=30)
 
     visit(config, desk, "operator", play)
     with Store(config.storage.place) as store, Ledger(config.storage.place) as ledger:
@@ -498,6 +505,74 @@ def test_nobody_takes_their_own_password_from_themselves(config: Config, desk: A
         await user.should_see(marker="secret", retries=30)
 
     visit(config, desk, "admin", play)
+
+
+def test_users_and_tokens_are_removed_when_that_is_confirmed(config: Config, desk: Asked) -> None:
+    with Store(config.storage.place) as store:
+        access.add_token(store, "monitor")
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/users")
+        for marker, title, there in (
+            ("remove-Lee", "Lee: Remove?", access.users), ("remove-token-monitor", "monitor: Remove?", access.tokens),
+        ):  # fmt: skip
+            before = len(await desk.store(None, there))
+            user.find(marker=marker).click()
+            await user.should_see(title)
+            user.find("Cancel").click()
+            user.find(ui.dialog).trigger("hide")  # as a browser does when it is closed
+            await user.should_not_see(title, retries=30)
+            assert len(await desk.store(None, there)) == before
+            user.find(marker=marker).click()
+            user.find(marker="really").click()
+            user.find(ui.dialog).trigger("hide")
+            await user.should_not_see(marker=marker, retries=30)
+            assert len(await desk.store(None, there)) == before - 1
+
+    visit(config, desk, "admin", play)
+
+
+def test_nothing_is_saved_while_a_photograph_is_on_its_way(config: Config, desk: Asked) -> None:
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="add-person").click()
+        user.find(marker="upload-name").type("Grace")
+        [save] = user.find(marker="save").elements
+        assert isinstance(save, ui.button) and not save.enabled  # nobody has agreed
+        user.find(marker="consent").click()
+        assert save.enabled
+        user.find(marker="upload").trigger("start")
+        assert not save.enabled
+        user.find(marker="consent").click()
+        user.find(marker="consent").click()
+        user.find(marker="save").click()
+        assert not save.enabled
+        await upload(user, "one.jpg")
+        user.find(marker="upload").trigger("finish")
+        await user.should_see(marker="save")
+        assert save.enabled and desk.enrolments == []
+        user.find(marker="save").click()
+        await user.should_see("Grace is enrolled: 1 picture.", retries=30)
+
+    visit(config, desk, "operator", play)
+
+
+def test_more_pictures_that_show_somebody_else_are_added_when_that_is_confirmed(config: Config, desk: Asked) -> None:
+    stranger = {"left_out": [["one.jpg", None, "it shows somebody else than Ada's pictures"]]}
+    desk.refusals = [{"pictures": 0, "refused": "somebody_else"} | stranger]
+
+    async def play(user: User, site: Site) -> None:
+        await user.open("/people")
+        user.find(marker="add-pictures").click()
+        await upload(user, "one.jpg")
+        user.find(marker="save").click()
+        await user.should_see("The same person?", retries=30)
+        await user.should_see("Left out: one.jpg – it shows somebody else than Ada's pictures")
+        user.find(marker="all-the-same").click()
+        await user.should_see("Ada is enrolled: 1 picture.", retries=30)
+        assert [how for *_, how in desk.enrolments] == ["more", "more-alike"]
+
+    visit(config, desk, "operator", play)
 
 
 def test_photographs_of_one_name_are_all_taken_and_let_go_with_the_form(config: Config, desk: Asked) -> None:
@@ -703,6 +778,17 @@ def test_since_when_a_stage_is_silent_is_known_also_when_nobody_looks(
     assert site.unwell() == []  # not for long enough
     monkeypatch.setattr(sites.time, "monotonic", lambda: since + 6)
     assert site.unwell() == ["history.ward.7: silent for 16 s"]
+
+
+def test_what_waits_for_the_store_is_told_once_it_has_waited_for_ten_seconds(
+    config: Config, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, began = Site(config, desk, Feed(config.cameras)), time.monotonic()
+    for after_s, said in ((0, []), (5, []), (9, []), (11, ["alerts.ward.7: the store cannot be written"])):
+        monkeypatch.setattr(sites.time, "monotonic", lambda now=began + after_s: now)
+        waits = {"waiting": 2.0, "waiting_s": float(after_s)}
+        site.take(stats("alerts.ward.7", "alerts").model_copy(update={"detail": waits}))
+        assert [text[: len(said[0])] if said else text for text in site.unwell()] == said
 
 
 def stranger(store: Store, number: int) -> int:

@@ -7,6 +7,7 @@ import json
 import re
 import string
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -277,6 +278,10 @@ def test_an_episode_asks_to_check_and_claims_nothing() -> None:
     away = episode(about="offline", camera="door")
     assert told.episode(EN, away, time_mark="2:00") == "Camera door offline for 2:00 – please check"
     assert "face not seen for 3:00" in told.episode(EN, episode(about="unseen", name="Ada"), time_mark="3:00")
+    # The rule has counted ten minutes; before them, or since, the camera was paused.
+    unseen = episode(about="unseen", name="Ada", unassessed_s=600.0)
+    assert "face not seen for 10:00" in told.episode(EN, unseen, time_mark="1:30:00")
+    assert "face not seen for 10:00" in told.episode(EN, replace(unseen, closed_at=9000.0))
 
 
 def test_moments_and_durations_as_people_say_them() -> None:

@@ -189,51 +189,105 @@ def test_an_acknowledgement_waits_for_a_store_that_is_busy(ward: Ward) -> None:
         assert answer.result(20).ok
 
 
-def test_what_is_acknowledged_while_its_end_waits_to_be_written_stays_acknowledged(config: Config) -> None:
-    stage, began = AlertsStage(config), time.time()
+@pytest.fixture
+def stage(config: Config) -> Iterator[AlertsStage]:
+    made = AlertsStage(config)
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+        made.news.close()
+        made._inbox.close()
 
-    def look(seconds: float, *faces: Face) -> float:
+
+def test_what_is_asked_of_an_episode_while_nothing_can_be_written_is_done_late_and_holds_up_nothing(
+    config: Config, stage: AlertsStage
+) -> None:
+    began = time.time()
+
+    def look(seconds: float, *faces: Face) -> None:
         nonlocal began
         for _ in range(round(seconds * 5)):
             began += 0.2
             stage._desk.result(result(began, *faces), began)
         stage._publish()
-        return began
+
+    def ask(request: str, do: str, **args: Any) -> Any:
+        return stage.control(Control(sender="test.1", request=request * 32, do=do, args=args))
+
+    def answered() -> bool:
+        stage.handle(set())
+        return stage._answered.keys() >= {"7" * 32, "8" * 32, "9" * 32}
+
+    look(15, face(SAD, STRANGER))
+    [live] = stage._desk.open.values()
+    assert live.number is not None
+    with Ledger(config.storage.place) as ledger:
+        with ledger.write():
+            look(15, face(HAPPY, STRANGER))
+            assert (len(stage._desk.open), stage._book.waiting, stage.detail()["waiting"]) == (0, 1, 1)
+            asked_at = time.monotonic()
+            assert ask("7", "acknowledge", episode=live.number, by="Kim") is None
+            assert ask("8", "judge", episode=live.number, by="Kim", judgement="useful") is None
+            assert ask("9", "acknowledge", episode=live.number, by="Lee") is None
+            stage.handle(set())
+            assert time.monotonic() - asked_at < 1.0
+            assert not stage._answered and live.acknowledged_by is None  # it has not happened yet
+        wait_until(answered, 10, "they are answered")
+        said = [(reply.ok, reply.error) for reply in stage._answered.values() if reply is not None]
+        assert said[:2] == [(True, None)] * 2 and not said[2][0] and "acknowledged already, by Kim" in str(said[2][1])
+        [kept] = alert_store.episodes(ledger)
+        assert (kept.state, kept.closed_why, kept.acknowledged_by) == ("closed", "no longer looks sad", "Kim")
+        events = [step.event for step in alert_store.steps(ledger, live.number)]
+        assert events == ["opened", "closed", "acknowledged", "judged"]
+        assert stage.detail()["waiting"] == 0
+
+
+def test_a_change_that_cannot_be_written_is_refused_in_the_end_and_has_not_happened(
+    config: Config, stage: AlertsStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.alerts.ASKED_S", 1.0)
+    began = time.time()
+    for moment in range(75):
+        stage._desk.result(result(began + moment / 5, face(SAD, STRANGER)), began + moment / 5)
+    stage._publish()
+    [live] = stage._desk.open.values()
+    with Ledger(config.storage.place) as ledger, ledger.write():
+        args = {"episode": live.number, "by": "Kim"}
+        assert stage.control(Control(sender="test.1", request="7" * 32, do="acknowledge", args=args)) is None
+        wait_until(lambda: stage.handle(set()) or stage._answered, 10, "it is answered")
+    [answer] = stage._answered.values()
+    assert answer is not None and not answer.ok and "locked" in str(answer.error)
+    assert live.acknowledged_by is None
+
+
+def test_news_that_take_long_to_handle_leave_a_turn_its_end(config: Config, bus: object) -> None:
+    class Slow(AlertsStage):
+        def on_news(self, topic: str, message: Message) -> None:
+            taken.append(topic)
+            pause.wait(0.05)
+
+    taken: list[str] = []
+    pause, stage, writer = threading.Event(), Slow(config), NewsWriter(config, "conductor.test.1")
+
+    def turn() -> float:
+        writer.publish(Sample.of(result(time.time())), "ward")
+        stage.poller.wait(20)
+        began = time.monotonic()
+        stage._read_news()
+        return time.monotonic() - began
 
     try:
-        stage.open()
-        look(15, face(SAD, STRANGER))
-        [live] = stage._desk.open.values()
-        assert live.number is not None
-        with Ledger(config.storage.place) as ledger, ThreadPoolExecutor(1) as pool:
-            locked, asked = threading.Event(), threading.Event()
-
-            def lock() -> None:
-                with ledger.write() as connection:
-                    connection.execute("UPDATE meta SET value = value")
-                    locked.set()
-                    wait_until(lambda: live.acknowledged_by or asked.is_set(), 30, "it is acknowledged")
-
-            holding = pool.submit(lock)
-            assert locked.wait(30)
-            look(15, face(HAPPY, STRANGER))
-            assert (len(stage._desk.open), stage._book.waiting) == (0, 1)
-            args = {"episode": live.number, "by": "Kim"}
-            try:
-                answer = stage.control(Control(sender="test.1", request="7" * 32, do="acknowledge", args=args))
-            finally:
-                asked.set()
-            holding.result()
-            assert answer is not None and answer["episode"] == live.number
-            stage._publish()
-            [kept] = alert_store.episodes(ledger)
-            assert (kept.state, kept.closed_why, kept.acknowledged_by) == ("closed", "no longer looks sad", "Kim")
-            events = [step.event for step in alert_store.steps(ledger, live.number)]
-            assert events == ["opened", "acknowledged", "closed"]
+        wait_until(lambda: turn() and taken, 20, "the first comes")
+        for _ in range(40):
+            writer.publish(Sample.of(result(time.time())), "ward")
+        assert max(turn() for _ in range(20)) < 1.0  # all at once are two seconds
+        wait_until(lambda: turn() and len(taken) >= 41, 20, "the others come in later turns")
     finally:
-        stage.close()
         stage.news.close()
         stage._inbox.close()
+        writer.close()
 
 
 def test_consent_that_runs_out_ends_the_episode_without_a_name(ward: Ward) -> None:
@@ -269,26 +323,20 @@ def test_a_test_notification_arrives_and_one_that_cannot_says_why(ward: Ward, we
 
 
 def test_a_test_notification_waits_for_a_store_that_cannot_be_read_and_then_says_so(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    stage: AlertsStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise LedgerError("the server is away")
 
     monkeypatch.setattr(alert_store, "notifications", fail)
-    stage, request = AlertsStage(config), "7" * 32
-    try:
-        stage.open()
-        stage._tests[request] = ([1], time.monotonic() + 60)
-        stage.handle(set())
-        assert request in stage._tests
-        stage._tests[request] = ([1], time.monotonic())
-        stage.handle(set())
-        answer = stage._answered[request]
-        assert answer is not None and not answer.ok and "the server is away" in str(answer.error)
-    finally:
-        stage.close()
-        stage.news.close()
-        stage._inbox.close()
+    request = "7" * 32
+    stage._tests[request] = ([1], time.monotonic() + 60)
+    stage.handle(set())
+    assert request in stage._tests
+    stage._tests[request] = ([1], time.monotonic())
+    stage.handle(set())
+    answer = stage._answered[request]
+    assert answer is not None and not answer.ok and "the server is away" in str(answer.error)
 
 
 def test_history_is_written_and_a_late_name_takes_what_was_before(ward: Ward) -> None:

@@ -21,10 +21,10 @@ from common.news import NewsReader, NewsWriter
 from common.scene import CURSOR, PANEL, PROMPT, WARNING
 from common.settings import Config
 from common.transport import opened
-from common.window import layout
-from stages.display import FIRST_SIZE
+from common.window import GONE_S, layout
+from stages.display import FIRST_SIZE, DisplayStage
 from tests.conftest import end, stage_environment, start_stage, wait_until
-from tests.showing import Pictures, Screen, await_stages, contains, five, photo, preview
+from tests.showing import Pictures, Screen, await_stages, contains, five, photo, preview, result
 
 UNIT = unit_for(*FIRST_SIZE)
 Talking = Callable[[NewsReader, NewsWriter], tuple[NewsReader, NewsWriter]]
@@ -188,6 +188,62 @@ def test_a_click_selects_a_face_and_its_bars_are_shown(stages: object, mien: Mie
     wait_until(lambda: not mien.says("neutral", QUIET, PANEL), 30, "the panel is gone")
 
 
+def test_whoever_is_deselected_during_a_stall_is_followed_no_more(config: Config) -> None:
+    asked: list[int | None] = []
+
+    class Asking:
+        def ask(self, stage: str, do: str, *, camera: str, track: int | None, timeout_s: float) -> str:
+            asked.append(track)
+            return str(len(asked))
+
+    stage = DisplayStage(config)
+    try:
+        stage._asker = Asking()  # type: ignore[assignment]
+        window = stage._window
+        window.take(preview(five()), 0.0)
+        window.select(2, 0.0)
+        stage._tell_selected()
+        window.take(preview(five(selected=2)), 0.1)
+        window.take(preview(result(1000, 667, analysed=False, following=True)), 0.2)
+        stage._tell_selected()
+        window.press(27, 0.3)
+        stage._tell_selected()
+        assert asked == [2, None]
+        window.take(preview(five(selected=2)), 0.4)  # on its way when it was deselected
+        stage._tell_selected()
+        window.take(preview(five()), 0.5)
+        stage._tell_selected()
+        assert asked == [2, None] and window.selected is None
+        window.select(3, 0.6)
+        stage._tell_selected()
+        window.take(preview(result(1000, 667, following=True)), 0.7 + GONE_S)  # out of sight, and still to be found
+        stage._tell_selected()
+        assert asked == [2, None, 3] and window.selected is None
+    finally:
+        stage._inbox.close()
+        stage.news.close()
+
+
+def test_whoever_was_followed_by_a_window_that_is_closed_is_followed_no_more(
+    two: Config, stages: object, mien: Mien, pictures: Pictures, talking: Talking
+) -> None:
+    reader, _ = talking(NewsReader(two, ("control.conductor",)), NewsWriter(two, "conductor.test.1"))
+    asked: list[object] = []
+
+    def wanted() -> list[object]:
+        read = (message for _, message in reader.read(timeout_ms=20) if isinstance(message, Control))
+        asked.extend(message.args.get("track") for message in read if message.do == "select")
+        return asked
+
+    pictures.cameras = {"cam0"}
+    shows(mien, tab_of(five(640, 360).faces[1], UNIT, 1024), "the second face")
+    mien.click(2)
+    wait_until(lambda: 2 in wanted(), 30, "it is followed")
+    mien.press("q")
+    wait_until(lambda: wanted()[-1] is None, 30, "it is followed no more")
+    assert mien.process.wait(20) == 0
+
+
 def test_s_keeps_a_snapshot_and_says_where(two: Config, stages: object, mien: Mien, pictures: Pictures) -> None:
     pictures.cameras = {"cam0"}
     shows(mien, tab_of(five(640, 360).faces[1], UNIT, 1024), "a face")
@@ -268,6 +324,32 @@ def test_w_and_c_ask_for_another_source_and_the_outcome_is_told(
     answer(Reply(sender="c", request=second.request, ok=True, result={"source": "screen"}), "cam0 shows screen")
     mien.press("o")
     wait_until(lambda: request("demo"), 30, "a request for the configured source")
+
+
+def test_p_pauses_the_camera_and_lets_it_go_on(
+    two: Config, stages: object, mien: Mien, pictures: Pictures, talking: Talking
+) -> None:
+    reader, writer = talking(NewsReader(two, ("control.capture",)), NewsWriter(two, "capture.test.1"))
+    asked: list[Control] = []
+
+    def request(do: str) -> Control | None:
+        asked.extend(message for _, message in reader.read(timeout_ms=20) if isinstance(message, Control))
+        return next((one for one in asked if (one.do, one.args) == (do, {"camera": "cam0"})), None)
+
+    mien.press("p")
+    first = wait_until(lambda: request("pause"), 30, "a request to pause")
+    fields = {"from": "capture.test.1", "camera": "cam0", "state": "online", "since": time.time(), "paused": True}
+    paused = CameraState.model_validate(fields)
+
+    def said() -> bool:
+        writer.publish(Reply(sender="c", request=first.request, ok=True, result={"paused": True}), first.request)
+        writer.publish(paused, "cam0")
+        return mien.says("cam0 is paused")
+
+    mien.await_seen(said, "the window says that it is paused")
+    mien.await_text("paused", WARNING)
+    mien.press("p")
+    wait_until(lambda: request("resume"), 30, "a request to go on")
 
 
 def test_the_password_of_a_camera_is_not_shown(config: Config, bus: object, screen: Screen) -> None:

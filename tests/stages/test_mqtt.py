@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -26,6 +27,7 @@ from common.plan import plan
 from common.schemas import EXAMPLES
 from common.settings import Config
 from common.store import Store
+from common.withholding import nameless
 from tests.conftest import end, start_stage, wait_until
 from tests.people import reference
 from tests.servers import Server, mosquitto
@@ -84,6 +86,7 @@ class Ward:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.label = "sad"
+        self.paused = False
         self._wanted: list[Alert] = []
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -96,10 +99,12 @@ class Ward:
         writer = NewsWriter(self._config, "conductor.ward.1")
         while not self._end.wait(0.05):
             faces = (face(1, (10, 10, 90, 90), self.label, name="Ada"), face(2, (200, 10, 40, 40), reason="small"))
-            writer.publish(result(640, 360, faces), "cam0")
-            writer.publish(
-                CameraState(sender="capture.ward.1", camera="cam0", state="online", since=1.0, source="ada.mp4"), "cam0"
+            if not self.paused:
+                writer.publish(result(640, 360, faces), "cam0")
+            state = CameraState(
+                sender="capture.ward.1", camera="cam0", state="online", since=1.0, source="ada.mp4", paused=self.paused
             )
+            writer.publish(state, "cam0")
             while self._wanted:
                 writer.publish(self._wanted.pop(), "cam0")
         writer.close()
@@ -153,6 +158,20 @@ def test_home_assistant_hears_it_all_also_after_the_broker_was_killed(
             wait_until(lambda: heard.said("mien/cam0/people")["expression"] == "happy", 10, "the change")
             assert time.monotonic() - began < 3
 
+            # Paused: nobody is seen, which is not called an empty room.
+            assert heard.said("mien/cam0/state")["paused"] is False and people["pictures"] is True
+            assert _available(heard, "people") == ["online", "online"]
+            ward.paused = True
+            wait_until(lambda: heard.said("mien/cam0/state")["paused"], 10, "the camera is paused")
+            wait_until(lambda: heard.said("mien/cam0/people")["who"] == "nobody", 10, "nobody is seen")
+            assert heard.said("mien/cam0/people")["pictures"] is False
+            assert _available(heard, "people") == ["online", "offline"]
+            assert _available(heard, "pictures") == ["online"]
+            assert _shown(heard.said("homeassistant/binary_sensor/mien_cam0/pictures/config"), heard) == "OFF"
+            ward.paused = False
+            wait_until(lambda: heard.said("mien/cam0/people")["pictures"], 10, "it goes on")
+            assert _shown(heard.said("homeassistant/binary_sensor/mien_cam0/pictures/config"), heard) == "ON"
+
             # Killed: it has forgotten everything, and what happens meanwhile is not lost.
             server.kill()
             heard.close()
@@ -190,14 +209,7 @@ def test_neither_an_end_nor_a_camera_that_is_taken_away_leaves_anything_of_someb
     )
     with Store(config.storage.place) as store:
         ada = people.add(store, "Ada", [reference(1)])
-    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
-        began = time.time() - 45
-        values = {
-            "rule": "distress", "about": "expression", "camera": "cam1", "person_id": ada.id, "label": "sad",
-            "began_at": began, "opened_at": began + 10, "assessed_s": 35.0, "unassessed_s": 0.0, "text": "",
-            "memory": "{}",
-        }  # fmt: skip
-        alert_store.save(connection, None, values)
+    _open_episode(config, ada.id, "cam1")
     with mosquitto(tmp_path) as server:
         heard = Listener(server)
         heard.keep("mien/lamp/state", '"on"')  # another program's
@@ -222,6 +234,32 @@ def test_neither_an_end_nor_a_camera_that_is_taken_away_leaves_anything_of_someb
         wait_until(lambda: afterwards.of("cam0") == 8 and afterwards.said("mien/lamp/state") == '"on"', 10, "the rest")
         assert afterwards.of("cam1") == 0
         afterwards.close()
+
+
+def test_what_is_open_names_nobody_whose_consent_is_over(ward: Ward, config: Config, tmp_path: Path) -> None:
+    with Store(config.storage.place) as store:
+        ada = people.add(store, "Ada", [reference(1)])
+    _open_episode(config, ada.id, "cam0")
+    with mosquitto(tmp_path) as server, bridge(config, tmp_path / "log", url=server.url):
+        heard = Listener(server)
+        wait_until(lambda: (heard.said("mien/cam0/alert") or {}).get("name") == "Ada", 40, "what is open")
+        with Store(config.storage.place) as store:
+            people.change(store, "Ada", consent="refused")
+        wait_until(lambda: heard.said("mien/cam0/alert")["open"] == "OFF", 40, "it is taken back")
+        assert heard.said("mien/cam0/alert")["name"] is None
+        heard.close()
+
+
+def _open_episode(config: Config, person: int, camera: str) -> None:
+    """Write down an open episode of somebody, as the alerts stage does."""
+    with Ledger(config.storage.place) as ledger, ledger.write() as connection:
+        began = time.time() - 45
+        values = {
+            "rule": "distress", "about": "expression", "camera": camera, "person_id": person, "label": "sad",
+            "began_at": began, "opened_at": began + 10, "assessed_s": 35.0, "unassessed_s": 0.0, "text": "",
+            "memory": "{}",
+        }  # fmt: skip
+        alert_store.save(connection, None, values)
 
 
 def test_a_store_that_cannot_be_opened_at_the_start_is_waited_for_and_the_rest_goes_out(
@@ -267,6 +305,25 @@ def test_a_broker_that_freezes_holds_up_nothing_and_hears_it_all_afterwards(
         wait_until(lambda: (heard.said("mien/cam0/alerts") or {}).get("serial") == 302, 30, "the alert arrives")
         assert process.poll() is None
         heard.close()
+
+
+def _available(heard: Listener, what: str) -> list[str]:
+    """Return what an entity's availability says, as Home Assistant reads it."""
+    kind = "binary_sensor" if what == "pictures" else "sensor"
+    entity = heard.said(f"homeassistant/{kind}/mien_cam0/{what}/config")
+    return [
+        _rendered(one["value_template"], heard.said(one["topic"])) if "value_template" in one
+        else heard.said(one["topic"])
+        for one in entity["availability"]
+    ]  # fmt: skip
+
+
+def _shown(entity: dict[str, Any], heard: Listener) -> str:
+    return _rendered(entity["value_template"], heard.said(entity["state_topic"]))
+
+
+def _rendered(template: str, said: Any) -> str:
+    return str(jinja2.Template(template).render(value_json=said))
 
 
 def _check_discovery(heard: Listener) -> None:
@@ -354,10 +411,36 @@ def test_changes_are_told_at_once_and_not_too_often_and_the_rest_now_and_then() 
     view.result(result(640, 360, (face(1, (0, 0, 50, 50), name="Ada"),)), 1.1)
     assert view.people(1.1)["expression"] == "happy"  # not judged in time: what was said still holds
     assert view.due(1.1 + HERE_S + 0.1) | {"captured_at": 0} == {  # type: ignore[operator]
-        "people": 0, "who": "nobody", "here": [], "expression": "nobody", "confidence": None, "name": None,
-        "track": None, "captured_at": 0,
+        "people": 0, "pictures": False, "who": "nobody", "here": [], "expression": "nobody", "confidence": None,
+        "name": None, "track": None, "captured_at": 0,
     }  # fmt: skip
     assert view.due(2.8 + REPEAT_S) is not None
+
+
+def test_a_message_without_names_tells_no_file_s_name_and_what_has_happened() -> None:
+    def told(reason: str, source: str) -> str | None:
+        state = CameraState(
+            sender="capture.ward.1", camera="door", state="offline", since=1.0, reason=reason, source=source
+        )
+        return nameless(state).reason
+
+    film = "/videos/Ada Smith.mp4"
+    assert told(f"{film} is damaged", film) == "the source is damaged"
+    assert told("/photos/Ada Smith.jpg is empty (0 bytes)", "/photos") is None
+    assert told("Ada Smith.mp4: connecting", "webcam 0") is None
+    assert told("C:\\Ada Smith: no such place", "") is None
+    assert told("no picture for 1.5 s", film) == "no picture for 1.5 s"
+    stats = Stats.model_validate(EXAMPLES[Stats][1] | {"detail": {"source": film, "skipped": 1.0}})
+    assert nameless(stats).detail == {"skipped": 1.0}
+
+    def said(**fields: Any) -> str:
+        alert = Alert.model_validate_json(json.dumps(EXAMPLES[Alert][1] | {"camera": "door"} | fields))
+        return nameless(alert.model_copy(update={"at": alert.since + 60})).text
+
+    assert said(about="offline") == "Camera door has shown nothing for 1:00"
+    assert said(about="offline", event="closed") == "Camera door: over, after 1:00"
+    assert said(event="closed") == "Somebody on door: over, after 1:00"
+    assert said(about="unseen") == "Somebody on door has not been seen for 1:00 – please check"
 
 
 def test_the_largest_face_counts_and_a_person_on_two_tracks_is_one() -> None:

@@ -269,15 +269,32 @@ function tick() {
   for (const view of views.values()) view.tick();
   cameraChips();
   chips();
+  pausing();
   if (selected && performance.now() - selected.at > GONE_MS * 6) select(null);
   panel?.tick(selected);
 }
 
+/** The camera that buttons are for; empty: all are shown, and nobody is selected. */
+function meant() {
+  if (selected) return selected.camera;
+  return shown !== "*" ? shown : cameras.length === 1 ? cameras[0] : "";
+}
+
+/** Pause or Resume: what the camera that is meant can do. */
+function pausing() {
+  const place = document.getElementById("mien-pausing");
+  if (!place) return;
+  const paused = String(state.cameras[meant()]?.state === "paused");
+  if (place.dataset.paused === paused) return;
+  const focused = place.contains(document.activeElement);
+  place.dataset.paused = paused;
+  if (focused) place.querySelector(`[data-do=${paused === "true" ? "resume" : "pause"}]`).focus();
+}
+
 /** Ask Mien to do something with what is shown here; live.py hears it. */
 window.mienAct = (what) => {
-  const camera = selected?.camera ?? (shown === "*" ? cameras[0] : shown);
   const face = selected?.face;
-  emitEvent("mien-act", { do: what, camera, track: face?.track, person: face?.person, number: face?.number });
+  emitEvent("mien-act", { do: what, camera: meant(), track: face?.track, person: face?.person, number: face?.number });
 };
 
 when("mien-views", () => {

@@ -315,6 +315,17 @@ def test_whom_nobody_follows_any_more_has_left_also_when_that_was_said_while_out
     assert script.play(600) == []
 
 
+def test_whoever_is_followed_and_has_left_for_good_is_told_until_somebody_has_seen_to_it() -> None:
+    script = Script(UNSEEN)
+    script.play(10, face(HAPPY), selected=17)
+    assert script.play(130, following=True) == ["opened"]
+    assert "closed" not in script.play(1000, following=True)
+    acknowledge(script.happened[0].live, by="Eva", at=script.now)
+    assert script.play(80, following=True) == []
+    assert script.play(20, following=True) == ["closed"]
+    assert script.play(1000, following=True) == []
+
+
 def test_time_without_a_camera_does_not_count_as_unseen() -> None:
     script = Script(UNSEEN)
     script.play(10, face(HAPPY), selected=17)
@@ -407,6 +418,12 @@ def test_a_camera_that_is_only_starting_is_none() -> None:
     script = Script(OFFLINE)
     assert script.wait(85) == []
     assert script.wait(10) == ["opened"]
+    script = Script(OFFLINE)
+    for _ in range(58):  # it says so itself, from the first second on
+        script.desk.camera(camera_is("offline", BEGIN, at=script.now), script.now)
+        assert script.wait(1) == []
+    script.desk.camera(camera_is("offline", BEGIN, at=script.now), script.now)
+    assert script.wait(4) == ["opened"]
 
 
 # --- restart, baseline ---

@@ -15,6 +15,7 @@ from common.media import sample
 from common.messages import Correction, Face
 from common.settings import Config
 from common.store import Store
+from tests.chaos.faults import patience
 from tests.conftest import wait_until
 from tests.people import frame_of, own_data_dir
 from tests.running import Running
@@ -82,7 +83,7 @@ def test_a_known_face_is_named_at_once_and_nobody_is_ever_given_another_name(con
         faces = mien.faces()
         assert {face.identity.name for face in faces} <= {None, "Wanda"}
         first = next(i for i, face in enumerate(faces) if face.identity.status == "known")
-        assert first < 15  # half a second
+        assert first < 15 * patience()  # half a second
         assert all(face.identity.name == "Wanda" for face in faces[first:])
     with Store(config.storage.place) as store:
         assert len(people.sightings_of(store, people.find(store, "Wanda").id)) >= 1

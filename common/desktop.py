@@ -9,10 +9,12 @@ import ctypes
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 _TIMEOUT_S = 2.0
+_BEGINS_ANEW_S = 1.0
 
 
 def screen_problem(environment: Mapping[str, str] | None = None) -> str | None:
@@ -29,10 +31,16 @@ def screen_problem(environment: Mapping[str, str] | None = None) -> str | None:
         if values.get("WAYLAND_DISPLAY"):
             return "this Wayland session has no Xwayland, which OpenCV's windows need (Debian: xwayland)"
         return "there is no screen here (DISPLAY is not set)"
-    problem = _cannot_reach(display)
-    if problem is None and not _opens(display):
-        problem = "it refuses this user (xauth)"
-    return None if problem is None else f"the display {display} cannot be used: {problem}"
+    ends = time.monotonic() + _BEGINS_ANEW_S
+    while not (opened := _opens(display)):
+        problem = _cannot_reach(display)
+        if opened is None and problem is None:
+            return None
+        # A server of which we are the only client begins anew whenever a connection ends, and refuses all meanwhile.
+        if problem is not None or time.monotonic() > ends:
+            return f"the display {display} cannot be used: {problem or 'it refuses this user (xauth)'}"
+        time.sleep(0.05)
+    return None
 
 
 def _cannot_reach(display: str) -> str | None:
@@ -65,12 +73,12 @@ def _connect_locally(number: str) -> None:
                     raise
 
 
-def _opens(display: str) -> bool:
-    """Whether Xlib, which asks for permission too, opens the display; True where there is no Xlib to ask."""
+def _opens(display: str) -> bool | None:
+    """Whether Xlib, which asks for permission too, opens the display; None where there is no Xlib to ask."""
     try:
         xlib = ctypes.CDLL("libX11.so.6")
     except OSError:
-        return True
+        return None
     xlib.XOpenDisplay.restype = ctypes.c_void_p
     xlib.XOpenDisplay.argtypes = [ctypes.c_char_p]
     xlib.XCloseDisplay.argtypes = [ctypes.c_void_p]

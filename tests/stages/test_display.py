@@ -14,6 +14,7 @@ import pytest
 
 from common import config as configuration
 from common import jpeg, snapshots
+from common.desktop import screen_problem
 from common.drawing import GROUND, INK, QUIET, Rect, tab_of, unit_for
 from common.lettering import Colour, patch
 from common.messages import CameraState, Control, Reply, Stats, pack
@@ -457,6 +458,16 @@ def test_without_a_screen_it_says_what_to_do_and_does_not_crash(config: Config, 
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2  # an abort would be -6
     assert told in said.decode() and "--headless" in said.decode() and "Traceback" not in said.decode()
+
+
+def test_a_screen_that_nobody_else_uses_begins_anew_between_two_questions_and_can_be_used() -> None:
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-nolisten", "tcp"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        display = f":{server.stdout.readline().strip()}"
+        problems = [screen_problem({"DISPLAY": display}) for _ in range(100)]
+        server.terminate()
+    assert problems == [None] * 100
 
 
 def test_the_first_size_leaves_no_margin_around_a_wide_picture() -> None:

@@ -110,6 +110,12 @@ def test_units_give_options_that_there_are(unit: Path, config: Config) -> None:
         assert command[command.index(option) + 1].startswith(f"{root}/{name}")
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_what_cannot_start_is_tried_for_as_long_as_that_lasts(unit: Path) -> None:
+    text = unit.read_text()
+    assert "StartLimitIntervalSec=0" in text and "Restart=always" in text and "RestartPrevent" not in text
+
+
 def test_each_unit_has_a_run_of_its_own_so_that_one_machine_can_have_several() -> None:
     runs = set()
     for unit in UNITS:

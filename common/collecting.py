@@ -41,6 +41,7 @@ class Collecting:
         self._apart = apart
         self.next_s = -1e18
         self.answer_by = math.inf  # monotonic seconds; set by the first tick
+        self.had_pictures = False
         self._of: dict[Side, int] = dict.fromkeys(MOST, 0)
 
     def take(self, embedding: Floats, chip: NDArray[np.uint8], quality: float, turn: float) -> None:
@@ -114,14 +115,17 @@ class Collector:
         self._open = [c for c in self._open if c.track != track or self._settle(c)]
 
     def expire(self, at_s: float) -> None:
-        """Settle what has waited for long enough."""
+        """A picture has come: settle what has waited for long enough."""
+        for collecting in self._open:
+            collecting.had_pictures = True
         self._open = [c for c in self._open if at_s < c.until_s or self._settle(c)]
 
     def tick(self, now: float) -> None:
         """The same by the clock, monotonic seconds: media time stands still while a camera gives no pictures."""
         for collecting in self._open:
             collecting.answer_by = min(collecting.answer_by, now + ANSWER_S)
-        self._open = [c for c in self._open if now < c.answer_by or self._settle(c, _NO_PICTURES)]
+        late = {c: _NO_CROP if c.had_pictures else _NO_PICTURES for c in self._open if now >= c.answer_by}
+        self._open = [c for c in self._open if c not in late or self._settle(c, late[c])]
 
     def progress(self) -> Enrolling | None:
         """Return how far the newest enrolment is, None when none is under way."""

@@ -143,9 +143,11 @@ class Conductor:
         line = self._line(frame.camera)
         if self._begins(line, frame, now):
             # The people in view stay who they are: who was being looked at is to be looked at again.
-            for job in self.dispatcher.forget(frame.camera):
-                for track in job.payload.tracks or []:
-                    line.identity_lost(track)
+            works = [job.payload for job in self.dispatcher.forget(frame.camera)]
+            asked = (track for work in works for track in work.tracks or [])
+            answered = (track for work in works for track, *_ in work.answers.values())  # and the rest is missing
+            for track in {track.id: track for track in (*asked, *answered)}.values():
+                line.identity_lost(track)
             line.begin(frame, now)
         if frame.run != line.run or frame.seq <= line.last_seq:
             raise MessageError(f"frame {frame.seq} of run {frame.run} of {frame.camera} is older than what is here")

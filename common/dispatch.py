@@ -155,6 +155,8 @@ class Dispatcher(Generic[P]):
             if job is None and (not late.keep or self._take_back(late)):
                 late.tries += late.keep  # should its answer be of no use, that counts
                 return late
+        elif late is not None and job_id == state.given:
+            state.late = None  # it does one after the other: what it was late with is not to come any more
         return job
 
     def again(self, job: Job[P]) -> list[Job[P]]:

@@ -226,11 +226,15 @@ def alerts(config: Config) -> Iterator[Check]:
     place = config.storage.place
     if place.url is not None or os.path.exists(place.file):  # else nobody is enrolled yet
         try:
-            with Store(place, who="doctor", only_read=True) as store:
+            # What a running Mien has just written is beside the file yet: to be read only with SQLite's own files.
+            writable = place.url is not None or os.access(config.storage.data_dir, os.W_OK)
+            with Store(place, who="doctor", only_read=not writable, make=False) as store:
                 for person in people.everybody(store):
                     there |= {people.name_key(person.name), f"#{person.id}"}
         except StoreError as error:
-            yield Check(what="people", ok=False, text=f"whom alert rules are for cannot be looked up: {error}")
+            yield Check(
+                what="people", ok=False, text=f"whom alert rules are for cannot be looked up: {error}", needed=False
+            )
             return
     for rule in config.alerts.rules:
         for name in dict.fromkeys((*rule.people, *rule.not_people)):

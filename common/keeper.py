@@ -386,18 +386,21 @@ class Keeper:
     def _enrolled(self, store: Store, order: Enrolment, references: list[Reference]) -> Person:
         looks = [embedding for embedding, _, _ in order.looks]
         there = people.called(store, order.name) if order.again else None
-        if there is not None:
-            odd = None if order.alike else people.strange(self._gallery, there.id, looks)
-            if odd and 2 * sum(odd) > len(odd):
-                raise PeopleError(f"this face is somebody else's than {there.name}'s pictures (all the same: --alike)")
-            return people.add_references(store, order.name, references, stranger=order.number)
-        alike = None if order.again or order.alike else people.look_alike(self._gallery, looks, order.name)
+        if there is not None and not order.alike and people.shows_another(self._gallery, there.id, looks):
+            raise PeopleError(
+                f"this face is somebody else's than {there.name}'s pictures ('alike', on the command line --alike, "
+                "adds it all the same)"
+            )
+        unasked = order.alike or (order.again and there is None)
+        alike = None if unasked else people.look_alike(self._gallery, looks, order.name)
         if alike is not None:
             who = "somebody without consent" if alike.withheld else repr(alike.name)
             raise LooksAlike(
                 f"this face looks like {who}, enrolled already: under two names nobody would be named any more",
                 None if alike.withheld else alike.name,
             )
+        if there is not None:
+            return people.add_references(store, order.name, references, stranger=order.number)
         return people.add(store, order.name, references, stranger=order.number, **order.fields)
 
     def _complain(self, error: Exception) -> None:

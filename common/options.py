@@ -51,6 +51,9 @@ def settled(arguments: argparse.Namespace, *, tell: Callable[[str], None] = lamb
         overrides["cameras"] = {camera: {"source": source}}  # a rule of the file may be for it
     config = load(getattr(arguments, "config", None), overrides=overrides)
     cameras = dict(config.cameras)
+    for rule in config.alerts.rules:
+        for name in sorted(set(rule.cameras) - set(cameras)):
+            raise ConfigError(f"alerts: rule {rule.name!r} is for the camera {name!r}; there are: {', '.join(cameras)}")
     if source is None and camera is not None and camera not in cameras:
         raise ConfigError(
             f"--camera {camera}: no such camera is configured; there are {', '.join(cameras)} "

@@ -60,7 +60,7 @@ def _note(config: Config, do: str, cameras: list[str]) -> None:
     from common.store import Store, StoreError
 
     try:
-        with Store(config.storage.place, who=do) as store, store.write() as connection:
+        with Store(config.storage.place, who=do, make=False) as store, store.write() as connection:
             store.audit(connection, do, ", ".join(cameras))
     except StoreError as error:
         log.warning("this is not in the audit log: %s", error)

@@ -247,17 +247,25 @@ def references_of(store: Store, who: str) -> list[tuple[int, Reference]]:
 
 
 def from_unknown(
-    store: Store, number: int, name: str, *, again: bool = False, forever: bool = False, **fields: Any
+    store: Store,
+    number: int,
+    name: str,
+    *,
+    again: bool = False,
+    alike: bool = False,
+    forever: bool = False,
+    **fields: Any,
 ) -> Person:
     """Name an unknown person: their crops become references, their sightings the new person's.
 
     Args:
-        again: where the name is taken, crops and sightings go to whoever has it (a stranger may have two numbers).
+        again: where the name is taken, crops and sightings go to whoever has it (a stranger may have two numbers) …
+        alike: … also if most crops are certainly not of that person, or show somebody else who is enrolled.
         forever: consent does not end by itself, as a new person's does not.
         fields: role, notes, consent … of the person.
 
     Raises:
-        PeopleError: nobody of that number is kept, or the name is taken.
+        PeopleError: nobody of that number is kept, the name is taken, or it is somebody else's.
     """
     with store.read() as connection:
         rows = connection.execute(select(UNKNOWN_CROP).where(UNKNOWN_CROP.c.unknown_id == number)).all()
@@ -275,7 +283,14 @@ def from_unknown(
         for row in rows
     ] or [Reference(embedding=store.open_embedding(whole.embedding), crop=None, source=source, quality=0.5)]
     name = checked_name(name)
-    if again and called(store, name) is not None:
+    there = called(store, name) if again else None
+    if there is not None:
+        if not alike:
+            known, looks = gallery(store), [reference.embedding for reference in references]
+            other = look_alike(known, looks, name)
+            if other is not None or shows_another(known, there.id, looks):
+                who = f"looks like {other.name!r}" if other is not None and not other.withheld else "is somebody else"
+                raise PeopleError(f"unknown person {number} {who}: --alike gives the pictures to {name!r} all the same")
         changes = fields | ({"forever": True} if forever else {})
         return add_references(store, name, references, stranger=number, **changes)
     return add(store, name, references, stranger=number, **fields)
@@ -325,6 +340,12 @@ def strange(gallery: Gallery, person: int, embeddings: Sequence[NDArray[np.float
     if own is None:
         return None
     return [bool(np.linalg.norm(own - one, axis=1).min() > STRANGER) for one in embeddings]
+
+
+def shows_another(gallery: Gallery, person: int, embeddings: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether most of these embeddings, (128,) each, are certainly not of a person."""
+    odd = strange(gallery, person, embeddings)
+    return odd is not None and 2 * sum(odd) > len(odd)
 
 
 def look_alike(gallery: Gallery, embeddings: Sequence[NDArray[np.float32]], name: str) -> Candidate | None:

@@ -60,7 +60,9 @@ def _add(store: Store, config: Config, arguments: argparse.Namespace) -> int:
         if arguments.name is None:
             raise PeopleError("a name is needed: people add NAME --unknown NUMBER")
         changes = _changes(arguments)
-        person = people.from_unknown(store, arguments.unknown, arguments.name, again=arguments.again, **changes)
+        person = people.from_unknown(
+            store, arguments.unknown, arguments.name, again=arguments.again, alike=arguments.alike, **changes
+        )
         print(f"unknown person {arguments.unknown} is now {_described(person)}")
         return 0
     if arguments.source is None:
@@ -123,7 +125,8 @@ def _add_live(config: Config, arguments: argparse.Namespace) -> int:
     except NoAnswer as error:
         raise PeopleError(str(error)) from error
     if not reply.ok:
-        hints = {"name": " (--again adds pictures)", "look": " (--again enrols all the same)"}
+        look = "--alike adds them" if arguments.again else "--again enrols"
+        hints = {"name": " (--again adds pictures)", "look": f" ({look} all the same)"}
         raise PeopleError((reply.error or "it was not done") + hints.get(str(reply.result.get("there")), ""))
     print(f"enrolled {reply.result['person']}")
     changes = _changes(arguments)

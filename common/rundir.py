@@ -101,16 +101,24 @@ def hold(config: Config, name: str, text: str) -> None:
 
     Where the data directory cannot be written it survives a process, but perhaps not the run. Raises OSError: neither.
     """
-    for directory in _held_in(config):
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = directory / f"{name}.part"
-            part.write_text(text, encoding="utf-8")
-            part.replace(directory / name)
-            return
-        except OSError as error:
-            problem = error
-    raise problem
+    first, second = _held_in(config)
+    try:
+        _write(first, name, text)
+    except OSError:
+        _write(second, name, text)
+    else:
+        (second / name).unlink(missing_ok=True)  # of a time at which the first could not be written
+
+
+def _write(directory: Path, name: str, text: str) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = directory / f"{name}.part"
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(directory / name)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def held(config: Config, name: str) -> str | None:

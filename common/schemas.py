@@ -162,7 +162,7 @@ REQUESTS: dict[str, tuple[tuple[str, str, str], ...]] = {
             "enrol",
             "`camera`, `track`, `name`; `role` (`patient`, `staff`, `visitor`), `notes`, `consent` (`given`, "
             "`refused`), `consent_until` (unix seconds); `again`: true: more pictures of somebody of that name; "
-            "`alike`: true: also who looks like somebody else",
+            "`alike`: true: also who looks like somebody else, or unlike the pictures of that person",
             "`person`, when enough pictures have come, which takes seconds. Not done: `there`, `name` or `look`: "
             "somebody is called so, or looks so (`other`)",
         ),

@@ -375,14 +375,6 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
-    def _rules_watch_something(self) -> Self:
-        for rule in self.alerts.rules:
-            for camera in sorted(set(rule.cameras) - set(self.cameras)):
-                there = ", ".join(self.cameras)
-                raise ValueError(f"alerts: rule {rule.name!r} is for the camera {camera!r}; there are: {there}")
-        return self
-
-    @model_validator(mode="after")
     def _page_has_its_own_port(self) -> Self:
         # Also where an endpoint is said to be another machine's: one file is for all of them.
         for channel in CHANNELS:

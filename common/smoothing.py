@@ -77,7 +77,9 @@ class Smoother:
             return Look("cannot_assess", reason=self._reason) if self._unassessed else self._look()
         if reason is not None:
             self._reason, self._reason_at = reason, at_s
-        if self._shown is not None and at_s - self._seen_at <= self._hold_s and not self._unassessed:
+        # Of a face that cannot be assessed no answer is on its way.
+        hold_s = HOLD_S if self._reason_at > self._seen_at else self._hold_s
+        if self._shown is not None and at_s - self._seen_at <= hold_s and not self._unassessed:
             return self._look()
         if self._reason is not None and at_s - self._reason_at <= HOLD_S:
             self._unassessed = True

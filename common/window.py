@@ -83,8 +83,8 @@ class Window:
         cameras, shown: all names, and the one that is looked at.
         result: of the picture on show; None while there is none.
         selected: track of the selected face.
-        deselected: by somebody, and whoever follows it has not been told; a face that was let go because it has been
-            out of sight for long is still to be found again.
+        deselected: the cameras whose face somebody has let go, and whoever follows it has not been told; one that was
+            let go because it has been out of sight for long is still to be found again.
         drawn: where the faces were drawn last; clicks are judged by it.
         panel, panel_was: where the panel is, and where it was in the drawing before.
         help: whether the overlay with the keys is open.
@@ -99,7 +99,7 @@ class Window:
         self.analysed = True
         self._latency_ms = 0.0  # of the last picture that was looked at
         self.selected: int | None = None
-        self.deselected = False
+        self.deselected: set[str] = set()
         self._followed: int | None = None  # as the last picture with an analysis had it
         self.drawn: dict[int, Drawn] = {}
         self.panel: Rect | None = None
@@ -208,7 +208,8 @@ class Window:
     def select(self, track: int | None, now: float) -> None:
         """Select a face by its track."""
         self.selected, self._selected_at, self._selected_face, self.dirty = track, now, None, True
-        self.deselected = False
+        if track is not None:
+            self.deselected.discard(self.shown)
         for face in self.result.faces if self.result else ():
             if face.track == track:
                 self._selected_face = face
@@ -300,9 +301,9 @@ class Window:
     # --- inside ---
 
     def _deselect(self, now: float) -> None:
-        somebody = self.selected is not None
+        if self.selected is not None:
+            self.deselected.add(self.shown)
         self.select(None, now)
-        self.deselected = somebody
 
     def _telling(self, now: float) -> tuple[object, ...]:
         return (self.trouble(now), self.status(now), self.says(now), self.seen(now))

@@ -193,6 +193,9 @@ class AlertsStage(Stage):
                 result = self._change_or_wait(request, deadline)
             except (AlertError, LedgerError) as error:
                 self.answer(request.request, error=str(error))
+            except Exception as error:  # as where it was asked: it must not end the stage, and what waits in it
+                self.log.exception("the request to %r failed", request.do)
+                self.answer(request.request, error=f"{request.do!r} failed: {type(error).__name__}: {error}")
             else:
                 if result is not None:
                     self.answer(request.request, result)

@@ -44,7 +44,7 @@ class DisplayStage(Stage):
         self._window = Window(tuple(config.cameras), time.monotonic())
         self._picture: NDArray[np.uint8] | None = None
         self._followed: int | None = None  # the track that the conductor was asked to follow
-        self._follows_on: str | None = None  # the camera on which somebody is followed at this window's wish
+        self._follows_on: set[str] = set()  # the cameras on which somebody is followed at this window's wish
         self._following: set[str] = set()  # requests to do so
         self._asked: dict[str, tuple[Action, str]] = {}  # request: what for, which camera
         self._drawn_at = 0.0
@@ -106,8 +106,8 @@ class DisplayStage(Stage):
             self.poller.remove(self._viewer.socket)
             self._viewer.close()
         if self._asker is not None:
-            if self._follows_on is not None:  # nobody could end it any more, nor what is told of whoever is followed
-                self._asker.ask("conductor", "select", camera=self._follows_on, track=None, timeout_s=2.0)
+            for camera in sorted(self._follows_on):  # nobody could end it any more, nor what is told of them
+                self._follow(camera, None)
             self._asker.close()
         if self._is_open:
             cv2.destroyAllWindows()
@@ -142,14 +142,19 @@ class DisplayStage(Stage):
         """Have the conductor follow the face that was selected here, also when its track is lost and found again."""
         assert self._asker is not None
         selected, result = self._window.selected, self._window.result
-        if result is None or (selected == self._followed and not self._window.deselected):
+        for camera in sorted(self._window.deselected):
+            self._follow(camera, None)
+        self._window.deselected.clear()
+        if result is None or selected == self._followed:
             return
-        if self._window.deselected or (selected is not None and selected != result.selected):
-            self._following.add(
-                self._asker.ask("conductor", "select", camera=self._window.shown, track=selected, timeout_s=2.0)
-            )
-            self._follows_on = None if selected is None else self._window.shown
-        self._followed, self._window.deselected = selected, False
+        if selected is not None and selected != result.selected:
+            self._follow(self._window.shown, selected)
+        self._followed = selected
+
+    def _follow(self, camera: str, track: int | None) -> None:
+        assert self._asker is not None
+        self._following.add(self._asker.ask("conductor", "select", camera=camera, track=track, timeout_s=2.0))
+        (self._follows_on.discard if track is None else self._follows_on.add)(camera)
 
     def _read_answers(self) -> None:
         assert self._asker is not None

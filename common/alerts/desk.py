@@ -271,10 +271,11 @@ class Desk:
             unseen.tick(now, online=online, followed=followed)
             there, live = followed or unseen.lately(now), self.open.get(place)
             if live is not None:
+                gone = not there or (_seen_to(live, now) and not unseen.lately(now))
                 live.counted_s, live.unassessed_s, live.party = unseen.unseen_s, unseen.unseen_s, somebody.party
                 if unseen.seen_again:
                     self._close(place, now, "the face is seen again")
-                elif (not there or _seen_to(live, now)) and online and now - (unseen.found_at or now) > rule.pause_s:
+                elif gone and online and now - (unseen.found_at or now) > rule.pause_s:
                     self._close(place, now, LOST)
                     del self._unseen[place]
             elif not there:

@@ -164,6 +164,8 @@ class Host:
                             break
                 finally:
                     supervisor.stop()
+                # What people have asked of a camera goes on when this process is only started anew.
+                place.broke_off = not self._stop.is_set() and not supervisor.complete
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         self._complete = supervisor.complete

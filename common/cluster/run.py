@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             engine.stop()
     if engine.failure is not None:
         say(engine.failure)
-        return 1
+        return 2
     return 0
 
 

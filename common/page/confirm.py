@@ -15,7 +15,8 @@ def confirm(page: Page, title: str, do: Callable[[], Awaitable[object]], *, labe
 
     async def really() -> None:
         dialog.close()
-        await do()
+        with page.client:  # the dialog, which this would be drawn in, is gone by the time that it has been done
+            await do()
 
     with card, ui.row().classes("buttons"):
         ui.button(page.t("cancel"), on_click=dialog.close).props("flat no-caps")

@@ -22,6 +22,7 @@ from common.page.site import Site
 from common.people import PeopleError, checked_name
 from common.snapshots import PICTURE
 from common.sources.spec import DEFAULT_REGION, without_password
+from common.store import StoreError
 
 ENROL_S = 45.0  # a busy machine looks at a turning head less often
 SWITCH_S = 15.0
@@ -105,10 +106,14 @@ async def _snapshot(page: Page, camera: str, said: dict[str, Any]) -> None:
     )
     done = {one: str(path) for answer in answers if isinstance(answer, dict) for one, path in answer.items()}
     if done:
-        await desk.audit(page.user.name, "snapshot", ", ".join(sorted(done)))
         files = ", ".join(Path(path).name + PICTURE for _, path in sorted(done.items()))
         ui.notify(page.t("saved_snapshot", file=files), type="positive", multi_line=True)
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    if done:
+        try:
+            await desk.audit(page.user.name, "snapshot", ", ".join(sorted(done)))
+        except StoreError as error:
+            failed.append(error)
     if failed:
         raise failed[0] if len(failed) == 1 else DeskError("; ".join(map(str, failed)))
 
@@ -119,8 +124,8 @@ async def _pause(page: Page, camera: str, said: dict[str, Any]) -> None:
 
     async def pause(camera: str, do: str) -> None:
         await page.site.desk.ask("capture", do, camera=camera)
-        await page.site.desk.audit(page.user.name, do, camera)
         ui.notify(t("pause_done" if do == "pause" else "resume_done", camera=camera), type="positive")
+        await page.site.desk.audit(page.user.name, do, camera)
 
     if camera and said.get("do") == "resume":
         await pause(camera, "resume")

@@ -42,10 +42,15 @@ def check_people(*runs: Victim) -> None:
     """Sightings and history are those of the people that were heard of, as long as those were there, and once."""
     mien, heard, now = runs[-1], Heard(runs), time.time()
     hits = [hit for one in runs for hit in one.hits]
-    sighted = dict(
-        mien.stored("SELECT track, name FROM sighting JOIN person ON person.id = person_id")  # type: ignore[arg-type]
-    )
-    assert sighted.items() <= heard.names.items()
+    sightings = mien.stored("SELECT track, name, begin_at, end_at FROM sighting JOIN person ON person.id = person_id")
+    sighted = {track: name for track, name, _, _ in sightings}
+    other = [row for row in sightings if heard.names.get(row[0], row[1]) != row[1]]
+    assert not other, (other, heard.names, heard.spans, hits)
+    # Whose name was said only while nobody could hear it was there all the same.
+    unheard = [row for row in sightings if row[0] not in heard.names]
+    assert all(any(lost(second, hits) for second in range(int(row[2]), int(row[3]) + 2)) for row in unheard), (
+        unheard, heard.names, heard.spans, hits,
+    )  # fmt: skip
     for track, (first, last) in heard.spans.items():
         assert track in sighted or last - first < SIGHTED_S or now - last < LATE_S, (track, first, last)
     rows = mien.stored(

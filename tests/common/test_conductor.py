@@ -1099,3 +1099,23 @@ def test_a_time_that_runs_ahead_once_stops_neither_expressions_nor_the_label(ahe
     assert all(face.expression.probabilities for result in after for face in result.faces)
     assert {face.expression.label for result in scene.out.results[-60:] for face in result.faces} == {"happy"}
     assert len({face.track for result in scene.out.results[102:] for face in result.faces}) == 1
+
+
+def test_who_was_asked_about_in_two_jobs_is_asked_about_again_when_the_camera_begins_anew_between_them() -> None:
+    scene = Scene(every_frame=True)
+    scene.side = 20.0
+    scene.frame(0, run=1, every_frame=True, width=2000)
+    first = True
+    while scene.out.jobs:
+        worker, job, _ = scene.take()
+        if isinstance(job, IdentityJob) and not first:
+            break
+        first = first and not isinstance(job, IdentityJob)
+        scene.answer(worker, job, faces=16)
+    assert isinstance(job, IdentityJob) and not scene.out.results
+    for seq in range(8):
+        scene.now += 0.5
+        scene.frame(seq, run=2, every_frame=True, width=2000, media_time_s=seq * 0.5)
+        scene.conductor.ready(Ready(sender="identity.a", pool="identity", last_job=job.job), scene.now)
+        scene.answer_all(faces=16)
+    assert {face.identity.status for face in scene.out.results[-1].faces} == {"unknown"}

@@ -102,9 +102,12 @@ def test_a_camera_that_no_rule_is_for_may_be_as_slow_as_wanted(tmp_path: Path) -
 
 def test_a_rule_for_a_camera_that_there_is_not_is_refused(tmp_path: Path) -> None:
     text = "[cameras.ward]\n[cameras.door]\n[[alerts.rules]]\nname = 'sad'\ncameras = ['door', 'nocam']\n"
-    assert "rule 'sad' is for the camera 'nocam'; there are: ward, door" in complaint(written(tmp_path, text))
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError, match="rule 'sad' is for the camera 'nocam'; there are: ward, door"):
+        settled(argparse.Namespace(config=path))
+    assert load(path, environment={}).alerts.rules  # other commands do not watch, and are not given what a run is
     others = text.replace("nocam", "ward") + "[cell]\ncameras = ['ward']\n"  # all cells are given all cameras
-    assert load(written(tmp_path, others), environment={}).own_cameras == ("ward",)
+    assert settled(argparse.Namespace(config=written(tmp_path, others))).own_cameras == ("ward",)
 
 
 def test_rules_for_cameras_that_are_not_watched_this_time_are_left_out(tmp_path: Path) -> None:

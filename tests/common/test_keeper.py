@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -220,3 +221,21 @@ def test_more_pictures_of_somebody_are_refused_when_they_show_somebody_else(conf
         assert asked(1).why is None and asked(3, alike=True).why is None
         kept.close()
         assert people.everybody(store)[0].references == 7
+
+
+def test_more_pictures_of_somebody_are_refused_when_they_show_another_one_who_is_enrolled(
+    config: Config, kept: Keeper
+) -> None:
+    hers, his = face_of(1), face_of(3)
+    his = 0.62 * hers + (his - his @ hers / (hers @ hers) * hers) * 0.5  # not unlike her
+    with Store(config.storage.place) as store:
+        people.add(store, "Ada", [reference(1)])
+        people.add(store, "Bob", [replace(reference(3), embedding=his.astype(np.float32))])
+        assert float(np.linalg.norm(his - hers)) < people.STRANGER
+        kept.open()
+        looks = [(his.astype(np.float32), CHIP, 0.9)] * 3
+        kept.write([Enrolment(request="r", name="Ada", fields={}, looks=looks, again=True)])
+        [answer] = wait_until(kept.answers, 10, "whoever asked is answered")
+        kept.close()
+        assert answer.result == {"there": "look", "other": "Bob"}
+        assert {person.name: person.references for person in people.everybody(store)} == {"Ada": 1, "Bob": 1}

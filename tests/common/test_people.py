@@ -182,7 +182,7 @@ def test_with_more_pictures_of_somebody_comes_what_is_said_of_them(store: Store,
     with pytest.raises(PeopleError, match="a role is"):
         people.add_references(store, "Ada", [reference(1, 2)], role="boss")
     written(config, look(4))
-    named = people.from_unknown(store, 4, "Ada", again=True, consent="refused", forever=True)
+    named = people.from_unknown(store, 4, "Ada", again=True, alike=True, consent="refused", forever=True)
     assert (named.references, named.role, named.consent, named.consent_until) == (3, "staff", "refused", None)
 
 
@@ -222,7 +222,10 @@ def test_a_name_that_is_taken_leaves_the_unknown_person(store: Store, config: Co
         people.from_unknown(store, 4, "Ada")
     assert len(people.unknown_people(store)) == 1
     # … unless it is said that they are one: a stranger may have two numbers.
-    ada = people.from_unknown(store, 4, "ada", again=True)
+    with pytest.raises(PeopleError, match="unknown person 4 is somebody else: --alike"):
+        people.from_unknown(store, 4, "ada", again=True)
+    assert len(people.unknown_people(store)) == 1
+    ada = people.from_unknown(store, 4, "ada", again=True, alike=True)
     assert (ada.id, ada.name, ada.references) == (1, "Ada", 2)
     assert people.unknown_people(store) == [] and len(people.sightings_of(store, ada.id)) == 1
 
@@ -294,7 +297,9 @@ def test_nobody_in_view_is_enrolled_under_two_names_unawares(store: Store, confi
         assert person is not None and "Yan" in person and why is None
         person, why = enrolled(kept, "Zoe", 1, 1, again=True)
         assert person is not None and "Zoe" in person and why is None
-        person, why = enrolled(kept, "ada", 1, again=True)
+        person, why = enrolled(kept, "ada", 1, again=True)  # by now it looks like Zoe as well
+        assert person is None and why is not None and "'Zoe'" in why
+        person, why = enrolled(kept, "ada", 1, again=True, alike=True)
         assert person is not None and "#1 Ada" in person and people.find(store, "Ada").references == 3
     finally:
         kept.close()

@@ -170,6 +170,17 @@ def test_where_the_data_directory_cannot_be_written_it_is_kept_in_the_run_direct
     assert list(fresh.run_dir.iterdir()) == []
 
 
+def test_the_latest_wish_counts_also_after_a_time_in_which_the_data_directory_could_not_be_written(
+    fresh: Config,
+) -> None:
+    fresh.storage.data_dir.write_text("no directory")
+    with RunDir(fresh):
+        hold(fresh, "source-cam0", "webcam")
+        fresh.storage.data_dir.unlink()
+        hold(fresh, "source-cam0", "screen")
+        assert held(fresh, "source-cam0") == "screen"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
 def test_what_people_asked_for_is_nobody_elses_to_read(fresh: Config) -> None:
     with RunDir(fresh):

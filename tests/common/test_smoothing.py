@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.expressions import EXPRESSIONS
-from common.smoothing import Look, Smoother
+from common.smoothing import HOLD_S, Look, Smoother
 
 RATE = 30.0
 
@@ -134,6 +134,19 @@ def test_an_answer_in_time_ends_the_longer_hold() -> None:
     smoother.update(1.0, sure("sad"))
     assert smoother.update(1.25, None).status == "ok"
     assert smoother.update(1.4, None).status == "pending"
+
+
+def test_a_face_that_cannot_be_assessed_loses_its_label_soon_also_where_answers_are_late() -> None:
+    smoother = a_smoother()
+    for frame in range(60):
+        smoother.update(frame / RATE, None)
+        if frame >= 24:
+            smoother.late((frame - 24) / RATE, sure("sad"))
+    for frame in range(60, 90):
+        at_s = frame / RATE
+        look = smoother.update(at_s, None, "turned")
+        if at_s >= 2.0 + 2 * HOLD_S:
+            assert (look.status, look.reason) == ("cannot_assess", "turned")
 
 
 def test_a_late_answer_older_than_what_is_known_changes_nothing() -> None:

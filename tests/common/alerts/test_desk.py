@@ -326,6 +326,15 @@ def test_whoever_is_followed_and_has_left_for_good_is_told_until_somebody_has_se
     assert script.play(1000, following=True) == []
 
 
+def test_whose_face_is_found_now_and_then_has_not_left_when_somebody_has_seen_to_it() -> None:
+    script = Script(UNSEEN.model_copy(update={"pause_s": 20, "cooldown_s": 0}))
+    script.play(10, face(HAPPY))
+    assert script.play(125, face("turned")) == ["opened"]
+    acknowledge(script.happened[0].live, by="Eva", at=script.now)
+    for _ in range(10):
+        assert script.play(29) == [] and script.play(1, face("turned")) == []
+
+
 def test_time_without_a_camera_does_not_count_as_unseen() -> None:
     script = Script(UNSEEN)
     script.play(10, face(HAPPY), selected=17)

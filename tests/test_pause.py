@@ -21,9 +21,9 @@ WAIT_S = 60.0
 @pytest.fixture
 def mien(config: Config) -> Iterator[Running]:
     """Two cameras, and nobody who looks at what they show."""
-    Store(config.storage.place).close()  # the command makes none
     with Running(config, "demo", "--only", "bus,capture", cameras={"door": {"source": "demo"}}) as running:
         running.until(lambda: paused(running) == {"cam0": False, "door": False}, "both give pictures", WAIT_S)
+        Store(running.config.storage.place).close()  # the command makes none
         yield running
 
 

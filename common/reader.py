@@ -218,8 +218,9 @@ class Reader:
             self._fail_switch("closed")
             self.queue.clear()
             self.changed.notify_all()
+        deadline = time.monotonic() + 1.0
         for worker in workers:
-            worker.join(timeout=1.0)
+            worker.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Self:
         self.start()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from common import people
 from common.control import ask
@@ -212,8 +213,15 @@ def test_who_may_only_look_and_a_source_that_goes_away(ward: Ward, tmp_path: Pat
     stage.kill()
     expect(page.locator("#mien-lost")).to_be_visible(timeout=10_000)
     expect(page.locator("#mien-lost")).to_be_hidden(timeout=60_000)
-    first = ward.canvas()
-    wait_until(lambda: ward.canvas() != first, 30, "the picture moves again")
+
+    def shown() -> str | None:
+        try:
+            return ward.canvas()
+        except PlaywrightError:  # the page is being loaded anew
+            return None
+
+    first = wait_until(shown, 30, "a picture")
+    wait_until(lambda: shown() not in (None, first), 30, "the picture moves again")
     ward.problems = [one for one in ward.problems if "ERR_CONNECTION" not in one and "WebSocket" not in one]
 
 

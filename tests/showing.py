@@ -143,6 +143,7 @@ class Pictures:
         self.cameras: set[str] = set()
         self.fields: dict[str, Any] = {}  # of the results, beside the faces
         self.asked: set[bytes] = set()
+        self.fields_after: tuple[int, dict[str, Any]] | None = None  # the fields that come after so many pictures
         self._end = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -151,7 +152,7 @@ class Pictures:
 
     def _run(self) -> None:
         sender = PictureSender(self._config)
-        seq = 0
+        seq = sent = 0
         self._ready.set()
         while not self._end.wait(0.03):
             seq += 1
@@ -159,6 +160,9 @@ class Pictures:
             for camera in self.cameras:
                 if camera.encode() in self.asked:
                     known = {"camera": camera, "seq": seq, "captured_at": time.time()}
+                    sent += 1
+                    if self.fields_after is not None and sent > self.fields_after[0]:
+                        self.fields = self.fields_after[1]
                     sender.send(five(*self.size, **known, **self.fields), photo(*self.size))
         sender.close()
 

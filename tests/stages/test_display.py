@@ -467,18 +467,7 @@ def test_a_screen_that_refuses_for_a_moment_is_asked_again(tmp_path: Path, monke
     key = b"\xff\xff" + b"".join(len(part).to_bytes(2, "big") + part for part in parts)  # for any display
     (tmp_path / "server").write_bytes(key)
     monkeypatch.setenv("XAUTHORITY", str(tmp_path / "ours"))
-    command = [
-        "Xvfb",
-        "-displayfd",
-        "1",
-        "-screen",
-        "0",
-        "640x480x24",
-        "-nolisten",
-        "tcp",
-        "-auth",
-        tmp_path / "server",
-    ]
+    command = ["Xvfb", "-displayfd", "1", "-nolisten", "tcp", "-auth", tmp_path / "server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         display = {"DISPLAY": f":{server.stdout.readline().strip()}"}
